@@ -1,0 +1,58 @@
+"""metatext: meta-learning on text, the Hugging Face way.
+
+Importing this package loads none of numpy, torch, transformers, datasets or scikit-learn: every public name below is
+fetched from its module the first time it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "EncoderConfig": "config",
+    "EpisodeConfig": "config",
+    "HeadConfig": "config",
+    "TrainConfig": "config",
+    "ConfigError": "config",
+    "Task": "tasks",
+    "DataError": "columns",
+    "load_task": "tasks",
+    "load_tasks": "tasks",
+    "Encoder": "encoder",
+    "FeatureStore": "features",
+    "MetaModel": "model",
+    "AdaptedModel": "adapted",
+    "meta_train": "training",
+    "TrainResult": "training",
+    "evaluate_tasks": "evaluation",
+    "Report": "evaluation",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str):
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'metatext' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
+
+
+if TYPE_CHECKING:
+    from .adapted import AdaptedModel
+    from .columns import DataError
+    from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+    from .encoder import Encoder
+    from .evaluation import Report, evaluate_tasks
+    from .features import FeatureStore
+    from .model import MetaModel
+    from .tasks import Task, load_task, load_tasks
+    from .training import TrainResult, meta_train

@@ -1,0 +1,125 @@
+"""AdaptedModel: a classifier for one task, made by a head in one forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .columns import DataError, check_inputs
+from .features import encode_inputs
+from .heads import Logits
+from .model import MetaModel
+from .representation import Support
+from .storage import StorageError, read_folder, write_folder
+
+if TYPE_CHECKING:
+    from .encoder import Encoder
+
+CONTENT = "adapted"
+CHUNK = 4096  # rows encoded and predicted at a time
+
+
+class AdaptedModel:
+    """What `MetaModel.adapt` returns. It keeps features of the examples, never their texts.
+
+    Attributes:
+        labels: the classes, in the order of the columns of `predict_proba`.
+        label_names: per class the text that the encoder read, or None.
+        kind: kind of task.
+        pairs: whether the examples were pairs of texts; None when there were no examples.
+    """
+
+    def __init__(
+        self,
+        model: MetaModel,
+        support: Support,
+        labels: Sequence,
+        label_names: Sequence[str | None],
+        kind: str,
+        pairs: bool | None,
+    ):
+        self.model = model
+        self.support = support
+        self.labels = list(labels)
+        self.label_names = tuple(label_names)
+        self.kind = kind
+        self.pairs = pairs
+        with torch.no_grad():
+            device = next(model.head.parameters()).device
+            self.params = model.head.eval().adapt(support.to(device))
+
+    def __repr__(self) -> str:
+        return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
+
+    def predict(self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None) -> list[Any]:
+        """The most probable label of each row, as the caller gave it.
+
+        Args:
+            inputs: texts, or pairs of texts if the examples were pairs.
+            max_risk: answer None where the expected risk (1 - probability of the answer x `confidence`) is above this.
+        """
+        probabilities, known = self._predict(inputs)
+        answers = [self.labels[c] for c in probabilities.argmax(1)]
+        if max_risk is None:
+            return answers
+        risk = 1 - probabilities.max(1, initial=0) * known
+        return [None if r > max_risk else answer for answer, r in zip(answers, risk, strict=True)]
+
+    def predict_proba(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """(n, w) probabilities of the labels, given that one of them is right; columns in the order of `labels`."""
+        return self._predict(inputs)[0]
+
+    def confidence(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """(n,) probability that the row belongs to any of the labels."""
+        return self._predict(inputs)[1]
+
+    @torch.no_grad()
+    def _predict(self, inputs: Sequence) -> tuple[np.ndarray, np.ndarray]:
+        rows = check_inputs(inputs)
+        if rows and self.pairs is not None and isinstance(rows[0], tuple) != self.pairs:
+            raise DataError(f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not")
+        parts = [self._logits(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
+        if not parts:
+            return np.zeros((0, len(self.labels)), np.float32), np.zeros(0, np.float32)
+        probabilities = torch.cat([part.values[0].softmax(-1) for part in parts])
+        known = torch.cat([(-part.none[0]).sigmoid() for part in parts])
+        return probabilities.cpu().numpy(), known.cpu().numpy()
+
+    def _logits(self, rows: list) -> Logits:
+        query = encode_inputs(self.model.encoder, rows)[None].to(self.support.x.device)
+        query = query.to(next(self.model.head.parameters()))
+        return self.model.head.logits(self.params, query, torch.ones(query.shape[:2], dtype=torch.bool, device=query.device))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors (head and support features, no texts) to ``folder``, atomically."""
+        task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
+        tensors = {f"head.{name}": tensor for name, tensor in self.model.head.state_dict().items()}
+        tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
+        write_folder(folder, {"content": CONTENT, "task": task, **self.model.describe()}, tensors)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, encoder: Encoder | None = None) -> AdaptedModel:
+        """Load what `save_pretrained` wrote; predictions are the same.
+
+        Args:
+            folder: where it lies.
+            encoder: reuse this one instead of loading; its fingerprint must be the recorded one.
+
+        Raises:
+            StorageError, EncoderError: see `MetaModel.from_pretrained`.
+        """
+        config, tensors = read_folder(folder, CONTENT)
+        head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
+        model = MetaModel.restore(config, head, str(folder), encoder)
+        try:
+            support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
+            task = config["task"]
+            parts = task["labels"], task["label_names"], task["kind"], task["pairs"]
+        except KeyError as error:
+            raise StorageError(f"{folder} is incomplete: {error} is missing") from None
+        return cls(model, support, *parts)

@@ -1,0 +1,113 @@
+"""Checkpoints of a training run: whole folders that appear by one rename, and go on bit for bit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .config import ConfigError
+from .storage import StorageError, fsync_folder, read_json, read_tensors, write_json, write_tensors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read: where it lies, its trainer state, and the tensors of head and optimizer."""
+
+    folder: Path
+    state: dict[str, Any]
+    head: Mapping[str, torch.Tensor]
+    moments: Mapping[str, torch.Tensor]
+
+    def restore(self, head: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Put weights and optimizer state back; learning rates are not state, they follow from the step."""
+        head.load_state_dict(dict(self.head))
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in self.moments.items():
+            number, key = name.split(".", 1)
+            state.setdefault(int(number), {})[key] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Checkpoints:
+    """The folder of a run's checkpoints.
+
+    Args:
+        folder: made when the first is saved.
+        limit: how many to keep; older ones are deleted after a newer one is safe on disk.
+    """
+
+    def __init__(self, folder: Path, limit: int):
+        self.folder = folder
+        self.limit = limit
+
+    def save(self, step: int, head: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Write ``checkpoint-<step>``, then drop the oldest beyond the limit."""
+        final = self.folder / f"checkpoint-{step}"
+        if final.exists():
+            return
+        draft = self.folder / f".draft-{step}-{os.getpid()}"
+        shutil.rmtree(draft, ignore_errors=True)
+        moments = optimizer.state_dict()["state"]
+        try:
+            write_tensors(draft / "model.safetensors", head.state_dict())
+            write_tensors(
+                draft / "optimizer.safetensors", {f"{i}.{k}": v for i, values in moments.items() for k, v in values.items()}
+            )
+            write_json(draft / "trainer_state.json", state)
+            os.rename(draft, final)
+            fsync_folder(self.folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        for old in self._steps()[: -self.limit]:
+            shutil.rmtree(self.folder / f"checkpoint-{old}", ignore_errors=True)
+
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be read; a damaged one is passed over with a warning."""
+        for step in reversed(self._steps()):
+            folder = self.folder / f"checkpoint-{step}"
+            try:
+                state = read_json(folder / "trainer_state.json")
+                head = read_tensors(folder / "model.safetensors")
+                return Checkpoint(folder, state, head, read_tensors(folder / "optimizer.safetensors"))
+            except StorageError as error:
+                logger.warning("passing over a damaged checkpoint: %s", error)
+        return None
+
+    def clear(self) -> None:
+        """Delete all of them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _steps(self) -> list[int]:
+        names = (path.name.removeprefix("checkpoint-") for path in self.folder.glob("checkpoint-*"))
+        return sorted(int(name) for name in names if name.isdigit())
+
+
+def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir: Path) -> None:
+    """Refuse to go on with other settings.
+
+    Raises:
+        ConfigError: names every setting that differs, with both values.
+    """
+
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            return {prefix: value}
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{prefix}.{key}" if prefix else key).items()}
+
+    old, new = flat(before), flat(now)
+    changed = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
+    if changed:
+        raise ConfigError(
+            f"{output_dir} holds a run with other settings ({'; '.join(changed[:8])}). "
+            f"Give another output_dir, or set overwrite_output_dir to start anew."
+        )

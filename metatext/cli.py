@@ -1,0 +1,198 @@
+"""YAML file + flags -> dataclasses -> the functions of the library. The recipes and the command `metatext` are this file.
+
+Every setting has one name: the key in a YAML file is the flag on the command line, flags win.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .config import (
+    ConfigError,
+    EncoderConfig,
+    EpisodeConfig,
+    HeadConfig,
+    Range,
+    TrainConfig,
+    _Checked,
+    nearest,
+    option,
+)
+
+Settings = dict[type, Any]
+
+
+@dataclass(frozen=True)
+class TrainData(_Checked):
+    """Which tasks are trained on, chosen on and measured on."""
+
+    tasks: tuple[str, ...] = option(
+        ("starter/train",), "what to train on: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/train'"
+    )
+    eval_tasks: tuple[str, ...] = option(
+        (), "unseen tasks that choose the best head and stop early: names among `tasks` (then held out), or further sources"
+    )
+    test_tasks: tuple[str, ...] = option((), "unseen tasks to measure the final head on; they choose nothing")
+    tasks_dir: str | None = option(None, "folder of corpora that plain names are looked up in")
+    max_rows_per_task: int | None = option(None, "at most so many rows of a task, in proportion to its classes", low=10)
+    test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
+    test_episodes: int = option(100, "episodes per test task and number of shots", low=2)
+    cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
+
+
+@dataclass(frozen=True)
+class TestData(_Checked):
+    """Which head is measured, on what."""
+
+    model: str = option("runs/metatext", "folder of a saved head")
+    tasks: tuple[str, ...] = option(
+        ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'"
+    )
+    tasks_dir: str | None = option(None, "folder of corpora that plain names are looked up in")
+    class_splits: str | None = option(
+        None, "JSON {split: {'test': [classes]}}: each split's test classes become a task of their own"
+    )
+    shots: tuple[int, ...] = option((1, 5), "shots per class, a table each")
+    n_episodes: int = option(600, "episodes per task and number of shots (with class_splits: over all splits)", low=2)
+    seed: int = option(0, "of the episodes", low=0)
+    baselines: tuple[str, ...] = option(
+        ("untrained", "label_names", "nearest_centroid", "logistic_regression"), "measured on the same episodes"
+    )
+    output: str | None = option(None, "JSON file for the figures; none: only the table")
+    cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
+
+
+@dataclass(frozen=True)
+class AdaptData(_Checked):
+    """Which examples make a classifier, and what it is asked."""
+
+    model: str = option("runs/metatext", "folder of a saved head")
+    examples: str | None = option(None, "csv, tsv, json, jsonl or parquet file with a text and a label per row")
+    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
+    text_pair_column: str | None = option(None, "column of the second text of a pair")
+    label_column: str | None = option(None, "column of the label; none: found when its name is usual")
+    description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
+    output_dir: str = option("runs/adapted", "folder for the adapted classifier")
+    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
+    predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
+
+
+COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "train": ("meta-train a head on many tasks", (TrainData, EncoderConfig, HeadConfig, EpisodeConfig, TrainConfig)),
+    "test": ("measure a head on unseen tasks", (TestData, EpisodeConfig)),
+    "adapt": ("make a classifier from a few labelled examples", (AdaptData,)),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script: ``metatext train|test|adapt [config.yaml] [--flag value ...]``."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        lines = "\n".join(f"  metatext {name:6} {text}" for name, (text, _) in COMMANDS.items())
+        print(f"metatext: meta-learning on text\n\n{lines}\n\n`metatext COMMAND --help` explains every setting of a command.")
+        return
+    if arguments[0] == "--version":
+        from . import __version__
+
+        print(f"metatext {__version__}")
+        return
+    if arguments[0] not in COMMANDS:
+        sys.exit(f"metatext: unknown command {arguments[0]!r}{nearest(arguments[0], COMMANDS)} Known: {', '.join(COMMANDS)}")
+    run(arguments[0], arguments[1:])
+
+
+def run(command: str, arguments: Sequence[str] | None = None, description: str | None = None) -> None:
+    """Parse settings of ``command`` and carry it out; what a recipe calls.
+
+    A mistake in the settings or the data ends in one line on standard error and exit status 2, without a traceback.
+    """
+    try:
+        settings = parse(command, sys.argv[1:] if arguments is None else arguments, description)
+        from . import commands  # only now: --help must not wait for torch
+
+        getattr(commands, command)(settings)
+    except (ValueError, FileNotFoundError) as error:  # ConfigError, DataError, EpisodeError, StorageError, EncoderError
+        if not isinstance(error, FileNotFoundError) and type(error) in (ValueError, UnicodeDecodeError):
+            raise
+        sys.exit(f"metatext {command}: {error}")
+
+
+def parse(command: str, arguments: Sequence[str], description: str | None = None) -> Settings:
+    """The dataclasses of a command from a YAML file (first argument, optional) and flags.
+
+    Raises:
+        ConfigError: an unknown key or flag (the nearest known one is named), a value that does not fit, a bad YAML file.
+    """
+    classes = COMMANDS[command][1]
+    parser = argparse.ArgumentParser(
+        prog=f"metatext {command}" if description is None else None,
+        description=description or COMMANDS[command][0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", nargs="?", help="YAML file of the settings below; flags win over it")
+    known: dict[str, tuple[type, str]] = {}
+    for cls in classes:
+        group = parser.add_argument_group(cls.__name__, (cls.__doc__ or "").split("\n")[0])
+        hints = typing.get_type_hints(cls)
+        for item in dataclasses.fields(cls):
+            key = item.metadata["flag"] or item.name
+            if key in known:  # a command's own setting hides one of the same name behind it
+                continue
+            known[key] = (cls, item.name)
+            hint = hints[item.name]
+            many = hint == Range or typing.get_origin(hint) is tuple
+            choices = f" ({', '.join(typing.get_args(hint))})" if typing.get_origin(hint) is typing.Literal else ""
+            options = {"nargs": "?", "const": "true"} if hint is bool else {"nargs": "+"} if many else {}
+            shown = (
+                " ".join(map(str, item.default))
+                if isinstance(item.default, tuple)
+                else str(item.default).lower()
+                if item.default in (None, True, False)
+                else item.default
+            )
+            text = f"{item.metadata['help']}{choices} [{shown}]".replace("%", "%%")
+            group.add_argument(f"--{key}", default=argparse.SUPPRESS, help=text, metavar="X", **options)
+    found, rest = parser.parse_known_args(list(arguments))
+    if rest:
+        flag = rest[0].split("=")[0]
+        raise ConfigError(f"unknown argument {rest[0]!r}{nearest(flag, [f'--{k}' for k in known])} See --help.")
+    flags = vars(found)
+    path = flags.pop("config")
+    values = {**(_read_yaml(path) if path else {}), **flags}
+    grouped: dict[type, dict[str, Any]] = {cls: {} for cls in classes}
+    for key, value in values.items():
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {key!r}{nearest(key, known)} Known keys: {', '.join(sorted(known))}")
+        cls, name = known[key]
+        grouped[cls][name] = value[0] if isinstance(value, list) and len(value) == 1 and _is_range(cls, name) else value
+    return {cls: cls(**given) for cls, given in grouped.items()}
+
+
+def _is_range(cls: type, name: str) -> bool:
+    return typing.get_type_hints(cls)[name] == Range
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = yaml.safe_load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; the first argument is a YAML file of settings") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold `key: value` lines, got {type(values).__name__}")
+    return values
+
+
+if __name__ == "__main__":
+    main()

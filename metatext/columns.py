@@ -1,0 +1,238 @@
+"""What stands in which column of a table: kinds, texts and labels, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .catalogue import PAIR_COLUMNS, TARGET_COLUMNS, TEXT_COLUMNS, Known
+from .config import nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SUPPORTED = ("classification",)
+
+
+class DataError(ValueError):
+    """Rows, columns or labels that cannot be used; the message names which and what would be right."""
+
+
+def readable(label: Any) -> str:
+    """A label as text: ``Refund_not_showing_up`` and ``PlayMusic`` become words."""
+    text = re.sub(r"[_#/]+|(?<=\w)-(?=\w)", " ", str(label))
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", " ", text)
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def encode_labels(
+    values: Sequence, label_names: Sequence[str] | Mapping[Any, str] | None = None, where: str = "targets"
+) -> tuple[np.ndarray, tuple, tuple[str | None, ...]]:
+    """Labels as the caller gave them -> (class of each row, labels, text of each label).
+
+    Args:
+        values: str, int or bool per row (ints index ``label_names`` when that is a list).
+        label_names: list of texts, or dict {label: text}; None: strings name themselves, numbers have no name.
+        where: how messages call the values.
+
+    Raises:
+        DataError: a label is missing (None, NaN), of another type than the rest, or not among ``label_names``.
+    """
+    values = [v.item() if isinstance(v, np.generic) else v for v in values]
+    for i, value in enumerate(values):
+        if value is None or value != value or (isinstance(value, str) and not value.strip()):
+            raise DataError(f"{where}: row {i} has no label ({value!r}); drop the row or label it")
+        if not isinstance(value, (str, int)):
+            raise DataError(f"{where}: row {i} has the label {value!r} ({type(value).__name__}); labels are str or int")
+        if isinstance(value, str) != isinstance(values[0], str):
+            raise DataError(
+                f"{where}: row {i} has the label {value!r}, row 0 {values[0]!r}; labels must be all text or all numbers"
+            )
+    if label_names is None:
+        labels = tuple(sorted(set(values)))
+        names = tuple(readable(label) if isinstance(label, str) else None for label in labels)
+    elif isinstance(label_names, Mapping):
+        labels, names = tuple(label_names), tuple(None if text is None else str(text) for text in label_names.values())
+    else:
+        if isinstance(label_names, str):
+            raise DataError(f"label_names: expected a list or a dict of texts, got the text {label_names!r}")
+        labels, names = tuple(label_names), tuple(readable(label) for label in label_names)
+        if values and not isinstance(values[0], str):
+            outside = next((i for i, v in enumerate(values) if not 0 <= v < len(labels)), None)
+            if outside is not None:
+                raise DataError(
+                    f"{where}: row {outside} has the label {values[outside]!r}; with {len(labels)} label_names it must be 0 to {len(labels) - 1}"
+                )
+            values = [labels[v] for v in values]
+    if len(set(labels)) != len(labels):
+        raise DataError(f"label_names: {next(x for x in labels if labels.count(x) > 1)!r} stands there twice")
+    index = {label: i for i, label in enumerate(labels)}
+    for i, value in enumerate(values):
+        if value not in index:
+            raise DataError(
+                f"{where}: row {i} has the label {value!r}, which is not among label_names {list(labels)[:20]}{nearest(str(value), map(str, labels))}"
+            )
+    return np.array([index[v] for v in values], np.int64), labels, names
+
+
+def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
+    """Texts, or pairs of texts, as a list.
+
+    Raises:
+        DataError: it is one text, or a row is not a text (or two), is empty, or is a pair among single texts.
+    """
+    if isinstance(inputs, (str, bytes)):
+        raise DataError(f"{where}: expected a list of texts, got one text; write [text]")
+    rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in inputs]
+    for i, row in enumerate(rows):
+        parts = row if isinstance(row, tuple) else (row,)
+        if len(parts) > 2 or not all(isinstance(p, str) for p in parts) or len(parts) == 0:
+            raise DataError(f"{where}: row {i} must be a text or a pair of texts, got {row!r}")
+        if not all(p.strip() for p in parts):
+            raise DataError(f"{where}: row {i} is empty")
+        if isinstance(row, tuple) != isinstance(rows[0], tuple):
+            raise DataError(f"{where}: row {i} and row 0 differ: all rows must be single texts, or all pairs")
+    return rows
+
+
+def kind_of(features: Mapping[str, Any]) -> str | None:
+    """The kind of a table from its columns (name -> `datasets` feature), or None."""
+    from datasets import Value
+
+    names = {n.lower() for n in features}
+    if {"context", "question"} <= names:
+        return "span"
+    if {"input", "target"} <= names and not names & {"label", "labels"}:
+        return "generation"
+    try:
+        label = features[_pick(features, TARGET_COLUMNS, "label", "")]
+    except DataError:
+        return "regression" if "score" in names else None
+    if not isinstance(label, Value) and not hasattr(label, "names"):
+        return "multilabel"
+    if (isinstance(label, Value) and label.dtype.startswith("float")) or ("score" in names and "label" not in names):
+        return "regression"
+    return "classification"
+
+
+def find_columns(rows: Dataset, given: Mapping[str, str], name: str) -> dict[str, str]:
+    """Where text, text_pair, label and label_name stand, and the kind that the columns speak of."""
+    present = rows.column_names
+    roles = ("text", "text_pair", "label", "label_name")
+    for role, column in given.items():
+        if role not in roles:
+            raise DataError(
+                f"task {name!r}: columns has the unknown key {role!r}{nearest(role, roles)} Known keys: {', '.join(roles)}"
+            )
+        if column is not None and column not in present:
+            raise DataError(
+                f"task {name!r}: column {column!r} (for the {role}) is not there{nearest(column, present)} Columns present: {', '.join(present)}"
+            )
+    found = {k: v for k, v in given.items() if v is not None}
+    kind = kind_of(rows.features) if "label" not in found else "classification"
+    if kind not in (None, *SUPPORTED):
+        return {**found, "kind": kind}
+    found |= text_columns(present, given, name)
+    if "label" not in found:
+        found["label"] = _pick(present, TARGET_COLUMNS, "label", name)
+    if "label_name" not in given and found["label"] == "label":
+        extra = next((c for c in ("label_name", "label_text") if c in present), None)
+        if extra:
+            found["label_name"] = extra
+    return {**found, "kind": kind or "classification"}
+
+
+def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> dict[str, str]:
+    """Where text and text_pair stand; what ``given`` names is taken as it is."""
+    found = {role: given[role] for role in ("text", "text_pair") if given.get(role)}
+    if "text" in found:
+        return found
+    lower = {n.lower(): n for n in reversed(list(present))}
+    pair = next((p for p in PAIR_COLUMNS if p[0] in lower and p[1] in lower), None)
+    if pair and "text_pair" not in given:
+        return {"text": lower[pair[0]], "text_pair": lower[pair[1]]}
+    return {"text": _pick(present, TEXT_COLUMNS, "text", name), **found}
+
+
+def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
+    lower = {n.lower(): n for n in reversed(list(names))}
+    for candidate in usual:
+        if candidate in lower:
+            return lower[candidate]
+    raise DataError(
+        f"task {task!r}: no column for the {role} found. Columns present: {', '.join(names)}. "
+        f"Expected one of: {', '.join(usual)}; or name it: columns={{{role!r}: '<column>'}}."
+    )
+
+
+def drop_unlabelled(rows: Dataset, columns: Mapping[str, str], known: Known) -> Dataset:
+    """Known data sets mark rows without a label (-1); those rows go. Elsewhere a missing label is an error."""
+    if not known.drop_unlabelled:
+        return rows
+    labels = np.asarray(rows.with_format("numpy")[columns["label"]][:])
+    return rows.select(np.flatnonzero(labels >= 0))
+
+
+def check_texts(rows: Dataset, columns: Mapping[str, str], name: str) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if len(rows) == 0:
+        raise DataError(f"task {name!r} has no rows")
+    for column in (columns[c] for c in ("text", "text_pair") if c in columns):
+        values = rows.with_format("arrow")[:].column(column)
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            empty = pc.index(pc.is_null(values), True).as_py()
+            missing = f" (row {empty} is empty)" if empty >= 0 else ""
+            raise DataError(f"task {name!r}: column {column!r} holds {values.type}, expected texts{missing}")
+        bad = pc.index(pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True), True).as_py()
+        if bad >= 0:
+            raise DataError(f"task {name!r}: row {bad} of column {column!r} is empty; drop the row or fill it in")
+
+
+def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, known: Mapping[Any, str]):
+    """(targets, labels, label texts) from ClassLabel features, strings, or numbers with or without names."""
+    column = columns["label"]
+    where = f"task {name!r}, column {column!r}"
+    values = rows.with_format(None)[column][:]
+    feature = rows.features[column]
+    order: Sequence | None = None
+    if hasattr(feature, "names"):
+        missing = next((i for i, v in enumerate(values) if v is None or v < 0), None)
+        if missing is not None:
+            raise DataError(f"{where}: row {missing} has no label ({values[missing]!r}); choose a labelled split or drop the row")
+        order = feature.names
+        values = [feature.names[v] for v in values]
+    elif "label_name" in columns and not isinstance(next((v for v in values if v is not None), ""), str):
+        texts = rows.with_format(None)[columns["label_name"]][:]
+        by_number: dict[Any, str] = {}
+        for i, (number, text) in enumerate(zip(values, texts, strict=True)):
+            if number is None or text is None:
+                raise DataError(f"{where}: row {i} has no label ({number!r}, {text!r}); drop the row or label it")
+            if by_number.setdefault(number, text) != text:
+                raise DataError(f"{where}: the label {number} has two names, {by_number[number]!r} and (row {i}) {text!r}")
+        order = [by_number[number] for number in sorted(by_number)]
+        values = texts
+    elif any(isinstance(v, float) for v in values):
+        bad = next((i for i, v in enumerate(values) if v is None or v != v or v != int(v)), None)
+        if bad is not None:
+            raise DataError(f"{where}: row {bad} has the label {values[bad]!r}; expected a whole number or text")
+        values = [int(v) for v in values]
+    if isinstance(given, Mapping) and order is not None and not set(given) & set(order) and set(given) <= set(range(len(order))):
+        given = {order[i]: text for i, text in given.items()}  # {0: "negative"} for a set whose classes also have names
+    if given is None:
+        labels = list(order) if order is not None else sorted(set(values), key=str) if values else []
+        if known and set(labels) <= set(known):
+            given = {label: known[label] for label in labels}
+        elif order is not None:
+            given = {label: readable(label) for label in order}
+    elif order is not None and not isinstance(given, Mapping):
+        if len(given) != len(order):
+            raise DataError(
+                f"task {name!r}: label_names has {len(given)} entries, the data has {len(order)} classes: {list(order)[:20]}"
+            )
+        given = dict(zip(order, given, strict=True))
+    return encode_labels(values, given, where)

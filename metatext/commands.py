@@ -1,0 +1,184 @@
+"""What the commands do: load, call the library, print, write."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .cli import AdaptData, Settings, TestData, TrainData
+from .columns import DataError
+from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+from .evaluation import Report, evaluate_tasks
+from .features import FeatureStore
+from .model import MetaModel
+from .storage import write_json, write_text
+from .tasks import Task, load_task, load_tasks
+from .training import meta_train
+
+logger = logging.getLogger(__name__)
+
+
+def train(settings: Settings) -> None:
+    """Load tasks, meta-train, and measure the head on test tasks that chose nothing."""
+    from accelerate import PartialState
+
+    _log()
+    data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
+    main = PartialState(cpu=_no_accelerator()).is_main_process
+    model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], seed=config.seed)
+    store = FeatureStore(model.encoder, data.cache_dir, progress=main)
+    loaded = _sources(data.tasks, data.tasks_dir)
+    inner = [task for task in loaded if task.name in data.eval_tasks]
+    outer = _sources([name for name in data.eval_tasks if name not in {task.name for task in loaded}], data.tasks_dir)
+    test = _sources(data.test_tasks, data.tasks_dir)
+    limit = (lambda task: task.sample(data.max_rows_per_task, config.seed)) if data.max_rows_per_task else (lambda task: task)
+    tasks = [limit(task) for task in loaded if task.name not in data.eval_tasks]
+    unseen = [limit(task) for task in inner + outer]
+    _no_overlap(tasks, unseen, test)
+    if main:
+        print(
+            f"{len(tasks)} tasks to train on ({sum(map(len, tasks))} rows), {len(unseen)} to choose the head, {len(test)} to measure it"
+        )
+    result = meta_train(model, tasks, eval_tasks=unseen, episodes=shape, config=config, store=store)
+    if not main:
+        return
+    test_shape = EpisodeConfig(n_way=10, fewer_ways=True, n_query=5, k_shot=1)
+    reports = {
+        k: evaluate_tasks(model, test, replace(test_shape, k_shot=k), data.test_episodes, config.seed, store=store)
+        for k in data.test_shots
+        if test
+    }
+    for k, report in reports.items():
+        print(f"\nUnseen tasks, {k} example{'s' * (k != 1)} per class, no gradient step:\n{report}")
+    metrics = result.output_dir / "metrics.json"
+    written = json.loads(metrics.read_text(encoding="utf-8"))
+    write_json(metrics, {**written, "test": {str(k): report.to_dict() for k, report in reports.items()}})
+    if test:
+        _show(model, max(test, key=lambda task: len(task.labels)), config.seed)
+    print(
+        f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / 'learning_curve.png'}\nmetrics         {metrics}"
+    )
+
+
+def test(settings: Settings) -> None:
+    """Measure a saved head and baselines on unseen tasks."""
+    _log()
+    data, shape = settings[TestData], settings[EpisodeConfig]
+    model = MetaModel.from_pretrained(data.model)
+    tasks = _sources(data.tasks, data.tasks_dir)
+    n_episodes = data.n_episodes
+    if data.class_splits:
+        tasks = [part for task in tasks for part in _by_class_splits(task, Path(data.class_splits))]
+        n_episodes = max(2, n_episodes // len(tasks))
+    store = FeatureStore(model.encoder, data.cache_dir)
+    reports: dict[int, Report] = {}
+    for k in data.shots:
+        reports[k] = evaluate_tasks(model, tasks, replace(shape, k_shot=k), n_episodes, data.seed, data.baselines, store=store)
+        print(f"\n{k} example{'s' * (k != 1)} per class:\n{reports[k]}")
+        for other in data.baselines:
+            mean, half = reports[k].difference("trained", other)
+            print(f"trained - {other}: {100 * mean:+.1f} ± {100 * half:.1f} (paired, over episodes)")
+    if data.output:
+        write_json(data.output, {"model": data.model, "shots": {str(k): report.to_dict() for k, report in reports.items()}})
+        print(f"\nfigures  {data.output}")
+
+
+def adapt(settings: Settings) -> None:
+    """Labelled examples + a head -> a saved classifier, and predictions for a second file."""
+    _log()
+    data = settings[AdaptData]
+    if data.examples is None:
+        raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    columns = {role: column for role, column in columns.items() if column}
+    task = load_task(data.examples, split=None, columns=columns, description=data.description)
+    model = MetaModel.from_pretrained(data.model)
+    texts = task.inputs()
+    targets = [task.labels[c] for c in task.targets]
+    names = dict(zip(task.labels, task.label_names, strict=True))
+    classifier = model.adapt(texts, targets, label_names=names, description=data.description)
+    classifier.save_pretrained(data.output_dir)
+    print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir}")
+    if data.predict:
+        from .tasks import load_inputs
+
+        rows = load_inputs(data.predict, columns, pairs=task.is_pair)
+        answers, known = classifier.predict(rows), classifier.confidence(rows)
+        probabilities = classifier.predict_proba(rows).max(1)
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(["text", *(["text_pair"] if task.is_pair else []), "label", "probability", "confidence"])
+        for row, answer, p, c in zip(rows, answers, probabilities, known, strict=True):
+            writer.writerow([*(row if task.is_pair else (row,)), answer, f"{p:.4f}", f"{c:.4f}"])
+        path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
+        write_text(path, out.getvalue())
+        print(f"{len(rows)} predictions -> {path}")
+
+
+def _sources(names, tasks_dir: str | None) -> list[Task]:
+    """Tasks by name; plain names are looked up in ``tasks_dir`` first."""
+    if not names:
+        return []
+    found = []
+    for name in names:
+        inside = Path(tasks_dir) / name if tasks_dir else None
+        found.append(str(inside) if inside is not None and inside.exists() else name)
+        if tasks_dir is None and "/" not in name and "." not in name and name != "starter" and not Path(name).exists():
+            logger.warning("%s is taken for a Hub data set; name the folder of your corpora with --tasks_dir if it is one", name)
+    return load_tasks(found)
+
+
+def _no_overlap(*groups: list[Task]) -> None:
+    seen: dict[str, int] = {}
+    for number, group in enumerate(groups):
+        for task in group:
+            if seen.setdefault(task.name, number) != number:
+                raise DataError(
+                    f"task {task.name!r} stands among the tasks to train on and among those to choose or measure with"
+                )
+
+
+def _by_class_splits(task: Task, path: Path) -> list[Task]:
+    if not path.is_file() and task.rows.info is not None:
+        raise DataError(f"{path} does not exist")
+    splits: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not all(isinstance(split, dict) and "test" in split for split in splits.values()):
+        raise DataError(f"{path}: expected {{split: {{'test': [class, ...]}}}}")
+    return [task.with_classes(split["test"], name=f"{task.name}, split {name}") for name, split in splits.items()]
+
+
+def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 5) -> None:
+    """Adapt to a few rows of a task and print a few predictions."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(task))
+    support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])
+    rest = [i for i in order if i not in set(support)][:shown]
+    classifier = model.adapt(task.select(support))
+    rows = task.select(rest).inputs()
+    print(f"\n{task.name}, adapted with {shots} examples per class:")
+    answers = classifier.predict(rows)
+    probabilities = classifier.predict_proba(rows).max(1)
+    for i, row, answer, p in zip(rest, rows, answers, probabilities, strict=True):
+        text = " | ".join(row) if isinstance(row, tuple) else row
+        right = task.labels[task.targets[i]]
+        mark = "right" if answer == right else f"wrong, it is: {right}"
+        print(f"  {text[:90]!r}\n    -> {answer} ({100 * p:.0f} %; {mark})")
+
+
+def _no_accelerator() -> bool:
+    import torch
+
+    return not torch.accelerator.is_available()
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("httpx", "filelock", "datasets", "fsspec", "accelerate"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,187 @@
+"""The settings of metatext: flat, frozen dataclasses whose values are checked where they are made.
+
+Every field carries a sentence of help, which is also what ``--help`` of a recipe prints. A value of another type is
+converted where nothing is lost (``"1e-4"`` from a YAML file is a float) and refused where something would be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union
+
+Range = Union[int, tuple[int, int]]
+"""One whole number, or an inclusive range (lowest, highest) from which each episode draws."""
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown, of the wrong type, or outside what is allowed."""
+
+
+def option(default: Any, help: str, *, flag: str | None = None, low: float | None = None, high: float | None = None):
+    """A dataclass field with its help text, the name it bears as a flag and the bounds of its value (inclusive)."""
+    return field(default=default, metadata={"help": help, "flag": flag, "low": low, "high": high})
+
+
+def convert(value: Any, hint: Any, key: str) -> Any:
+    """``value`` as the annotated type ``hint`` of setting ``key``.
+
+    Raises:
+        ConfigError: it cannot be read as that type, or is not one of the choices.
+    """
+
+    def refuse(expected: str):
+        raise ConfigError(f"{key}: expected {expected}, got {value!r} ({type(value).__name__})")
+
+    if hint == Range:
+        parts = value.replace("..", " ").replace(",", " ").split() if isinstance(value, str) else value
+        if isinstance(parts, (list, tuple)):
+            if len(parts) not in (1, 2):
+                refuse("a whole number or a range [lowest, highest]")
+            ends = [convert(part, int, key) for part in parts]
+            if len(ends) == 1:
+                return ends[0]
+            if ends[0] > ends[1]:
+                refuse("a range whose first number is not above its second")
+            return tuple(ends)
+        return convert(value, int, key)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):  # only `X | None` is used
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return convert(value, next(a for a in arguments if a is not type(None)), key)
+    if origin is Literal:
+        if value not in arguments:
+            refuse("one of " + ", ".join(map(repr, arguments)) + nearest(str(value), map(str, arguments)))
+        return value
+    if origin is tuple:  # tuple[X, ...]
+        items = value.replace(",", " ").split() if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            refuse("a list")
+        return tuple(convert(item, arguments[0], key) for item in items)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
+            return value.lower() in ("true", "yes")
+        refuse("true or false")
+    if hint in (int, float) and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        try:
+            number = float(value)
+        except ValueError:
+            refuse("a whole number" if hint is int else "a number")
+        if hint is float and number == number:
+            return number
+        if hint is int and number.is_integer():
+            return int(number)
+    if hint is str and isinstance(value, str) and value:
+        return value
+    refuse({int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint)))
+
+
+def nearest(word: str, known) -> str:
+    """``"; did you mean 'x'?"`` for the known word closest to ``word``, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class _Checked:
+    """Converts and checks every field of a frozen dataclass when it is made."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for item in dataclasses.fields(self):
+            value = convert(getattr(self, item.name), hints[item.name], item.name)
+            low, high = item.metadata["low"], item.metadata["high"]
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, (int, float)) and not isinstance(number, bool):
+                    if (low is not None and number < low) or (high is not None and number > high):
+                        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                        raise ConfigError(f"{item.name}: must be {bounds}, got {value!r}")
+            object.__setattr__(self, item.name, value)
+
+
+@dataclass(frozen=True)
+class EncoderConfig(_Checked):
+    """Which pretrained encoder reads the texts, and how its token states become one vector."""
+
+    name: str = option("embedded", "'embedded' (all-MiniLM-L6-v2), a Hub id, or a local folder", flag="encoder")
+    revision: str | None = option(None, "branch, tag or commit of the encoder on the Hub", flag="encoder_revision")
+    pooling: Literal["auto", "mean", "cls", "max", "last"] = option(
+        "auto", "how token states become one vector; auto: as the model's sentence-transformers files say, else mean"
+    )
+    max_length: int | None = option(None, "tokens kept of a text; none: the model's own limit", low=4)
+    prompt: str | None = option(None, "text put before every input; none: the model's own default prompt")
+    batch_tokens: int | None = option(
+        None, "tokens (padding included) in one batch of the encoder; none: what suits the device", low=16
+    )
+
+
+@dataclass(frozen=True)
+class HeadConfig(_Checked):
+    """Which meta-network head turns a task representation into task parameters."""
+
+    name: Literal["prototype", "ridge", "metanet"] = option("ridge", "the meta-network head", flag="head")
+    rank: int = option(0, "rank of the learned residual map of the features; 0: features as they are", low=0)
+    hidden_dim: int = option(256, "width of the hidden layer of the head `metanet`", low=1)
+    dropout: float = option(0.0, "dropout inside the head `metanet`", low=0.0, high=0.9)
+
+
+@dataclass(frozen=True)
+class EpisodeConfig(_Checked):
+    """The shape of an episode. Ranges are inclusive and drawn anew for every episode."""
+
+    n_way: Range = option((2, 16), "classes per episode; a task with fewer classes than a range allows uses what it has", low=2)
+    k_shot: Range = option((0, 16), "support rows per class; 0: the label name alone", low=0)
+    n_query: int = option(8, "query rows per class", low=1)
+    n_outside: int = option(0, "query rows per episode from classes that are not in it (they train `confidence`)", low=0)
+    fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
+    unbalanced: float = option(0.0, "share of episodes in which every class draws a number of shots of its own", low=0, high=1)
+    name_dropout: float = option(0.0, "share of episodes that hide the label names (never at 0 shots)", low=0, high=1)
+    description_dropout: float = option(0.0, "share of episodes that hide the task's name or description", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Checked):
+    """The outer loop. Names are those of ``transformers.TrainingArguments`` where the meaning is equal."""
+
+    output_dir: str = option("runs/metatext", "folder for the best head, checkpoints, metrics and the learning curve")
+    seed: int = option(0, "everything that is drawn at random follows from it", low=0)
+    meta_steps: int = option(1000, "outer steps", low=1)
+    meta_batch_size: int = option(16, "episodes per outer step, over all processes and accumulation steps", low=1)
+    meta_lr: float = option(1e-3, "peak learning rate of AdamW", low=0.0)
+    weight_decay: float = option(0.0, "decoupled weight decay, not applied to vectors and scalars", low=0.0)
+    warmup_ratio: float = option(0.05, "share of the steps over which the learning rate rises", low=0.0, high=1.0)
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = option("cosine", "learning-rate schedule")
+    max_grad_norm: float = option(1.0, "largest norm of the gradient of the mean loss of an episode; 0: no clipping", low=0.0)
+    gradient_accumulation_steps: int = option(1, "parts a process works through one after the other per outer step", low=1)
+    task_size_exponent: float = option(0.5, "a task is drawn in proportion to (rows ** this); 0: all alike", low=0.0, high=1.0)
+    logging_steps: int = option(25, "steps between two points of the training curve", low=1)
+    eval_steps: int = option(200, "steps between two evaluations on the unseen tasks", low=1)
+    eval_episodes: int = option(64, "episodes per unseen task and evaluation during training", low=2)
+    early_stopping_patience: int | None = option(None, "evaluations without a better one before training stops", low=1)
+    save_steps: int = option(200, "steps between two checkpoints", low=1)
+    save_total_limit: int = option(2, "checkpoints kept", low=1)
+    overwrite_output_dir: bool = option(False, "start anew although output_dir holds a run")
+    report_to: tuple[str, ...] = option((), "Accelerate trackers, e.g. tensorboard")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def from_dict(cls: type, values: typing.Mapping[str, Any], where: str = "settings"):
+    """A config of class ``cls`` from a mapping.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
+    """
+    known = [item.name for item in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)} Known keys: {', '.join(known)}")
+    return cls(**values)

@@ -1,0 +1,214 @@
+"""Episodes: which rows of which task make up support and query. Pure functions of (labels, config, seed, step).
+
+Nothing here knows texts, features or torch. The whole meta-batch is drawn at once with vectorised numpy, so the
+episodes of a step do not depend on how many processes share them, and there is no sampler state to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .config import EpisodeConfig
+
+
+class EpisodeError(ValueError):
+    """A task cannot provide the episodes that were asked for."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows of t tasks grouped by class, every distinct text of a task once.
+
+    Attributes:
+        names: t task names, for messages.
+        rows: (n,) row numbers, over all tasks, ordered by task and class.
+        start: (t, c) where a class begins in ``rows``; c is the largest number of classes.
+        count: (t, c) how many rows it has; 0 where a task has fewer classes.
+    """
+
+    names: tuple[str, ...]
+    rows: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+
+
+@dataclass(frozen=True)
+class EpisodeBatch:
+    """b episodes as padded arrays of numbers. ``batch[i:j]`` is a part of it with the same padding.
+
+    Attributes:
+        task: (b,) task numbers.
+        classes: (b, w) class numbers of the task, -1 where padded.
+        support, query: (b, s) and (b, q) row numbers, -1 where padded.
+        support_y, query_y: the way (0..w-1) of each row; -1 where padded.
+        outside: (b, q) bool, query rows of a class that is not in the episode (their way is -1).
+        named: (b, w) bool, the head may see this class's name.
+        described: (b,) bool, the head may see the task's name or description.
+    """
+
+    task: np.ndarray
+    classes: np.ndarray
+    support: np.ndarray
+    support_y: np.ndarray
+    query: np.ndarray
+    query_y: np.ndarray
+    outside: np.ndarray
+    named: np.ndarray
+    described: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.task)
+
+    def __getitem__(self, part: slice) -> EpisodeBatch:
+        return EpisodeBatch(*(getattr(self, item.name)[part] for item in fields(self)))
+
+
+def make_pool(
+    names: Sequence[str], targets: Sequence[np.ndarray], text_ids: Sequence[np.ndarray], n_classes: Sequence[int]
+) -> Pool:
+    """Group rows by task and class.
+
+    Args:
+        names: task names.
+        targets: per task (n_i,) class numbers.
+        text_ids: per task (n_i,) numbers that are equal where texts are equal. Only the first row of a text takes
+            part, whatever its label: otherwise a text of the support could stand in the query.
+        n_classes: per task how many classes it has (some may have no row).
+    """
+    width = max(n_classes, default=0)
+    start = np.zeros((len(names), width), np.int64)
+    count = np.zeros((len(names), width), np.int64)
+    rows, offset, filled = [], 0, 0
+    for i, (y, ids) in enumerate(zip(targets, text_ids, strict=True)):
+        first = np.unique(ids, return_index=True)[1]
+        first.sort()
+        order = first[np.argsort(y[first], kind="stable")]
+        count[i, : n_classes[i]] = np.bincount(y[first], minlength=n_classes[i])
+        start[i] = filled + np.cumsum(count[i]) - count[i]
+        rows.append(order + offset)
+        offset += len(y)
+        filled += len(order)
+    return Pool(tuple(names), np.concatenate(rows) if rows else np.zeros(0, np.int64), start, count)
+
+
+def bounds(value: int | tuple[int, int]) -> tuple[int, int]:
+    """A range as (lowest, highest)."""
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def eligible_classes(pool: Pool, config: EpisodeConfig) -> np.ndarray:
+    """(t, c) bool: the classes with rows enough for the fewest shots plus the query.
+
+    Raises:
+        EpisodeError: a task has too few of them for the fewest ways; the message names it and says what it has.
+    """
+    need = bounds(config.k_shot)[0] + config.n_query
+    eligible = (pool.count >= need) & (pool.count > 0)
+    lowest = 2 if config.fewer_ways else bounds(config.n_way)[0]
+    for name, have, counts in zip(pool.names, eligible.sum(1), pool.count, strict=True):
+        if have < lowest:
+            present = counts[counts > 0]
+            few = f"; its smallest class has {present.min()}" if len(present) else ""
+            raise EpisodeError(
+                f"task {name!r}: {have} of its {len(present)} classes have the {need} distinct texts that an episode needs "
+                f"(k_shot {bounds(config.k_shot)[0]} + n_query {config.n_query}){few}; n_way asks for at least {lowest} classes. "
+                f"Lower k_shot, n_query or n_way, give n_way as a range, set fewer_ways, or leave this task out."
+            )
+    return eligible
+
+
+def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> EpisodeBatch:
+    """Draw one episode for each task number in ``tasks`` (b,).
+
+    Support and query of an episode are disjoint in rows and in texts. Where a class is short of rows it gives fewer
+    shots, never fewer than the range's lowest, and always ``n_query`` query rows.
+
+    Raises:
+        EpisodeError: see `eligible_classes`.
+    """
+    eligible = eligible_classes(pool, config)[tasks]  # (b, c)
+    b, have = len(tasks), eligible.sum(1)
+    low, high = bounds(config.n_way)
+    ways = rng.integers(np.minimum(low, have), np.minimum(high, have) + 1)  # (b,)
+    w = int(ways.max())
+    order = np.argsort(np.where(eligible, rng.random(eligible.shape), 2.0), axis=1)  # eligible classes first, shuffled
+    in_episode = np.arange(w) < ways[:, None]  # (b, w)
+    classes = order[:, :w]
+    counts = np.take_along_axis(pool.count[tasks], classes, 1)
+
+    k_low, k_high = bounds(config.k_shot)
+    top = rng.integers(k_low, k_high + 1, (b, 1))
+    own = rng.integers(k_low, top + 1, (b, w))
+    shots = np.where(rng.random((b, 1)) < config.unbalanced, own, top)
+    shots = np.where(in_episode, np.clip(shots, 0, counts - config.n_query), 0)
+    sizes = np.where(in_episode, shots + config.n_query, 0)
+    picks = _distinct(rng, counts.reshape(-1), sizes.reshape(-1)).reshape(b, w, -1)  # (b, w, m)
+    starts = np.take_along_axis(pool.start[tasks], classes, 1)
+    column = np.arange(picks.shape[2])
+    rows = pool.rows[np.where(column < sizes[..., None], picks + starts[..., None], 0)]
+    in_support = column < shots[..., None]
+    in_query = (column < sizes[..., None]) & ~in_support
+    way = np.broadcast_to(np.arange(w)[None, :, None], rows.shape)
+    support, support_y = _compact(rows, way, in_support)
+    query, query_y = _compact(rows, way, in_query)
+
+    outside = np.zeros(query.shape, bool)
+    if config.n_outside:
+        rest = have - ways  # eligible classes that the episode leaves out
+        pick = ways[:, None] + (rng.random((b, config.n_outside)) * rest[:, None]).astype(np.int64)
+        other = np.take_along_axis(order, np.minimum(pick, order.shape[1] - 1), 1)  # (b, o)
+        other_count = np.take_along_axis(pool.count[tasks], other, 1)
+        at = np.take_along_axis(pool.start[tasks], other, 1) + (rng.random(other.shape) * other_count).astype(np.int64)
+        some = np.broadcast_to(rest[:, None] > 0, other.shape)
+        extra = np.where(some, pool.rows[np.where(some, at, 0)], -1)
+        query = np.concatenate([query, extra], 1)
+        query_y = np.concatenate([query_y, np.full_like(extra, -1)], 1)
+        outside = np.concatenate([outside, some], 1)
+
+    hide_names = (rng.random(b) < config.name_dropout) & (np.where(in_episode, shots, 1).min(1) > 0)
+    return EpisodeBatch(
+        task=np.asarray(tasks),
+        classes=np.where(in_episode, classes, -1),
+        support=support,
+        support_y=support_y,
+        query=query,
+        query_y=query_y,
+        outside=outside,
+        named=in_episode & ~hide_names[:, None],
+        described=rng.random(b) >= config.description_dropout,
+    )
+
+
+def train_episodes(pool: Pool, config: EpisodeConfig, weights: np.ndarray, n: int, *, seed: int, step: int) -> EpisodeBatch:
+    """The n episodes of one outer step: tasks drawn by ``weights`` (t,), everything from (seed, step)."""
+    rng = np.random.default_rng([seed, step])
+    return draw_episodes(pool, config, rng.choice(len(weights), n, p=weights / weights.sum()), rng)
+
+
+def _distinct(rng: np.random.Generator, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """For each pair i, ``sizes[i]`` distinct numbers below ``counts[i]`` in random order; (p, max size).
+
+    Robert Floyd's algorithm, one vector operation per column instead of a loop over pairs, then a shuffle (Floyd's
+    choice is a uniform set, not a uniform sequence).
+    """
+    width = int(sizes.max())
+    chosen = np.full((len(counts), width), -1, np.int64)
+    for j in range(width):
+        last = np.maximum(counts - sizes + j, 0)
+        pick = (rng.random(len(counts)) * (last + 1)).astype(np.int64)
+        taken = (chosen[:, :j] == pick[:, None]).any(1)
+        chosen[:, j] = np.where(j < sizes, np.where(taken, last, pick), -1)
+    shuffle = np.argsort(np.where(np.arange(width) < sizes[:, None], rng.random(chosen.shape), 2.0), axis=1)
+    return np.take_along_axis(chosen, shuffle, 1)
+
+
+def _compact(rows: np.ndarray, way: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(b, w, m) rows to (b, r): kept ones first, in order, -1 behind; r is the most that any episode keeps."""
+    b = len(rows)
+    keep = keep.reshape(b, -1)
+    order = np.argsort(~keep, axis=1, kind="stable")[:, : int(keep.sum(1).max(initial=0))]
+    kept = np.take_along_axis(keep, order, 1)
+    return tuple(np.where(kept, np.take_along_axis(a.reshape(b, -1), order, 1), -1) for a in (rows, way))

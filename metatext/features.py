@@ -1,0 +1,287 @@
+"""Features, computed once per distinct text and kept memory-mapped.
+
+A `FeatureStore` is a folder of *segments*. A segment is two files: ``<name>.npy`` with one float32 vector per row, and
+``<name>.keys.npy`` with the 128-bit hashes of the texts. Its name is the hash of its list of texts, and its batches are
+formed from that whole list: a run that was interrupted finds the finished *parts* of the same segment, computes the
+rest and ends with the same bits as an undisturbed one. Nothing is written twice and nothing half-written is ever read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .encoder import Encoder
+from .episodes import EpisodeBatch, Pool, make_pool
+from .representation import Support
+from .storage import atomic_path
+from .tasks import Task
+
+logger = logging.getLogger(__name__)
+
+PART = 2048  # texts per part: what an interruption can cost, and the unit that processes share
+CHUNK = 50_000  # rows read from a data set at a time
+
+
+def default_folder() -> Path:
+    """$METATEXT_CACHE, else metatext/features in the user's cache folder."""
+    base = os.environ.get("METATEXT_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metatext" / "features"
+
+
+def text_keys(inputs: Iterable[str | tuple[str, str]]) -> np.ndarray:
+    """128-bit hashes of texts or pairs: (n,) strings of 16 bytes, which numpy sorts and searches."""
+
+    def key(row) -> bytes:
+        if isinstance(row, tuple):  # the length keeps ("ab", "c") and ("a", "bc") apart
+            row = f"{len(row[0])}\0{row[0]}\0{row[1]}"
+        return hashlib.blake2b(row.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    return np.frombuffer(b"".join(map(key, inputs)), "S16")
+
+
+class FeatureStore:
+    """The vectors of one encoder for every text it has seen.
+
+    Args:
+        encoder: computes what is missing.
+        folder: where all stores lie; None: `default_folder`. The encoder's own folder in it is named by its key.
+        progress: show a bar while encoding.
+    """
+
+    def __init__(self, encoder: Encoder, folder: str | Path | None = None, progress: bool = True):
+        self.encoder = encoder
+        self.folder = Path(folder or default_folder()) / encoder.key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.progress = progress
+        self.tables: list[np.ndarray] = []
+        self.offsets = np.zeros(1, np.int64)
+        self._keys = np.zeros(0, "S16")  # sorted
+        self._ids = np.zeros(0, np.int64)
+        self._loaded: set[str] = set()
+        self.encoded = 0  # texts that this object had to encode
+        self._load_segments()
+
+    def add(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """Encode what is missing, and return where each input's vector lies: (n,) numbers for `gather`."""
+        keys = text_keys(inputs)
+        ids = self._find(keys)
+        if (ids < 0).any():
+            missing = np.flatnonzero(ids < 0)
+            rows = missing[np.unique(keys[missing], return_index=True)[1]]
+            lengths = np.array([_characters(inputs[i]) for i in rows])
+            rows = rows[np.lexsort((keys[rows], -lengths))]  # long ones first: memory runs out early or never
+            self._make_segment([inputs[i] for i in rows], keys[rows])
+            self._load_segments()
+            ids = self._find(keys)
+        return ids
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """Vectors of ids of any shape: float32 (..., d); zeros where an id is -1."""
+        flat = ids.reshape(-1)
+        out = np.zeros((len(flat), self.encoder.dim), np.float32)
+        table = np.searchsorted(self.offsets, flat, side="right") - 1
+        for number in np.unique(table[flat >= 0]):  # one gather per segment, none per row
+            here = (table == number) & (flat >= 0)
+            out[here] = self.tables[number][flat[here] - self.offsets[number]]
+        return out.reshape(*ids.shape, -1)
+
+    def _find(self, keys: np.ndarray) -> np.ndarray:
+        if not len(self._keys):
+            return np.full(len(keys), -1, np.int64)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self._ids[at], -1)
+
+    def _load_segments(self) -> None:
+        all_keys, all_ids = [self._keys], [self._ids]
+        for path in sorted(self.folder.glob("*.keys.npy")):
+            name = path.name.removesuffix(".keys.npy")
+            if name in self._loaded:
+                continue
+            try:
+                keys = np.load(path)
+                table = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+                if table.shape != (len(keys), self.encoder.dim) or table.dtype != np.float32:
+                    raise ValueError(f"holds {table.shape}, its keys say {len(keys)}")
+            except (OSError, ValueError) as error:
+                logger.warning("the cached features %s are damaged (%s) and are computed again", path.parent / name, error)
+                path.unlink(missing_ok=True)
+                continue
+            self._loaded.add(name)
+            self.tables.append(table)
+            all_keys.append(keys)
+            all_ids.append(np.arange(len(keys)) + self.offsets[-1])
+            self.offsets = np.append(self.offsets, self.offsets[-1] + len(keys))
+        keys, ids = np.concatenate(all_keys), np.concatenate(all_ids)
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._ids = keys[order], ids[order]
+
+    def _make_segment(self, inputs: list, keys: np.ndarray) -> None:
+        from tqdm.auto import tqdm
+
+        name = hashlib.blake2b(keys.tobytes(), digest_size=12).hexdigest()
+        parts = self.folder / f"{name}.parts"
+        parts.mkdir(exist_ok=True)
+        starts = range(0, len(inputs), PART)
+        rank, processes = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
+        for number, start in enumerate(starts):
+            path = parts / f"{number:06d}.npy"
+            if number % processes == rank and not path.is_file():
+                part = inputs[start : start + PART]
+                _save(path, self.encoder.encode(part).numpy())
+                self.encoded += len(part)
+            bar.update(min(PART, len(inputs) - start))
+        bar.close()
+        final = self.folder / f"{name}.keys.npy"
+        if rank == 0:
+            self._wait(lambda: all((parts / f"{i:06d}.npy").is_file() for i in range(len(starts))), parts)
+            with atomic_path(self.folder / f"{name}.npy") as temporary:
+                table = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(inputs), self.encoder.dim))
+                for i, start in enumerate(starts):
+                    table[start : start + PART] = np.load(parts / f"{i:06d}.npy")
+                table.flush()
+                del table
+            _save(final, keys)
+            shutil.rmtree(parts, ignore_errors=True)
+        else:
+            self._wait(final.exists, final)
+
+    @staticmethod
+    def _wait(done, what: Path) -> None:
+        """Wait for the other processes of this machine by looking at the disk: a collective would time out."""
+        patience = time.monotonic() + 24 * 3600  # a rank that died takes the launch down long before
+        while not done():
+            if time.monotonic() > patience:
+                raise TimeoutError(f"waited a day for {what}, which another process should have written")
+            time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class TaskFeatures:
+    """Tasks whose texts are encoded: what episodes are drawn from and gathered from.
+
+    Attributes:
+        tasks: the tasks, in order.
+        store: holds the vectors.
+        pool: rows by task and class, every distinct text once.
+        rows: (n, 3) numbers in the store: a text and -1, -1, or a pair's joint reading, first text and second text;
+            (n, 1) where no task has pairs.
+        labels: (t, c) numbers of the label names' vectors, -1 where a class has no name.
+        prompts: (t,) numbers of the vectors of the tasks' descriptions or names.
+    """
+
+    tasks: tuple[Task, ...]
+    store: FeatureStore
+    pool: Pool
+    rows: np.ndarray
+    labels: np.ndarray
+    prompts: np.ndarray
+
+    def gather(self, batch: EpisodeBatch, device: torch.device | str = "cpu") -> EpisodeFeatures:
+        """The tensors of a batch of episodes."""
+        _b, w = batch.classes.shape
+        label_ids = np.where(batch.named, self.labels[batch.task[:, None], np.maximum(batch.classes, 0)], -1)
+        prompts = np.where(batch.described, self.prompts[batch.task], -1)
+        way = torch.from_numpy(batch.support_y)
+        support = Support(
+            x=torch.from_numpy(self.row_vectors(batch.support)).to(device),
+            y=torch.nn.functional.one_hot(way.clamp_min(0), w).float().mul(way.ge(0)[..., None]).to(device),
+            label_x=torch.from_numpy(self.store.gather(label_ids)).to(device),
+            task_x=torch.from_numpy(self.store.gather(prompts)).to(device),
+            row_mask=torch.from_numpy(batch.support >= 0).to(device),
+            class_mask=torch.from_numpy(batch.classes >= 0).to(device),
+            label_mask=torch.from_numpy(label_ids >= 0).to(device),
+            task_mask=torch.from_numpy(prompts >= 0).to(device),
+        )
+        return EpisodeFeatures(
+            support=support,
+            query=torch.from_numpy(self.row_vectors(batch.query)).to(device),
+            query_mask=torch.from_numpy(batch.query >= 0).to(device),
+            query_y=torch.from_numpy(batch.query_y).to(device),
+            outside=torch.from_numpy(batch.outside).to(device),
+        )
+
+    def row_vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Features of row numbers of any shape: float32 (..., d); zeros where a row is -1."""
+        parts = np.where(rows[..., None] >= 0, self.rows[np.maximum(rows, 0)], -1)  # (..., 1 or 3)
+        vectors = self.store.gather(parts[..., 0])
+        if parts.shape[-1] == 3 and (pairs := parts[..., 1] >= 0).any():
+            joint, first, second = vectors[pairs], *(self.store.gather(parts[pairs][:, i]) for i in (1, 2))
+            vectors[pairs] = combine_pair(joint, first, second)
+        return vectors
+
+
+@dataclass(frozen=True)
+class EpisodeFeatures:
+    """What a head needs of b episodes: support, and query (b, q, d) with mask, ways (b, q) and outside flags (b, q)."""
+
+    support: Support
+    query: Tensor
+    query_mask: Tensor
+    query_y: Tensor
+    outside: Tensor
+
+    def to(self, dtype: torch.dtype) -> EpisodeFeatures:
+        """The same with floating-point tensors of another type."""
+        return EpisodeFeatures(self.support.to(dtype), self.query.to(dtype), self.query_mask, self.query_y, self.outside)
+
+
+def encode_tasks(store: FeatureStore, tasks: Sequence[Task]) -> TaskFeatures:
+    """Encode all texts, label names and descriptions of tasks that the store does not hold yet."""
+    rows, text_ids = [], []
+    for task in tasks:
+        ids = [_row_ids(store, task.inputs(start, min(start + CHUNK, len(task)))) for start in range(0, len(task), CHUNK)]
+        rows.append(np.concatenate(ids))
+        text_ids.append(rows[-1][:, 0])
+    all_rows = np.concatenate(rows)[:, : 3 if any(task.is_pair for task in tasks) else 1]
+    width = max(len(task.labels) for task in tasks)
+    names = [name for task in tasks for name in task.label_names if name is not None]
+    texts = store.add([*names, *(task.prompt for task in tasks)])
+    labels = np.full((len(tasks), width), -1, np.int64)
+    places = [(i, c) for i, task in enumerate(tasks) for c, name in enumerate(task.label_names) if name is not None]
+    if places:
+        labels[tuple(np.array(places).T)] = texts[: len(names)]
+    pool = make_pool([t.name for t in tasks], [t.targets for t in tasks], text_ids, [len(t.labels) for t in tasks])
+    return TaskFeatures(tuple(tasks), store, pool, all_rows, labels, texts[len(names) :])
+
+
+def combine_pair(joint: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The feature of a pair from its joint reading and its two texts, each (n, d); (n, d), unit length."""
+    return joint
+
+
+def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]]) -> Tensor:
+    """Features (n, d) of texts or pairs, nothing kept; the same values as through a store, up to rounding."""
+    if not len(inputs) or not isinstance(inputs[0], tuple):
+        return encoder.encode(inputs)
+    singles = encoder.encode([text for pair in inputs for text in pair]).numpy()
+    return torch.from_numpy(combine_pair(encoder.encode(inputs).numpy(), singles[::2], singles[1::2]))
+
+
+def _row_ids(store: FeatureStore, inputs: list) -> np.ndarray:
+    """(n, 3) store numbers of rows: text or joint reading, and the two texts of a pair (-1 for single texts)."""
+    ids = np.full((len(inputs), 3), -1, np.int64)
+    ids[:, 0] = store.add(inputs)
+    if isinstance(inputs[0], tuple):
+        ids[:, 1:] = store.add([text for pair in inputs for text in pair]).reshape(-1, 2)
+    return ids
+
+
+def _characters(row: str | tuple[str, str]) -> int:
+    return len(row) if isinstance(row, str) else len(row[0]) + len(row[1])
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)

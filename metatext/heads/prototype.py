@@ -1,0 +1,36 @@
+"""Prototypes: a class is one unit vector, a query's logit its cosine to it (Snell et al. 2017, with label names)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..config import HeadConfig
+from ..representation import Representation, Support
+from .protocol import Logits, Novelty, Params, Temperature, mask_classes
+
+
+class PrototypeHead(nn.Module):
+    """Weights are the class embeddings of the `Representation`; a learned temperature scales their cosine.
+
+    Args:
+        dim: d.
+        config: ``rank`` of the residual map.
+    """
+
+    def __init__(self, dim: int, config: HeadConfig):
+        super().__init__()
+        self.representation = Representation(dim, config.rank)
+        self.temperature = Temperature(start=20.0)
+        self.novelty = Novelty()
+
+    def adapt(self, support: Support) -> Params:
+        """``classes`` (b, w, d), ``scale`` (b,), ``class_mask`` (b, w)."""
+        classes, _ = self.representation(support)
+        scale = self.temperature((support.y * support.row_mask[..., None]).sum(1), support.class_mask)
+        return {"classes": classes, "scale": scale, "class_mask": support.class_mask}
+
+    def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
+        """See `Head.logits`."""
+        cosine = self.representation.features(query) @ params["classes"].mT  # (b, q, d) @ (b, d, w) -> (b, q, w)
+        values = params["scale"][:, None, None] * cosine
+        return Logits(mask_classes(values, params["class_mask"]), self.novelty(cosine, params["class_mask"]))

@@ -1,0 +1,43 @@
+"""One loss per kind, each the mean query loss of every episode; the meta-loss is their sum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+if TYPE_CHECKING:
+    from .heads import Logits
+
+
+def classification(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -> Tensor:
+    """Cross-entropy over the rows of the episode's classes; where there are outside rows, also that of "none of them".
+
+    Args:
+        logits: values (b, q, w) and none (b, q).
+        query_y: (b, q) the way of each row, -1 for padded and outside rows.
+        query_mask: (b, q) bool, False where padded.
+        outside: (b, q) bool, rows of no class of the episode.
+
+    Returns:
+        (b,) mean over the rows of each episode, float32 or wider.
+    """
+    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    none = logits.none.to(values.dtype)
+    inside = query_mask & ~outside
+    rows = cross_entropy(values.mT, query_y.clamp_min(0), reduction="none")  # (b, w, q), (b, q) -> (b, q)
+    loss = _mean(rows, inside)
+    seen = binary_cross_entropy_with_logits(none, outside.to(values.dtype), reduction="none")
+    has_outside = outside.any(1)
+    return loss + torch.where(has_outside, _mean(seen, query_mask), torch.zeros_like(loss))
+
+
+def meta_loss(episode_losses: Tensor) -> Tensor:
+    """(b,) mean query losses -> their sum, the objective of an outer step."""
+    return episode_losses.sum()
+
+
+def _mean(rows: Tensor, mask: Tensor) -> Tensor:
+    return (rows * mask).sum(1) / mask.sum(1).clamp_min(1)

@@ -1,0 +1,217 @@
+"""MetaModel: a pretrained encoder and a meta-network head, and how they adapt to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from . import config as configs
+from .columns import DataError, check_inputs, encode_labels
+from .config import EncoderConfig, HeadConfig
+from .encoder import Encoder, EncoderError
+from .features import EpisodeFeatures, encode_inputs
+from .heads import Logits, make_head
+from .kinds import KINDS
+from .representation import Support
+from .storage import StorageError, read_folder, write_folder
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from .adapted import AdaptedModel
+
+CONTENT = "head"
+
+
+class MetaModel(nn.Module):
+    """An encoder and a head. `forward` gives logits of episodes; `adapt` makes a classifier for one task.
+
+    Attributes:
+        encoder: frozen; not part of what is saved.
+        head: the meta-network, see `metatext.heads`.
+        head_config: how the head was made.
+        kinds: the kinds of task that it was trained on.
+        training: facts about the training run, kept in config.json.
+    """
+
+    def __init__(
+        self, encoder: Encoder, head_config: HeadConfig, kinds: Sequence[str] = ("classification",), notes: dict | None = None
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.head_config = head_config
+        self.head = make_head(head_config, encoder.dim)
+        self.kinds = tuple(kinds)
+        self.notes = dict(notes or {})
+
+    @classmethod
+    def from_encoder(
+        cls, encoder: EncoderConfig | str | Encoder, head: HeadConfig | str = HeadConfig(), seed: int = 0
+    ) -> MetaModel:
+        """An untrained head on a pretrained encoder.
+
+        Args:
+            encoder: an `EncoderConfig`, its name, or an `Encoder` that is already loaded.
+            head: a `HeadConfig` or its name.
+            seed: fixes the head's random start.
+        """
+        encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
+        head = HeadConfig(head) if isinstance(head, str) else head
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(encoder, head)
+
+    def forward(self, episodes: EpisodeFeatures) -> Logits:
+        """Logits of the queries of b episodes. Runs in the head's own precision: a solve has no place in half precision."""
+        with torch.autocast(episodes.query.device.type, enabled=False):
+            episodes = episodes.to(next(self.head.parameters()).dtype)
+            return self.head.logits(self.head.adapt(episodes.support), episodes.query, episodes.query_mask)
+
+    def adapt(
+        self,
+        inputs: Sequence[str | tuple[str, str]] | Task,
+        targets: Sequence | None = None,
+        *,
+        kind: str = "classification",
+        label_names: Sequence[str] | Mapping[Any, str] | None = None,
+        description: str | None = None,
+    ) -> AdaptedModel:
+        """A classifier for one task in one forward pass, no gradient step.
+
+        Args:
+            inputs: n texts or pairs of texts; or a `Task`, all of whose rows are taken.
+            targets: n labels, str or int (an int indexes ``label_names`` when that is a list).
+            kind: kind of task; must be among `kinds`.
+            label_names: list of names, or dict {label: text that the encoder reads}. Labels without examples are
+                allowed. None: strings name themselves.
+            description: one sentence on what the labels mean.
+
+        Raises:
+            DataError: inputs and targets do not fit, fewer than two classes, a class with neither row nor name, ...
+        """
+        from .adapted import AdaptedModel
+
+        if isinstance(inputs, Task):
+            task = inputs
+            if targets is not None or label_names is not None:
+                raise DataError("adapt: a Task brings its own targets and label_names")
+            kind, rows, labels, names, y = task.kind, task.inputs(), task.labels, task.label_names, torch.from_numpy(task.targets)
+            text = description or task.prompt
+        else:
+            rows = check_inputs(inputs)
+            if targets is None and rows:
+                raise DataError("adapt: targets are missing; give one label per input")
+            targets = list(targets) if targets is not None else []
+            if len(targets) != len(rows):
+                raise DataError(f"adapt: {len(rows)} inputs but {len(targets)} targets")
+            if not rows and label_names is None:
+                raise DataError("adapt: without examples the label_names must be given")
+            array, labels, names = encode_labels(targets, label_names)
+            y, text = torch.from_numpy(array), description
+        if kind not in KINDS or kind not in self.kinds:
+            raise DataError(f"adapt: kind {kind!r}, but this head was trained for {', '.join(self.kinds)}")
+        if len(labels) < 2:
+            raise DataError(
+                f"adapt: {len(labels)} class{'es'[: 2 * (len(labels) != 1)]} ({list(labels)}); a classifier needs at least two"
+            )
+        rowless = set(range(len(labels))) - set(y.tolist())
+        nameless = next((c for c in sorted(rowless) if not names[c]), None)
+        if nameless is not None:
+            raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
+        support = self._support(rows, y, names, text)
+        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None)
+
+    @torch.no_grad()
+    def _support(self, rows: list, y: Tensor, names: Sequence[str | None], text: str | None) -> Support:
+        """One task as a batch of one `Support`. All texts that are read alone go through the encoder in one call."""
+        w, d = len(names), self.encoder.dim
+        given = [c for c, name in enumerate(names) if name]
+        pairs = bool(rows) and isinstance(rows[0], tuple)
+        singles = [*([] if pairs else rows), *(names[c] for c in given), *([text] if text else [])]
+        vectors = self.encoder.encode(singles)
+        n = 0 if pairs else len(rows)
+        label_x = torch.zeros(w, d)
+        label_x[given] = vectors[n : n + len(given)]
+        has_name = torch.zeros(w, dtype=torch.bool)
+        has_name[given] = True
+        return Support(
+            x=(encode_inputs(self.encoder, rows) if pairs else vectors[:n])[None],
+            y=nn.functional.one_hot(y, w).float()[None],
+            label_x=label_x[None],
+            task_x=(vectors[-1] if text else torch.zeros(d))[None],
+            row_mask=torch.ones(1, len(rows), dtype=torch.bool),
+            class_mask=torch.ones(1, w, dtype=torch.bool),
+            label_mask=has_name[None],
+            task_mask=torch.tensor([bool(text)]),
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors (the head) to ``folder``, atomically; the encoder is named, not copied."""
+        write_folder(folder, {"content": CONTENT, **self.describe()}, self.head.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, encoder: Encoder | None = None) -> MetaModel:
+        """Load a saved head and the encoder that it was trained on.
+
+        Args:
+            folder: written by `save_pretrained`.
+            encoder: reuse this one instead of loading; its fingerprint must be the recorded one.
+
+        Raises:
+            StorageError: the folder is missing, foreign, damaged, or of a newer format.
+            EncoderError: the encoder's weights are not those that the head was trained on.
+        """
+        config, tensors = read_folder(folder, CONTENT)
+        return cls.restore(config, tensors, str(folder), encoder)
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json says of a model: how to find the encoder and make the head."""
+        encoder = self.encoder
+        name, revision = encoder.reference
+        settings = {"pooling": encoder.pooling, "max_length": encoder.max_length, "prompt": encoder.prompt}
+        return {
+            "kinds": list(self.kinds),
+            "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
+            "head": configs.to_dict(self.head_config),
+            "training": self.notes,
+        }
+
+    @classmethod
+    def restore(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str, encoder: Encoder | None = None
+    ) -> MetaModel:
+        """The model that `describe` and the head's tensors describe; ``where`` is for messages.
+
+        Raises:
+            StorageError: a part of the description is missing or wrong, or tensors do not fit the head.
+            EncoderError: see `from_pretrained`.
+        """
+        try:
+            saved = dict(config["encoder"])
+            expected, dim = saved.pop("fingerprint"), saved.pop("dim")
+            encoder_config = configs.from_dict(EncoderConfig, {k: v for k, v in saved.items() if v not in (None, "")}, where)
+            head_config = configs.from_dict(HeadConfig, config["head"], where)
+            kinds, notes = tuple(config["kinds"]), config.get("training")
+        except (KeyError, TypeError, configs.ConfigError) as error:
+            raise StorageError(f"{where}/config.json is incomplete or damaged: {type(error).__name__}: {error}") from None
+        if encoder is None:
+            encoder = Encoder.load(encoder_config, expected_fingerprint=expected)
+        elif encoder.fingerprint != expected:
+            raise EncoderError(
+                f"{where}: the head was trained on encoder weights {expected[:12]}, the encoder given has {encoder.fingerprint[:12]}"
+            )
+        if encoder.dim != dim:
+            raise StorageError(f"{where}: the head was made for features of length {dim}, the encoder gives {encoder.dim}")
+        model = cls(encoder, head_config, kinds, notes)
+        expected_shapes = {name: tuple(t.shape) for name, t in model.head.state_dict().items()}
+        shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+        if shapes != expected_shapes:
+            wrong = sorted(k for k in {*shapes, *expected_shapes} if shapes.get(k) != expected_shapes.get(k))[0]
+            raise StorageError(
+                f"{where}/model.safetensors does not fit the head {head_config.name!r}: {wrong} is {shapes.get(wrong)}, expected {expected_shapes.get(wrong)}"
+            )
+        model.head.load_state_dict(dict(tensors))
+        return model

@@ -1,0 +1,99 @@
+"""Task representation: support features, support labels, label names and the task's own text -> embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+
+@dataclass(frozen=True)
+class Support:
+    """What a head may see of b tasks. Shapes: s support rows, w ways, d features.
+
+    Attributes:
+        x: (b, s, d) support features, unit length.
+        y: (b, s, w) float: one-hot, multi-hot, soft, or standardised scores with w = 1.
+        label_x: (b, w, d) features of the label names.
+        task_x: (b, d) features of the task's description or name.
+        row_mask: (b, s) bool, False where padded.
+        class_mask: (b, w) bool, False where padded.
+        label_mask: (b, w) bool, False where a class has no name (or it is hidden).
+        task_mask: (b,) bool, False where there is no description.
+    """
+
+    x: Tensor
+    y: Tensor
+    label_x: Tensor
+    task_x: Tensor
+    row_mask: Tensor
+    class_mask: Tensor
+    label_mask: Tensor
+    task_mask: Tensor
+
+    def to(self, dtype: torch.dtype | torch.device) -> Support:
+        """The same with floating-point tensors of another type, or all tensors on another device."""
+        change = lambda t: t.to(dtype) if isinstance(dtype, torch.device) or t.is_floating_point() else t  # noqa: E731
+        return Support(*(change(getattr(self, item.name)) for item in dataclasses.fields(self)))
+
+
+def class_means(support: Support, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean feature and number of rows of each class: (b, w, d), (b, w); zero where a class has no row.
+
+    Args:
+        support: gives labels and masks.
+        x: (b, s, d) the features to average.
+    """
+    y = support.y * support.row_mask[..., None]
+    count = y.sum(1)  # (b, w)
+    return (y.mT @ x) / count.clamp_min(1)[..., None], count  # (b, w, s) @ (b, s, d) -> (b, w, d)
+
+
+class Representation(nn.Module):
+    """Features to task representation, with few learned numbers so that it carries over to other data sets.
+
+    A class embedding is the unit-length mixture of the mean of its rows and of its label name, the name weighing as much
+    as ``alpha(k)`` rows: ``unit(k mean + alpha(k) name)``, ``log alpha`` linear in ``log(1 + k)``. The name is read in
+    the light of the task: ``name + gamma * task``. With ``rank`` > 0 every feature first passes a learned
+    low-rank residual map, ``unit(x + U V x)``, U starting at zero.
+
+    Args:
+        dim: d.
+        rank: of the residual map; 0: none.
+    """
+
+    def __init__(self, dim: int, rank: int = 0):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor([0.0, 0.0]))
+        self.gamma = nn.Parameter(torch.tensor(0.1))
+        self.down = nn.Linear(dim, rank, bias=False) if rank else None
+        self.up = nn.Linear(rank, dim, bias=False) if rank else None
+        if rank:
+            nn.init.zeros_(self.up.weight)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(..., d) -> (..., d): through the residual map, where there is one."""
+        return x if self.down is None else normalize(x + self.up(self.down(x)), dim=-1)
+
+    def label_features(self, support: Support) -> Tensor:
+        """(b, w, d) label names in the light of the task's text, unit length, zero where a class has no name."""
+        task = self.features(support.task_x) * support.task_mask[:, None]
+        names = self.features(support.label_x) + self.gamma * task[:, None]
+        return normalize(names, dim=-1) * support.label_mask[..., None]
+
+    def name_weight(self, count: Tensor) -> Tensor:
+        """alpha(k): how many rows the label name is worth beside k rows."""
+        return (self.alpha[0] + self.alpha[1] * torch.log1p(count)).clamp(-6, 6).exp()
+
+    def forward(self, support: Support) -> tuple[Tensor, Tensor]:
+        """Class embeddings (b, w, d), unit length (zero for a class with neither row nor name), and task embeddings (b, d)."""
+        mean, count = class_means(support, self.features(support.x))
+        names = self.label_features(support)
+        classes = normalize(count[..., None] * mean + self.name_weight(count)[..., None] * names, dim=-1)
+        classes = classes * support.class_mask[..., None]
+        ways = support.class_mask.sum(1, keepdim=True).clamp_min(1)
+        task = self.features(support.task_x) * support.task_mask[:, None]
+        return classes, classes.sum(1) / ways + self.gamma * task

@@ -1,0 +1,113 @@
+"""Tables from wherever they lie: the Hub, files, folders, memory. Always a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .columns import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+def read_source(source: Any, config: str | None, split: str | None, revision: str | None) -> tuple[Dataset, str]:
+    """Any source as one table, and a name for it."""
+    from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+
+    if isinstance(source, Dataset):
+        return source, source.info.dataset_name or "task"
+    if isinstance(source, Mapping) and source and all(isinstance(v, Dataset) for v in source.values()):
+        return _pick_split(dict(source), split, "the DatasetDict", concatenate_datasets), "task"
+    if isinstance(source, (list, tuple)):
+        if not source or not all(isinstance(row, Mapping) for row in source):
+            raise DataError("source: expected a non-empty list of dicts, one per row")
+        try:
+            return Dataset.from_list([dict(row) for row in source]), "task"
+        except (ValueError, TypeError) as error:  # pyarrow: values of several types in one column
+            raise DataError(f"source: the rows do not form a table: {error}") from None
+    if not isinstance(source, (str, Path)):
+        raise DataError(
+            f"source: expected a Hub id, a path, a Dataset, a DatasetDict or a list of dicts, got {type(source).__name__}"
+        )
+    path = Path(source)
+    if path.is_file():
+        return read_file(path), path.stem
+    if path.is_dir():
+        files = split_files(path)
+        if not files:
+            raise DataError(f"{path} holds no data file; expected <split>{' or <split>'.join(READERS)}")
+        wanted = files if split is None else {split: files[split]} if split in files else {}
+        if not wanted:
+            raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
+        return concatenate_datasets([read_file(file) for file in dict.fromkeys(wanted.values())]), path.name
+    if path.suffix in READERS or path.is_absolute() or str(source).startswith("."):
+        raise DataError(f"{source} does not exist")
+    try:
+        loaded = load_dataset(str(source), config, revision=revision, **({"split": split} if split and split != "full" else {}))
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"could not load {str(source)!r} (config {config!r}, split {split!r}, revision {revision!r}): {reason} "
+            f"It is neither a file nor a folder here, so it was taken for a Hub data set."
+        ) from error
+    if isinstance(loaded, DatasetDict):
+        loaded = _pick_split(loaded, None, str(source), concatenate_datasets)
+    return loaded, str(source).split("/")[-1] + (f" {config}" if config else "")
+
+
+def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dataset:
+    if split is None:
+        return concatenate(list(splits.values()))
+    if split == "train" and "train" not in splits and "full" in splits:
+        split = "full"
+    if split not in splits:
+        raise DataError(f"{where} has no split {split!r}; it has {', '.join(splits)}")
+    return splits[split]
+
+
+def read_file(path: Path) -> Dataset:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()  # one bar per small file would drown the rest
+    try:
+        return load_dataset(READERS[path.suffix], data_files=_literal(path), split="train", **options)
+    except (DatasetGenerationError, ValueError, OSError) as error:
+        cause = error.__cause__ or error
+        raise DataError(f"{path} cannot be read as {READERS[path.suffix]}: {str(cause).strip().splitlines()[0]}") from error
+    finally:
+        if shown:
+            enable_progress_bar()
+
+
+def _literal(path: Path) -> str:
+    """A path whose [ and * are not patterns to `datasets`."""
+    import glob
+
+    return glob.escape(str(path.resolve()))
+
+
+def split_files(folder: Path) -> dict[str, Path]:
+    """split -> file of a corpus; "full" is also found under "train"."""
+    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in READERS and p.suffix != ".json" and p.is_file()}
+    if "full" in files:
+        files.setdefault("train", files["full"])
+    return files
+
+
+def read_schema(path: Path) -> Mapping[str, Any]:
+    """Columns and types of a file; for parquet without reading its rows."""
+    from datasets import Features
+
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return Features.from_arrow_schema(pyarrow.parquet.read_schema(path))
+    return read_file(path).features

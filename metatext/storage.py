@@ -1,0 +1,189 @@
+"""Files that are whole or not there: atomic writes, and folders of config.json + model.safetensors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+NEW, PREVIOUS = ".model.safetensors.new", ".model.safetensors.previous"
+
+
+class StorageError(ValueError):
+    """A file or folder that cannot be read as what it should be, or cannot be written."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` to write to; it takes the name ``path`` when the block ends well.
+
+    Raises:
+        StorageError: the disk is full; what stood at ``path`` is untouched and the temporary file is gone.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(f"no space left on the disk while writing {path}; what was saved before is unchanged") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` to ``path`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON to ``path`` atomically; NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``.
+
+    Raises:
+        StorageError: there is no such file, or it holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StorageError(f"{path} is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise StorageError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Any]) -> None:
+    """Write named tensors to ``path`` as safetensors, atomically."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # safetensors wraps the system's own error
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            raise
+
+
+def read_tensors(path: str | Path) -> dict[str, Any]:
+    """The named tensors of a safetensors file.
+
+    Raises:
+        StorageError: it is missing, truncated, or not a safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise StorageError(f"{path} is missing") from None
+    except (SafetensorError, ValueError, OverflowError, MemoryError) as error:
+        raise StorageError(f"{path} is truncated or not a safetensors file ({error}); save or download it again") from None
+
+
+def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """Write config.json and model.safetensors to ``folder`` so that a kill at any moment leaves one loadable pair.
+
+    The config names the digest of its weights, and the weights that stood there before keep a second name until the
+    new config is in place: `read_folder` takes whichever file the config describes. Other files are left alone.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        raise StorageError(f"{folder} is a file; give a folder to save to")
+    weights, new, previous = folder / WEIGHTS, folder / NEW, folder / PREVIOUS
+    write_tensors(new, tensors)  # a full disk shows here, before anything is replaced
+    description = {"library": "metatext", "format_version": FORMAT_VERSION, "weights": file_digest(new), **config}
+    if weights.exists():
+        previous.unlink(missing_ok=True)
+        os.link(weights, previous)
+    os.replace(new, weights)
+    try:
+        write_json(folder / CONFIG, description)
+    except BaseException:
+        if previous.exists():
+            os.replace(previous, weights)
+        raise
+    previous.unlink(missing_ok=True)
+
+
+def read_folder(folder: str | Path, content: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and tensors of a folder that metatext saved.
+
+    Args:
+        folder: where to read.
+        content: what the folder must hold, as its config says it ("head", "adapted").
+
+    Raises:
+        StorageError: no such folder, another library's, of a newer format, of other content, or with weights that are
+            not those the config describes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise StorageError(f"{folder} is not a folder")
+    config = read_json(folder / CONFIG)
+    version = config.get("format_version")
+    if config.get("library") != "metatext" or not isinstance(version, int):
+        raise StorageError(f"{folder / CONFIG} was not written by metatext (no 'library' and 'format_version' of ours in it)")
+    if version > FORMAT_VERSION:
+        raise StorageError(f"{folder} has format_version {version}, this metatext reads up to {FORMAT_VERSION}; upgrade metatext")
+    if config.get("content") != content:
+        raise StorageError(f"{folder} holds {config.get('content')!r}, expected {content!r}")
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise StorageError(f"{weights} is missing")
+    tensors_path = next(
+        (p for p in (weights, folder / PREVIOUS) if p.is_file() and file_digest(p) == config.get("weights")), None
+    )
+    if tensors_path is None:
+        read_tensors(weights)  # says so when the file itself is broken
+        raise StorageError(f"{weights} is not the file that {folder / CONFIG} describes: truncated, replaced or only half copied")
+    return config, read_tensors(tensors_path)
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b-128 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` durable, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,260 @@
+"""Tasks: named data sets of one kind, loaded through `datasets` from wherever they lie."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .catalogue import KNOWN, Known
+from .columns import (
+    SUPPORTED,
+    DataError,
+    check_texts,
+    drop_unlabelled,
+    find_columns,
+    kind_of,
+    read_labels,
+    readable,
+    text_columns,
+)
+from .config import nearest
+from .sources import READERS, read_file, read_schema, read_source, split_files
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+STARTER = "starter"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A named data set of one kind.
+
+    Attributes:
+        name: shown in tables and, where there is no description, read by the encoder.
+        kind: "classification".
+        rows: a `datasets.Dataset` with the columns ``text`` and, for pairs, ``text_pair``.
+        targets: (n,) int64, the class of each row as an index into ``labels``.
+        labels: what `predict` answers with, one per class, as the source gave them.
+        label_names: per class the text that the encoder reads, or None where there is no meaningful name.
+        description: one sentence on what the labels mean, or None.
+    """
+
+    name: str
+    kind: str
+    rows: Dataset
+    targets: np.ndarray
+    labels: tuple
+    label_names: tuple[str | None, ...]
+    description: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r}, {self.kind}, {len(self)} rows, {len(self.labels)} classes)"
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether a row is two texts."""
+        return "text_pair" in self.rows.column_names
+
+    @property
+    def prompt(self) -> str:
+        """What the encoder reads as the task's own text: its description, else its name."""
+        return self.description or readable(self.name)
+
+    def inputs(self, start: int = 0, stop: int | None = None) -> list[str] | list[tuple[str, str]]:
+        """Rows ``start`` to ``stop`` as texts, or as pairs of texts."""
+        part = self.rows.with_format("arrow")[start : len(self) if stop is None else stop]
+        texts = part.column("text").to_pylist()
+        return list(zip(texts, part.column("text_pair").to_pylist())) if self.is_pair else texts
+
+    def select(self, rows: Sequence[int]) -> Task:
+        """The same task with these rows only; all classes stay."""
+        rows = np.asarray(rows)
+        return dataclasses.replace(self, rows=self.rows.select(rows), targets=self.targets[rows])
+
+    def sample(self, n: int, seed: int = 0) -> Task:
+        """At most ``n`` rows, of each class in proportion (one at least), in their order; fixed by ``seed``."""
+        if len(self) <= n:
+            return self
+        rng = np.random.default_rng(seed)
+        groups = [rng.permutation(np.flatnonzero(self.targets == c)) for c in range(len(self.labels))]
+        return self.select(np.sort(np.concatenate([g[: max(1, int(n * len(g) / len(self)))] for g in groups])))
+
+    def with_classes(self, labels: Sequence, name: str | None = None) -> Task:
+        """The task of these classes only, in this order.
+
+        Raises:
+            DataError: one of them is not a label of this task.
+        """
+        index = {label: i for i, label in enumerate(self.labels)}
+        for label in labels:
+            if label not in index:
+                raise DataError(f"task {self.name!r} has no class {label!r}{nearest(str(label), map(str, index))}")
+        old = np.array([index[label] for label in labels])
+        new = np.full(len(self.labels), -1)
+        new[old] = np.arange(len(old))
+        kept = self.select(np.flatnonzero(new[self.targets] >= 0))
+        return dataclasses.replace(
+            kept,
+            name=name or self.name,
+            targets=new[kept.targets],
+            labels=tuple(labels),
+            label_names=tuple(self.label_names[i] for i in old),
+        )
+
+
+def load_task(
+    source: Any,
+    config: str | None = None,
+    split: str | None = "train",
+    revision: str | None = None,
+    kind: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    label_names: Sequence[str] | Mapping[Any, str] | None = None,
+    name: str | None = None,
+    description: str | None = None,
+) -> Task:
+    """Load one task.
+
+    Args:
+        source: a Hub id; a path of a csv, tsv, json, jsonl or parquet file, or of a folder with one such file per
+            split; a `datasets.Dataset` or `DatasetDict`; a list of dicts.
+        config: configuration of a Hub data set.
+        split: which split; "full" counts as "train". None: all rows of all splits. Ignored for a single table.
+        revision: branch, tag or commit on the Hub.
+        kind: the kind of task; None: found from the columns.
+        columns: where what stands, e.g. ``{"text": "body", "label": "queue"}``; also ``text_pair`` and ``label_name``.
+        label_names: readable text per class: a list in the order of the classes, or a dict {label: text}. Labels
+            without a row are allowed in a dict.
+        name: the task's name; None: from the source.
+        description: one sentence on what the labels mean.
+
+    Raises:
+        DataError: a column is missing, a text is empty, a label is missing or unknown, a split does not exist ...
+    """
+    rows, found_name = read_source(source, config, split, revision)
+    name = name or found_name
+    known = _known(source if isinstance(source, str) else "", config, name)
+    columns = find_columns(rows, {**known.columns, **(columns or {})}, name)
+    found = kind or columns.pop("kind")
+    columns.pop("kind", None)
+    if found not in SUPPORTED:
+        raise DataError(
+            f"task {name!r}: kind {found!r} (columns {', '.join(rows.column_names)}) is not supported; "
+            f"supported: {', '.join(SUPPORTED)}. Give kind= and columns= if the kind was guessed wrongly."
+        )
+    rows = drop_unlabelled(rows, columns, known)
+    check_texts(rows, columns, name)
+    targets, labels, names = read_labels(rows, columns, name, label_names, known.label_names)
+    texts = [c for c in ("text", "text_pair") if c in columns]
+    rows = rows.select_columns([columns[c] for c in texts])
+    rows = rows.rename_columns({columns[c]: c for c in texts if columns[c] != c})
+    return Task(name, found, rows, targets, labels, names, description or known.description)
+
+
+def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> list[Task]:
+    """Load many tasks.
+
+    Args:
+        source: a folder of corpora (one folder per corpus with a file per split, or one file per corpus; a
+            ``catalog.json`` in it or beside it may give each a description), "starter", "starter/train" or
+            "starter/test" (the embedded starter tasks), or a list of names as `load_task` takes them ("id:config" for
+            a Hub configuration).
+        split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
+            warning, and so are corpora of a kind that is not supported.
+
+    Raises:
+        DataError: see `load_task`; or nothing loadable was found.
+    """
+    if not isinstance(source, (str, Path)):
+        tasks = []
+        for item in source:
+            if item == STARTER or item.startswith(STARTER + "/"):
+                tasks += load_tasks(item, split)
+            elif Path(item).exists():
+                tasks.append(load_task(item, split=split, description=_descriptions(Path(item).parent).get(Path(item).stem)))
+            else:
+                repo, _, config = item.partition(":")
+                tasks.append(load_task(repo, config or None, split=split))
+        return tasks
+    if str(source) == STARTER:
+        return load_tasks("starter/train", split) + load_tasks("starter/test", split)
+    folder = Path(source)
+    if str(source).startswith(STARTER + "/"):
+        folder = Path(__file__).parent / source
+    if not folder.is_dir():
+        raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
+    descriptions = _descriptions(folder)
+    tasks, skipped = [], []
+    for path in sorted(folder.iterdir()):
+        files = split_files(path) if path.is_dir() else {}
+        if not files and not (path.is_file() and path.suffix in READERS and path.name != "catalog.json"):
+            continue
+        if path.is_dir() and split is not None and split not in files:
+            skipped.append(f"{path.name} (no split {split!r})")
+            continue
+        kind = kind_of(read_schema(next(iter(files.values())) if files else path))
+        if kind not in SUPPORTED:
+            skipped.append(f"{path.name} ({kind or 'columns not recognised'})")
+            continue
+        tasks.append(load_task(str(path), split=split, description=descriptions.get(path.stem)))
+    if skipped:
+        logger.warning("%s: left out %d corpora: %s", folder.name, len(skipped), ", ".join(skipped))
+    if not tasks:
+        raise DataError(
+            f"{folder} holds no corpus that can be used: expected folders with <split>.parquet (csv, jsonl) or such files"
+        )
+    return tasks
+
+
+def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False) -> list:
+    """The texts (or pairs) of a file whose rows need no label.
+
+    Args:
+        path: csv, tsv, json, jsonl or parquet.
+        columns: where ``text`` and ``text_pair`` stand, when their names are not usual.
+        pairs: two texts per row are wanted.
+
+    Raises:
+        DataError: no such file or column, or an empty text.
+    """
+    if not Path(path).is_file() or Path(path).suffix not in READERS:
+        raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
+    rows, name = read_file(Path(path)), Path(path).stem
+    given = {k: v for k, v in (columns or {}).items() if k != "label"}
+    found = text_columns(rows.column_names, given, name)
+    if pairs != ("text_pair" in found):
+        raise DataError(
+            f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
+        )
+    check_texts(rows, found, name)
+    table = rows.with_format("arrow")[:]
+    texts = table.column(found["text"]).to_pylist()
+    return list(zip(texts, table.column(found["text_pair"]).to_pylist(), strict=True)) if pairs else texts
+
+
+def _descriptions(folder: Path) -> dict[str, str]:
+    for place in (folder / "catalog.json", folder.parent / "catalog.json"):
+        if place.is_file():
+            entries = json.loads(place.read_text(encoding="utf-8"))
+            return {k: v["description"] for k, v in entries.items() if isinstance(v, dict) and v.get("description")}
+    return {}
+
+
+def _known(source: str, config: str | None, name: str) -> Known:
+    for key in (f"{source}:{config}", source, name):
+        if key in KNOWN:
+            return KNOWN[key]
+    return Known()

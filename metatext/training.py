@@ -1,0 +1,298 @@
+"""meta_train: the one loop, on Accelerate.
+
+The meta-loss of an outer step is the sum over its episodes of their mean query losses. All episodes of step t follow
+from (seed, t); every process and accumulation step takes its slice of them. DDP averages gradients over processes and
+`Accelerator.backward` divides by the accumulation steps, so each part's loss is multiplied by both: the step is the
+same on any launch.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .checkpoints import Checkpoints, check_same_run
+from .config import EpisodeConfig, TrainConfig, to_dict
+from .curve import plot_learning_curve
+from .episodes import train_episodes
+from .evaluation import draw_for, episode_scores
+from .features import FeatureStore, TaskFeatures, encode_tasks
+from .kinds import KINDS
+from .losses import meta_loss
+from .model import MetaModel
+from .storage import read_folder, write_json
+from .tasks import Task
+
+logger = logging.getLogger(__name__)
+
+EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(1, 5), n_query=5, fewer_ways=True)
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: a loss that is not a number, or processes that would not synchronise."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What `meta_train` leaves behind.
+
+    Attributes:
+        output_dir: holds the best head (config.json, model.safetensors), metrics.json, learning_curve.png, checkpoints/.
+        steps: outer steps done, fewer than ``meta_steps`` when training stopped early.
+        best: step, ``eval_loss`` and ``eval_accuracy`` of the evaluation whose head was kept; {} without unseen tasks.
+        history: points of the training curve, oldest first.
+    """
+
+    output_dir: Path
+    steps: int
+    best: dict[str, float]
+    history: list[dict[str, float]]
+
+
+def meta_train(
+    model: MetaModel,
+    tasks: Sequence[Task],
+    *,
+    eval_tasks: Sequence[Task] = (),
+    episodes: EpisodeConfig = EpisodeConfig(),
+    config: TrainConfig = TrainConfig(),
+    store: FeatureStore | None = None,
+) -> TrainResult:
+    """Train the head of ``model`` on episodes of many tasks; afterwards the model holds the best head.
+
+    A run that was stopped, even by kill -9, goes on from its last checkpoint when called again with the same settings,
+    and ends with the same weights, bit for bit on the same machine.
+
+    Args:
+        model: an encoder with a head; changed in place.
+        tasks: what episodes are drawn from.
+        eval_tasks: unseen tasks; the head with the lowest loss on them is kept, and ``early_stopping_patience`` counts
+            their evaluations. None given: the last head is kept.
+        episodes: the shape of the training episodes.
+        config: the loop.
+        store: where features are kept; None: the default folder.
+
+    Raises:
+        ConfigError: ``output_dir`` holds a run with other settings.
+        EpisodeError: a task has too few classes or rows for such episodes.
+        TrainingError: the loss is no longer a number (the last good checkpoint stays), or the launch would train
+            processes that never synchronise.
+    """
+    from tqdm.auto import tqdm
+
+    accelerator = _accelerator(config)
+    shares = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    if config.meta_batch_size < shares:
+        raise TrainingError(
+            f"meta_batch_size {config.meta_batch_size} is smaller than processes x accumulation steps "
+            f"({accelerator.num_processes} x {accelerator.gradient_accumulation_steps}): every share needs an episode"
+        )
+    output_dir = Path(config.output_dir)
+    checkpoints = Checkpoints(output_dir / "checkpoints", config.save_total_limit)
+    settings = _settings(model, tasks, eval_tasks, episodes, config)
+    resume = None if config.overwrite_output_dir else checkpoints.latest()
+    if resume:
+        check_same_run(resume.state["settings"], settings, output_dir)
+
+    store = store or FeatureStore(model.encoder, progress=accelerator.is_local_main_process)
+    features = encode_tasks(store, tasks)
+    unseen = [encode_tasks(store, [task]) for task in eval_tasks]
+    weights = np.array([len(task) for task in tasks], float) ** config.task_size_exponent
+
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    vectors = [p for p in trainable if p.ndim < 2]
+    matrices = [p for p in trainable if p.ndim >= 2]
+    groups = [{"params": vectors, "weight_decay": 0.0}, {"params": matrices, "weight_decay": config.weight_decay}]
+    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.meta_lr)
+    schedule = _schedule(optimizer, config)
+    history: list[dict[str, float]] = []
+    best: dict[str, float] = {}
+    start, stale = 0, 0
+    if resume:
+        resume.restore(model.head, optimizer)
+        start, best, history, stale = (resume.state[k] for k in ("step", "best", "history", "stale"))
+        logger.info("going on from %s", resume.folder)
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    device = accelerator.device
+    if config.report_to:
+        accelerator.init_trackers("metatext", config={k: str(v) for k, v in to_dict(config).items()})
+
+    def evaluate(step: int) -> None:
+        nonlocal best, stale
+        point = {"step": step, **_evaluate(model, unseen, config, accelerator)}
+        history.append(point)
+        accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
+        if not best or point["eval_loss"] < best["eval_loss"]:
+            best, stale = point, 0
+            if accelerator.is_main_process:
+                _keep(model, output_dir, settings, best)
+        else:
+            stale += 1
+
+    def save(step: int) -> None:
+        if accelerator.is_main_process:
+            state = {"step": step, "best": best, "history": history, "stale": stale, "settings": settings}
+            checkpoints.save(step, model.head, optimizer.optimizer, state)
+
+    if unseen and not history:
+        evaluate(0)
+    running, counted = torch.zeros((), device=device), 0
+    bar = tqdm(total=config.meta_steps, initial=start, desc="meta-training", unit="step", disable=not accelerator.is_main_process)
+    step = start
+    while step < config.meta_steps and not _stop_early(stale, config):
+        batch = train_episodes(features.pool, episodes, weights, config.meta_batch_size, seed=config.seed, step=step)
+        torch.manual_seed(_noise_seed(config.seed, step, accelerator.process_index))
+        model.head.train()
+        for group in optimizer.param_groups:
+            group["lr"] = config.meta_lr * schedule(step)
+        step_losses = []
+        for part in _slices(config.meta_batch_size, accelerator):
+            with accelerator.accumulate(wrapped):
+                data = features.gather(batch[part], device)
+                losses = KINDS["classification"].loss(wrapped(data), data.query_y, data.query_mask, data.outside)
+                # a parameter that these episodes leave unused would stop DDP
+                loss = meta_loss(losses) + 0.0 * sum(p.sum() for p in trainable)
+                accelerator.backward(loss * shares)
+                step_losses.append((losses.detach(), batch.task[part]))
+                if accelerator.sync_gradients:
+                    limit = config.max_grad_norm * config.meta_batch_size or math.inf
+                    norm = accelerator.clip_grad_norm_(trainable, limit)
+                    _check_finite(norm, step_losses, tasks, step, checkpoints, accelerator)
+                optimizer.step()
+                optimizer.zero_grad()
+            running += losses.detach().float().sum()
+            counted += len(losses)
+        step += 1
+        bar.update()
+        if step % config.logging_steps == 0 or step == config.meta_steps:
+            mean = accelerator.reduce(running / counted, "mean").item()
+            history.append({"step": step, "loss": mean, "lr": config.meta_lr * schedule(step - 1)})
+            accelerator.log({"loss": mean, "lr": history[-1]["lr"]}, step=step)
+            bar.set_postfix(loss=f"{mean:.3f}", **({"unseen": f"{best['eval_accuracy']:.3f}"} if best else {}))
+            running, counted = torch.zeros((), device=device), 0
+        if unseen and (step % config.eval_steps == 0 or step == config.meta_steps):
+            evaluate(step)
+        if step % config.save_steps == 0 or step == config.meta_steps or _stop_early(stale, config):
+            save(step)
+    bar.close()
+    if accelerator.is_main_process:
+        if not unseen:
+            _keep(model, output_dir, settings, {"step": step})
+        write_json(output_dir / "metrics.json", {"settings": settings, "steps": step, "best": best, "history": history})
+        plot_learning_curve(history, output_dir / "learning_curve.png")
+    accelerator.wait_for_everyone()
+    _load_best(model, output_dir)
+    if config.report_to:
+        accelerator.end_training()
+    model.eval()
+    return TrainResult(output_dir, step, best, history)
+
+
+def _accelerator(config: TrainConfig):
+    from accelerate import Accelerator
+
+    options: dict[str, Any] = {"gradient_accumulation_steps": config.gradient_accumulation_steps}
+    if config.report_to:
+        options |= {"log_with": list(config.report_to), "project_dir": config.output_dir}
+    # a CPU launch that does not say so runs processes that never synchronise
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and accelerator.num_processes == 1:
+        raise TrainingError(
+            f"WORLD_SIZE is {world} but Accelerate runs one process: {world} processes would train without synchronising. "
+            f"On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use recipes/launch/two_cpu_processes.yaml."
+        )
+    return accelerator
+
+
+def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig) -> dict[str, Any]:
+    """What decides the weights of a run: two runs with equal settings end alike."""
+    loop = to_dict(config)
+    for name in ("output_dir", "overwrite_output_dir", "logging_steps", "save_steps", "save_total_limit", "report_to"):
+        loop.pop(name)
+    loop.pop("gradient_accumulation_steps")  # the trajectory does not depend on it
+    described = model.describe()
+    return {
+        "head": described["head"],
+        "encoder": described["encoder"],
+        "episodes": to_dict(episodes),
+        "train": loop,
+        "tasks": {task.name: len(task) for task in tasks},
+        "eval_tasks": {task.name: len(task) for task in eval_tasks},
+    }
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig):
+    """step -> factor of the learning rate: a value of the step, so there is no scheduler state to save or to keep in step."""
+    from transformers import get_scheduler
+
+    warmup = round(config.warmup_ratio * config.meta_steps)
+    return get_scheduler(config.lr_scheduler_type, optimizer, warmup, config.meta_steps).lr_lambdas[0]
+
+
+def _slices(n: int, accelerator) -> list[slice]:
+    """The parts of the n episodes of a step that this process works through, one per accumulation step."""
+    steps = accelerator.gradient_accumulation_steps
+    edges = np.linspace(0, n, accelerator.num_processes * steps + 1).round().astype(int)
+    first = accelerator.process_index * steps
+    return [slice(int(edges[i]), int(edges[i + 1])) for i in range(first, first + steps)]
+
+
+def _noise_seed(seed: int, step: int, process: int) -> int:
+    """Dropout of a step follows from (seed, step, process): nothing random needs saving."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
+
+
+def _stop_early(stale: int, config: TrainConfig) -> bool:
+    return config.early_stopping_patience is not None and stale >= config.early_stopping_patience
+
+
+def _check_finite(norm, step_losses: list, tasks: Sequence[Task], step: int, checkpoints: Checkpoints, accelerator) -> None:
+    """Stop before an optimizer step that would destroy the weights; every process sees the same gradient norm."""
+    if accelerator.scaler is not None or math.isfinite(float(norm)):  # the fp16 scaler skips such steps by itself
+        return
+    losses = torch.cat([losses for losses, _ in step_losses]).cpu().numpy()
+    drawn = np.concatenate([task for _, task in step_losses])
+    bad = sorted({tasks[i].name for i in drawn[~np.isfinite(losses)]})
+    where = f"the loss of an episode of {', '.join(bad)} is not a number" if bad else "a gradient is not a number"
+    kept = checkpoints.latest()
+    last = f"the last good checkpoint is {kept.folder}" if kept else "no checkpoint had been written"
+    raise TrainingError(
+        f"step {step}: {where} (gradient norm {float(norm)}); {last}. Lower meta_lr, or look at that task's rows."
+    )
+
+
+def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> dict[str, float]:
+    """Mean figure and loss over the unseen tasks, which the processes share; the same numbers on every process."""
+    from accelerate.utils import gather_object
+
+    model.eval()
+    mine = []
+    for number in range(accelerator.process_index, len(unseen), accelerator.num_processes):
+        features = unseen[number]
+        figures, losses = episode_scores(model, features, draw_for(features, EVAL_EPISODES, config.eval_episodes, config.seed))
+        mine.append((number, float(figures.mean()), float(losses.mean())))
+    everyone = sorted(gather_object(mine))
+    return {
+        "eval_accuracy": float(np.mean([a for _, a, _ in everyone])),
+        "eval_loss": float(np.mean([x for _, _, x in everyone])),
+    }
+
+
+def _keep(model: MetaModel, output_dir: Path, settings: dict[str, Any], best: dict[str, float]) -> None:
+    model.notes = {"settings": {k: v for k, v in settings.items() if k not in ("encoder", "head")}, "kept": best}
+    model.save_pretrained(output_dir)
+
+
+def _load_best(model: MetaModel, output_dir: Path) -> None:
+    config, tensors = read_folder(output_dir, "head")
+    model.head.load_state_dict(tensors)
+    model.notes = config["training"]

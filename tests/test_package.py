@@ -1,0 +1,66 @@
+"""What holds for the package as a whole: a light import, arrows that point one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import metatext
+
+PACKAGE = Path(metatext.__file__).parent
+
+# A file may import from those before it and from its own line; nothing points back.
+LEVELS = [
+    ["config", "storage"],
+    ["episodes", "catalogue", "metrics", "losses", "representation", "curve", "checkpoints"],
+    ["columns", "kinds"],
+    ["sources"],
+    ["tasks", "encoder"],
+    ["features", "heads"],
+    ["model"],
+    ["adapted", "evaluation"],
+    ["training"],
+    ["cli"],
+    ["commands"],
+]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the package that a file imports, at any depth of its code, for type checkers excepted."""
+    found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level > (1 if path.parent != PACKAGE else 0):
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+    return found
+
+
+def test_arrows_point_one_way():
+    level = {name: i for i, names in enumerate(LEVELS) for name in names}
+    files = [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.parent != PACKAGE]
+    for path in files:
+        own = path.stem if path.parent == PACKAGE else path.parent.name
+        for other in imports(path):
+            # two deferred imports close a cycle on purpose: model.adapt makes an AdaptedModel, cli.run starts a command
+            if (own, other) in {("model", "adapted"), ("cli", "commands"), ("cli", "__version__")}:
+                continue
+            assert level[other] <= level[own], f"{own} imports {other}, which lies above it"
+
+
+def test_import_is_light():
+    code = (
+        "import sys, metatext; metatext.EpisodeConfig; "
+        "heavy = {'numpy', 'torch', 'transformers', 'datasets', 'sklearn'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_exists():
+    for name in metatext.__all__:
+        assert getattr(metatext, name) is not None
+    assert set(metatext.__all__) <= set(dir(metatext))
