@@ -108,15 +108,16 @@ def eligible_classes(pool: Pool, config: EpisodeConfig) -> np.ndarray:
     need = bounds(config.k_shot)[0] + config.n_query
     eligible = (pool.count >= need) & (pool.count > 0)
     lowest = 2 if config.fewer_ways else bounds(config.n_way)[0]
-    for name, have, counts in zip(pool.names, eligible.sum(1), pool.count, strict=True):
-        if have < lowest:
-            present = counts[counts > 0]
-            few = f"; its smallest class has {present.min()}" if len(present) else ""
-            raise EpisodeError(
-                f"task {name!r}: {have} of its {len(present)} classes have the {need} distinct texts that an episode needs "
-                f"(k_shot {bounds(config.k_shot)[0]} + n_query {config.n_query}){few}; n_way asks for at least {lowest} classes. "
-                f"Lower k_shot, n_query or n_way, give n_way as a range, set fewer_ways, or leave this task out."
-            )
+    have = eligible.sum(1)
+    if (have < lowest).any():
+        poor = int((have < lowest).argmax())
+        counts = pool.count[poor][pool.count[poor] > 0]
+        few = f"; its smallest class has {counts.min()}" if len(counts) else ""
+        raise EpisodeError(
+            f"task {pool.names[poor]!r}: {have[poor]} of its {len(counts)} classes have the {need} distinct texts that an episode "
+            f"needs (k_shot {bounds(config.k_shot)[0]} + n_query {config.n_query}){few}; n_way asks for at least {lowest} classes. "
+            f"Lower k_shot, n_query or n_way, give n_way as a range, set fewer_ways, or leave this task out."
+        )
     return eligible
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from ..config import HeadConfig
+from .gp import GPHead
 from .metanet import MetanetHead
 from .protocol import Head, Logits
 from .prototype import PrototypeHead
 from .ridge import RidgeHead
 
 HEADS: dict[str, type[nn.Module]] = {
+    "gp": GPHead,
     "prototype": PrototypeHead,
     "ridge": RidgeHead,
     "metanet": MetanetHead,
