@@ -14,7 +14,7 @@ from .cli import AdaptData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
 from .evaluation import Report, evaluate_tasks
-from .features import FeatureStore
+from .features import FeatureStore, local_share
 from .model import MetaModel
 from .storage import write_json, write_text
 from .tasks import Task, load_task, load_tasks
@@ -31,7 +31,7 @@ def train(settings: Settings) -> None:
     data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
     main = PartialState(cpu=_no_accelerator()).is_main_process
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], seed=config.seed)
-    store = FeatureStore(model.encoder, data.cache_dir, progress=main)
+    store = FeatureStore(model.encoder, data.cache_dir, progress=main, share=local_share())
     loaded = _sources(data.tasks, data.tasks_dir)
     inner = [task for task in loaded if task.name in data.eval_tasks]
     outer = _sources([name for name in data.eval_tasks if name not in {task.name for task in loaded}], data.tasks_dir)
@@ -47,6 +47,7 @@ def train(settings: Settings) -> None:
     result = meta_train(model, tasks, eval_tasks=unseen, episodes=shape, config=config, store=store)
     if not main:
         return
+    store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
     test_shape = EpisodeConfig(n_way=10, fewer_ways=True, n_query=5, k_shot=1)
     reports = {
         k: evaluate_tasks(model, test, replace(test_shape, k_shot=k), data.test_episodes, config.seed, store=store)

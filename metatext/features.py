@@ -39,6 +39,11 @@ def default_folder() -> Path:
     return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metatext" / "features"
 
 
+def local_share() -> tuple[int, int]:
+    """(rank, processes) of this process among those that a launcher started on this machine."""
+    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def text_keys(inputs: Iterable[str | tuple[str, str]]) -> np.ndarray:
     """128-bit hashes of texts or pairs: (n,) strings of 16 bytes, which numpy sorts and searches."""
 
@@ -57,10 +62,19 @@ class FeatureStore:
         encoder: computes what is missing.
         folder: where all stores lie; None: `default_folder`. The encoder's own folder in it is named by its key.
         progress: show a bar while encoding.
+        share: (rank, processes) when several processes of this machine add the same texts at the same time, see
+            `local_share`: each encodes its part of them and waits on the disk for the rest.
     """
 
-    def __init__(self, encoder: Encoder, folder: str | Path | None = None, progress: bool = True):
+    def __init__(
+        self,
+        encoder: Encoder,
+        folder: str | Path | None = None,
+        progress: bool = True,
+        share: tuple[int, int] = (0, 1),
+    ):
         self.encoder = encoder
+        self.share = share
         self.folder = Path(folder or default_folder()) / encoder.key
         self.folder.mkdir(parents=True, exist_ok=True)
         self.progress = progress
@@ -133,7 +147,7 @@ class FeatureStore:
         parts = self.folder / f"{name}.parts"
         parts.mkdir(exist_ok=True)
         starts = range(0, len(inputs), PART)
-        rank, processes = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        rank, processes = self.share
         bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
         for number, start in enumerate(starts):
             path = parts / f"{number:06d}.npy"

@@ -24,7 +24,7 @@ from .config import EpisodeConfig, TrainConfig, to_dict
 from .curve import plot_learning_curve
 from .episodes import train_episodes
 from .evaluation import draw_for, episode_scores
-from .features import FeatureStore, TaskFeatures, encode_tasks
+from .features import FeatureStore, TaskFeatures, encode_tasks, local_share
 from .kinds import KINDS
 from .losses import meta_loss
 from .model import MetaModel
@@ -78,7 +78,7 @@ def meta_train(
             their evaluations. None given: the last head is kept.
         episodes: the shape of the training episodes.
         config: the loop.
-        store: where features are kept; None: the default folder.
+        store: where features are kept; None: the default folder, its work shared among the processes of a launch.
 
     Raises:
         ConfigError: ``output_dir`` holds a run with other settings.
@@ -102,7 +102,7 @@ def meta_train(
     if resume:
         check_same_run(resume.state["settings"], settings, output_dir)
 
-    store = store or FeatureStore(model.encoder, progress=accelerator.is_local_main_process)
+    store = store or FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
     features = encode_tasks(store, tasks)
     unseen = [encode_tasks(store, [task]) for task in eval_tasks]
     weights = np.array([len(task) for task in tasks], float) ** config.task_size_exponent

@@ -1,0 +1,220 @@
+"""Commands and recipes: every recipe with every config, help that is quick, mistakes that end in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import metatext as mt
+from metatext import cli
+from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
+RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py"}
+SMALL = ["--meta_steps", "4", "--meta_batch_size", "4", "--eval_steps", "2", "--save_steps", "2", "--eval_episodes", "4"]
+
+
+def command_of(path: Path) -> str:
+    """The command whose settings a config holds."""
+    keys = set(yaml.safe_load(path.read_text()))
+    return next(name for name in ("train", "test") if not keys - known_keys(name))
+
+
+def known_keys(command: str) -> set[str]:
+    classes = cli.COMMANDS[command][1]
+    return {item.metadata["flag"] or item.name for cls in classes for item in cls.__dataclass_fields__.values()}
+
+
+@pytest.fixture
+def corpora(tmp_path):
+    """A folder that holds a small corpus for every name in the committed configs; each class has letters of its own."""
+    from datasets import Dataset
+
+    names = set()
+    for path in CONFIGS:
+        values = yaml.safe_load(path.read_text())
+        names |= {n for key in ("tasks", "eval_tasks", "test_tasks") for n in values.get(key, []) if "/" not in n}
+    starter = {task.name for task in mt.load_tasks("starter")}
+    for name in names - starter:
+        rows = [
+            {"text": f"{'abcdef'[c] * (i + 1)} {i} {name}"[:40], "label": f"class_{'abcdef'[c]}"}
+            for c in range(6)
+            for i in range(20)
+        ]
+        folder = tmp_path / "corpora" / name
+        folder.mkdir(parents=True)
+        Dataset.from_list(rows).to_parquet(folder / "full.parquet")
+    splits = {"01": {"test": [f"class_{c}" for c in "abcde"]}, "02": {"test": [f"class_{c}" for c in "bcdef"]}}
+    (tmp_path / "corpora" / "class_splits.json").write_text(json.dumps(splits))
+    return tmp_path / "corpora"
+
+
+@pytest.fixture
+def small_head(tmp_path, tiny):
+    folder = tmp_path / "head"
+    mt.MetaModel.from_encoder(tiny).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, capsys):
+    command = command_of(path)
+    if command == "train":
+        output = tmp_path / "run"
+        cli.run(
+            "train",
+            [
+                str(path),
+                "--tasks_dir",
+                str(corpora),
+                "--encoder",
+                str(tiny_folder),
+                "--output_dir",
+                str(output),
+                *SMALL,
+                "--test_episodes",
+                "3",
+            ],
+        )
+        assert {"config.json", "model.safetensors", "metrics.json", "learning_curve.png", "checkpoints"} <= {
+            p.name for p in output.iterdir()
+        }
+        assert str(output) in capsys.readouterr().out
+    else:
+        output = tmp_path / "figures.json"
+        splits = corpora / "class_splits.json"
+        arguments = [str(path), "--model", str(small_head), "--tasks_dir", str(corpora), "--class_splits", str(splits)]
+        cli.run("test", [*arguments, "--n_episodes", "8", "--output", str(output)])
+        figures = json.loads(output.read_text())
+        assert set(figures["shots"]) == {"1", "5"}
+        assert "trained - logistic_regression" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configs_say_what_they_need_and_how_to_launch(path):
+    head = path.read_text().split("\n")[:6]
+    assert head[0].startswith("# What:") and any(line.startswith("# Needs:") for line in head)
+    launch = next(line for line in head if line.startswith("# Launch:"))
+    assert f"recipes/configs/{path.name}" in launch
+    assert "/work" not in path.read_text()
+
+
+def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys):
+    head = tmp_path / "run"
+    common = ["--tasks", "starter/train", "--eval_tasks", "feelings", "--test_tasks", "starter/test", "--test_episodes", "3"]
+    shape = ["--n_way", "2", "5", "--k_shot", "0", "4", "--n_query", "4", "--encoder", str(tiny_folder)]
+    cli.main(["train", *common, *shape, *SMALL, "--output_dir", str(head)])
+    out = capsys.readouterr().out
+    assert "mean over tasks" in out and "logistic_regression" in out and "adapted with 3 examples per class" in out
+    assert json.loads((head / "metrics.json").read_text())["test"]["5"]["tasks"]["hobby_topics"]["trained"]["accuracy"] >= 0
+
+    examples, new = tmp_path / "examples.csv", tmp_path / "new rows.csv"
+    examples.write_text('body,queue\n"my card is gone",cards\n"lost, my card",cards\n"hello there",talk\n"good day",talk\n')
+    new.write_text("body\nwhere is my card\nhi\n")
+    columns = ["--text_column", "body", "--label_column", "queue"]
+    output = tmp_path / "adapted"
+    cli.main(
+        ["adapt", "--model", str(head), "--examples", str(examples), "--predict", str(new), "--output_dir", str(output), *columns]
+    )
+    with open(output / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == ["where is my card", "hi"]
+    classifier = mt.AdaptedModel.from_pretrained(output)
+    assert [row["label"] for row in rows] == classifier.predict(["where is my card", "hi"])
+
+
+def test_a_launched_recipe(tmp_path, tiny_folder):
+    """The README's command, as it is launched there, on the tiny encoder."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    recipe = ["recipes/meta_train.py", "recipes/configs/quickstart.yaml", "--encoder", str(tiny_folder), "--test_episodes", "3"]
+    output = tmp_path / "a run"
+    done = subprocess.run(
+        [*launch, *recipe, *SMALL, "--output_dir", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mean over tasks" in done.stdout
+    assert mt.MetaModel.from_pretrained(output).head_config.name == "gp"
+
+
+def test_flags_win_over_the_file(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("head: prototype\nn_way: [2, 7]\nmeta_lr: 1e-4\n")
+    settings = cli.parse("train", [str(path), "--head", "ridge", "--k_shot", "3", "--overwrite_output_dir"])
+    assert settings[HeadConfig].name == "ridge"
+    assert settings[EpisodeConfig].n_way == (2, 7) and settings[EpisodeConfig].k_shot == 3
+    assert settings[TrainConfig].meta_lr == 1e-4 and settings[TrainConfig].overwrite_output_dir is True
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("meta_stps: 3", r"unknown key 'meta_stps'; did you mean 'meta_steps'"),
+        ("meta_steps: many", "meta_steps: expected a whole number, got 'many'"),
+        ("head: transformer", "name: expected one of"),
+        ("- a\n- b", "must hold `key: value` lines, got list"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path, text, message):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(mt.ConfigError, match=message):
+        cli.parse("train", [str(path)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "missing.yaml"], "missing.yaml does not exist"),
+        (["train", "--meta_stepz", "3"], "unknown argument '--meta_stepz'; did you mean '--meta_steps'"),
+        (["trian"], "unknown command 'trian'; did you mean 'train'"),
+        (["adapt", "--model", "nowhere"], "--examples is missing"),
+        (["adapt", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["test", "--model", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert message in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize("command", RECIPES)
+def test_help_teaches_and_is_quick_to_import(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.run(command, ["--help"])
+    out = capsys.readouterr().out
+    for cls in cli.COMMANDS[command][1]:
+        for item in cls.__dataclass_fields__.values():
+            assert f"--{item.metadata['flag'] or item.name}" in out
+    heavy = "{'numpy', 'torch', 'transformers', 'datasets', 'sklearn'}"
+    code = (
+        f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path('recipes/{RECIPES[command]}', run_name='__main__')\n"
+        f"except SystemExit: pass\nassert not {heavy} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_recipes_are_short_and_name_no_library():
+    for path in (ROOT / "recipes").glob("*.py"):
+        assert len(path.read_text().split("\n")) <= 130, path
+        assert path.stem not in {"evaluate", "accelerate", "datasets", "transformers", "peft"}
+
+
+def test_tasks_that_would_leak_are_refused(tiny_folder, tmp_path):
+    arguments = ["--tasks", "starter/train", "--test_tasks", "starter/train", "--encoder", str(tiny_folder), *SMALL]
+    with pytest.raises(SystemExit, match="stands among the tasks to train on and among those to choose or measure with"):
+        cli.run("train", [*arguments, "--output_dir", str(tmp_path)])
+
+
+def test_version():
+    done = subprocess.run([sys.executable, "-m", "metatext.cli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"metatext {mt.__version__}"
