@@ -50,8 +50,8 @@ class AdaptedModel:
         self.kind = kind
         self.pairs = pairs
         with torch.no_grad():
-            device = next(model.head.parameters()).device
-            self.params = model.head.eval().adapt(support.to(device))
+            parameter = next(model.head.parameters())
+            self.params = model.head.eval().adapt(support.to(parameter.device).to(parameter.dtype))
 
     def __repr__(self) -> str:
         return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
@@ -122,4 +122,11 @@ class AdaptedModel:
             parts = task["labels"], task["label_names"], task["kind"], task["pairs"]
         except KeyError as error:
             raise StorageError(f"{folder} is incomplete: {error} is missing") from None
+        except TypeError as error:
+            raise StorageError(f"{folder}/config.json is damaged: {error}") from None
+        w = support.y.shape[-1]
+        if not len(parts[0]) == len(parts[1]) == w:
+            raise StorageError(
+                f"{folder}/config.json does not fit its weights: {len(parts[0])} labels and {len(parts[1])} label_names for {w} classes"
+            )
         return cls(model, support, *parts)

@@ -55,7 +55,8 @@ def encode_labels(
         labels = tuple(sorted(set(values)))
         names = tuple(readable(label) if isinstance(label, str) else None for label in labels)
     elif isinstance(label_names, Mapping):
-        labels, names = tuple(label_names), tuple(None if text is None else str(text) for text in label_names.values())
+        labels = tuple(key.item() if isinstance(key, np.generic) else key for key in label_names)
+        names = tuple(None if text is None else str(text) for text in label_names.values())
     else:
         if isinstance(label_names, str):
             raise DataError(f"label_names: expected a list or a dict of texts, got the text {label_names!r}")

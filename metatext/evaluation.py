@@ -177,6 +177,8 @@ def evaluate_tasks(
     for name in baselines:
         if name not in BASELINES:
             raise ValueError(f"unknown baseline {name!r}{nearest(name, BASELINES)} Known: {', '.join(BASELINES)}")
+    if not tasks:
+        raise ValueError("tasks: none given")
     if len({task.name for task in tasks}) < len(tasks):
         raise ValueError("tasks: two bear the same name; give each its own name")
     store = store or FeatureStore(model.encoder, progress=progress)

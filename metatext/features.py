@@ -108,7 +108,7 @@ class FeatureStore:
         for number in np.unique(table[flat >= 0]):  # one gather per segment, none per row
             here = (table == number) & (flat >= 0)
             out[here] = self.tables[number][flat[here] - self.offsets[number]]
-        return out.reshape(*ids.shape, -1)
+        return out.reshape(*ids.shape, self.encoder.dim)
 
     def _find(self, keys: np.ndarray) -> np.ndarray:
         if not len(self._keys):

@@ -40,4 +40,4 @@ def meta_loss(episode_losses: Tensor) -> Tensor:
 
 
 def _mean(rows: Tensor, mask: Tensor) -> Tensor:
-    return (rows * mask).sum(1) / mask.sum(1).clamp_min(1)
+    return torch.where(mask, rows, 0.0).sum(1) / mask.sum(1).clamp_min(1)

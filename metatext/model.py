@@ -104,6 +104,8 @@ class MetaModel(nn.Module):
             rows = check_inputs(inputs)
             if targets is None and rows:
                 raise DataError("adapt: targets are missing; give one label per input")
+            if isinstance(targets, (str, bytes)):
+                raise DataError(f"adapt: targets: expected a list of labels, got the text {targets!r}")
             targets = list(targets) if targets is not None else []
             if len(targets) != len(rows):
                 raise DataError(f"adapt: {len(rows)} inputs but {len(targets)} targets")
@@ -195,7 +197,7 @@ class MetaModel(nn.Module):
             encoder_config = configs.from_dict(EncoderConfig, {k: v for k, v in saved.items() if v not in (None, "")}, where)
             head_config = configs.from_dict(HeadConfig, config["head"], where)
             kinds, notes = tuple(config["kinds"]), config.get("training")
-        except (KeyError, TypeError, configs.ConfigError) as error:
+        except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
             raise StorageError(f"{where}/config.json is incomplete or damaged: {type(error).__name__}: {error}") from None
         if encoder is None:
             encoder = Encoder.load(encoder_config, expected_fingerprint=expected)
@@ -203,6 +205,11 @@ class MetaModel(nn.Module):
             raise EncoderError(
                 f"{where}: the head was trained on encoder weights {expected[:12]}, the encoder given has {encoder.fingerprint[:12]}"
             )
+        for key in ("pooling", "max_length", "prompt"):
+            if saved.get(key) is not None and getattr(encoder, key) != saved[key]:
+                raise EncoderError(
+                    f"{where}: the head was trained with the encoder's {key} {saved[key]!r}, the encoder given has {getattr(encoder, key)!r}"
+                )
         if encoder.dim != dim:
             raise StorageError(f"{where}: the head was made for features of length {dim}, the encoder gives {encoder.dim}")
         model = cls(encoder, head_config, kinds, notes)

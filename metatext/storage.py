@@ -101,7 +101,8 @@ def read_tensors(path: str | Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        # copies: a mapped tensor may lie unaligned, and then a product rounds otherwise than that of the tensor that was saved
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except FileNotFoundError:
         raise StorageError(f"{path} is missing") from None
     except (SafetensorError, ValueError, OverflowError, MemoryError) as error:
