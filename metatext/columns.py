@@ -119,21 +119,15 @@ def kind_of(features: Mapping[str, Any]) -> str | None:
     return "classification"
 
 
-def find_columns(rows: Dataset, given: Mapping[str, str], name: str) -> dict[str, str]:
-    """Where text, text_pair, label and label_name stand, and the kind that the columns speak of."""
+def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str | None = None) -> dict[str, str]:
+    """Where text, text_pair, label and label_name stand, and the kind: ``kind``, else what the columns speak of."""
     present = rows.column_names
-    roles = ("text", "text_pair", "label", "label_name")
-    for role, column in given.items():
-        if role not in roles:
-            raise DataError(
-                f"task {name!r}: columns has the unknown key {role!r}{nearest(role, roles)} Known keys: {', '.join(roles)}"
-            )
-        if column is not None and column not in present:
-            raise DataError(
-                f"task {name!r}: column {column!r} (for the {role}) is not there{nearest(column, present)} Columns present: {', '.join(present)}"
-            )
+    check_columns(present, given, name)
     found = {k: v for k, v in given.items() if v is not None}
-    kind = kind_of(rows.features) if "label" not in found else "classification"
+    if kind is None:
+        kind = kind_of(rows.features) if "label" not in found else "classification"
+        if kind == "regression":
+            _refuse_gaps(rows, name)
     if kind not in (None, *SUPPORTED):
         return {**found, "kind": kind}
     found |= text_columns(present, given, name)
@@ -146,25 +140,61 @@ def find_columns(rows: Dataset, given: Mapping[str, str], name: str) -> dict[str
     return {**found, "kind": kind or "classification"}
 
 
+def check_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> None:
+    """Raises `DataError` where ``given`` has an unknown role, or a column that is not there."""
+    roles = ("text", "text_pair", "label", "label_name")
+    for role, column in given.items():
+        if role not in roles:
+            raise DataError(
+                f"task {name!r}: columns has the unknown key {role!r}{nearest(role, roles, end='.')} Known keys: {', '.join(roles)}"
+            )
+        if column is not None and column not in present:
+            raise DataError(
+                f"task {name!r}: column {column!r} (for the {role}) is not there{nearest(column, present, end='.')} Columns present: {', '.join(present)}"
+            )
+
+
+def _refuse_gaps(rows: Dataset, name: str) -> None:
+    """Whole numbers with an empty cell arrive from a csv as floats; they are labels, and one is missing."""
+    import pyarrow.compute as pc
+
+    try:
+        column = _pick(rows.column_names, TARGET_COLUMNS, "label", name)
+    except DataError:
+        return
+    values = rows.with_format("arrow")[:].column(column)
+    missing = pc.index(pc.is_null(values, nan_is_null=True), True).as_py()
+    present = pc.drop_null(values)
+    if missing >= 0 and len(present) and pc.all(pc.equal(pc.floor(present), present)).as_py():
+        raise DataError(f"task {name!r}, column {column!r}: row {missing} has no label; drop the row or label it")
+
+
 def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> dict[str, str]:
     """Where text and text_pair stand; what ``given`` names is taken as it is."""
     found = {role: given[role] for role in ("text", "text_pair") if given.get(role)}
     if "text" in found:
         return found
-    lower = {n.lower(): n for n in reversed(list(present))}
+    lower = _by_lower_case(present)
     pair = next((p for p in PAIR_COLUMNS if p[0] in lower and p[1] in lower), None)
     if pair and "text_pair" not in given:
         return {"text": lower[pair[0]], "text_pair": lower[pair[1]]}
     return {"text": _pick(present, TEXT_COLUMNS, "text", name), **found}
 
 
+def _by_lower_case(names) -> dict[str, str]:
+    """Lower-case name -> column; of several the one in lower case, else the first."""
+    return {n.lower(): n for n in reversed(list(names))} | {n: n for n in names if n == n.lower()}
+
+
 def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
-    lower = {n.lower(): n for n in reversed(list(names))}
+    lower = _by_lower_case(names)
     for candidate in usual:
         if candidate in lower:
             return lower[candidate]
+    close = next((n for n in names if nearest(n.lower(), (role, *usual[:1]))), None)
+    guess = f"; did you mean {close!r}?" if close else "."
     raise DataError(
-        f"task {task!r}: no column for the {role} found. Columns present: {', '.join(names)}. "
+        f"task {task!r}: no column for the {role} found{guess} Columns present: {', '.join(names)}. "
         f"Expected one of: {', '.join(usual)}; or name it: columns={{{role!r}: '<column>'}}."
     )
 
@@ -201,6 +231,7 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
     values = rows.with_format(None)[column][:]
     feature = rows.features[column]
     order: Sequence | None = None
+    numbers: Sequence = ()
     if hasattr(feature, "names"):
         missing = next((i for i, v in enumerate(values) if v is None or v < 0), None)
         if missing is not None:
@@ -215,19 +246,26 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
                 raise DataError(f"{where}: row {i} has no label ({number!r}, {text!r}); drop the row or label it")
             if by_number.setdefault(number, text) != text:
                 raise DataError(f"{where}: the label {number} has two names, {by_number[number]!r} and (row {i}) {text!r}")
-        order = [by_number[number] for number in sorted(by_number)]
+        numbers = sorted(by_number)
+        order = [by_number[number] for number in numbers]
+        for number in numbers:
+            other = numbers[order.index(by_number[number])]
+            if other != number:
+                raise DataError(f"{where}: the name {by_number[number]!r} belongs to two labels, {other} and {number}")
         values = texts
     elif any(isinstance(v, float) for v in values):
         bad = next((i for i, v in enumerate(values) if v is None or v != v or v != int(v)), None)
         if bad is not None:
             raise DataError(f"{where}: row {bad} has the label {values[bad]!r}; expected a whole number or text")
         values = [int(v) for v in values]
-    if isinstance(given, Mapping) and order is not None and not set(given) & set(order) and set(given) <= set(range(len(order))):
-        given = {order[i]: text for i, text in given.items()}  # {0: "negative"} for a set whose classes also have names
+    if isinstance(given, Mapping) and order is not None and not set(given) & set(order):
+        by_place = dict(zip(numbers or range(len(order)), order))
+        if set(given) <= set(by_place):  # {0: "negative"} for a set whose classes also have names
+            given = {by_place[number]: text for number, text in given.items()}
     if given is None:
-        labels = list(order) if order is not None else sorted(set(values), key=str) if values else []
-        if known and set(labels) <= set(known):
-            given = {label: known[label] for label in labels}
+        labels = order if order is not None else values
+        if known and all(isinstance(label, (str, int)) and label in known for label in labels):
+            given = {label: known[label] for label in (order if order is not None else sorted(set(values), key=str))}
         elif order is not None:
             given = {label: readable(label) for label in order}
     elif order is not None and not isinstance(given, Mapping):

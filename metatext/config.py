@@ -82,10 +82,10 @@ def convert(value: Any, hint: Any, key: str) -> Any:
     refuse({int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint)))
 
 
-def nearest(word: str, known) -> str:
-    """``"; did you mean 'x'?"`` for the known word closest to ``word``, or nothing."""
+def nearest(word: str, known, end: str = "") -> str:
+    """``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``end``."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else end
 
 
 class _Checked:
@@ -183,5 +183,5 @@ def from_dict(cls: type, values: typing.Mapping[str, Any], where: str = "setting
     known = [item.name for item in dataclasses.fields(cls)]
     for key in values:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)} Known keys: {', '.join(known)}")
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known, end='.')} Known keys: {', '.join(known)}")
     return cls(**values)

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+JSON_SPLITS = ("train", "validation", "valid", "dev", "test", "full")  # other .json files of a folder describe it
+
+
+def reader(path: Path) -> str | None:
+    """The builder of `datasets` for a file, from its suffix."""
+    return READERS.get(path.suffix.lower())
 
 
 def read_source(source: Any, config: str | None, split: str | None, revision: str | None) -> tuple[Dataset, str]:
@@ -43,8 +49,9 @@ def read_source(source: Any, config: str | None, split: str | None, revision: st
         wanted = files if split is None else {split: files[split]} if split in files else {}
         if not wanted:
             raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
-        return concatenate_datasets([read_file(file) for file in dict.fromkeys(wanted.values())]), path.name
-    if path.suffix in READERS or path.is_absolute() or str(source).startswith("."):
+        parts = [read_file(file) for file in dict.fromkeys(wanted.values())]
+        return _join(parts, path.name, concatenate_datasets), path.name
+    if reader(path) or path.is_absolute() or str(source).startswith("."):
         raise DataError(f"{source} does not exist")
     try:
         loaded = load_dataset(str(source), config, revision=revision, **({"split": split} if split and split != "full" else {}))
@@ -61,7 +68,7 @@ def read_source(source: Any, config: str | None, split: str | None, revision: st
 
 def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dataset:
     if split is None:
-        return concatenate(list(splits.values()))
+        return _join(list(splits.values()), where, concatenate)
     if split == "train" and "train" not in splits and "full" in splits:
         split = "full"
     if split not in splits:
@@ -69,19 +76,32 @@ def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dat
     return splits[split]
 
 
+def _join(parts: list[Dataset], where: str, concatenate) -> Dataset:
+    try:
+        return concatenate(parts)
+    except ValueError as error:
+        raise DataError(f"{where}: its splits do not have the same columns and types: {error}") from None
+
+
 def read_file(path: Path) -> Dataset:
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-    options = {"sep": "\t"} if path.suffix == ".tsv" else {}
+    kind = reader(path)
+    if kind is None:
+        raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}")
+    options: dict[str, Any] = {}
+    if kind == "csv":  # "None", "NA" or "null" may be a text or a label; only an empty cell is missing
+        options = {"keep_default_na": False, "na_values": [""], "sep": "\t" if path.suffix.lower() == ".tsv" else ","}
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
-        return load_dataset(READERS[path.suffix], data_files=_literal(path), split="train", **options)
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        cause = error.__cause__ or error
-        raise DataError(f"{path} cannot be read as {READERS[path.suffix]}: {str(cause).strip().splitlines()[0]}") from error
+        return load_dataset(kind, data_files=_literal(path), split="train", **options)
+    except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        cause = str(error.__cause__ or error).strip()
+        reason = "it has no rows" if not cause or "corresponds to no data" in cause else cause.splitlines()[0]
+        raise DataError(f"{path} cannot be read as {kind}: {reason}") from error
     finally:
         if shown:
             enable_progress_bar()
@@ -96,7 +116,8 @@ def _literal(path: Path) -> str:
 
 def split_files(folder: Path) -> dict[str, Path]:
     """split -> file of a corpus; "full" is also found under "train"."""
-    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in READERS and p.suffix != ".json" and p.is_file()}
+    files = {p.stem: p for p in sorted(folder.iterdir()) if reader(p) and p.is_file() and not p.name.startswith(".")}
+    files = {s: p for s, p in files.items() if p.suffix.lower() != ".json" or s in JSON_SPLITS}
     if "full" in files:
         files.setdefault("train", files["full"])
     return files
@@ -106,8 +127,12 @@ def read_schema(path: Path) -> Mapping[str, Any]:
     """Columns and types of a file; for parquet without reading its rows."""
     from datasets import Features
 
-    if path.suffix == ".parquet":
+    if reader(path) == "parquet":
+        import pyarrow
         import pyarrow.parquet
 
-        return Features.from_arrow_schema(pyarrow.parquet.read_schema(path))
+        try:
+            return Features.from_arrow_schema(pyarrow.parquet.read_schema(path))
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise DataError(f"{path} cannot be read as parquet: {str(error).strip().splitlines()[0]}") from error
     return read_file(path).features

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,11 +30,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         StorageError: the disk is full; what stood at ``path`` is untouched and the temporary file is gone.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
         with open(temporary, "rb+") as file:
@@ -41,11 +43,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise StorageError(f"no space left on the disk while writing {path}; what was saved before is unchanged") from error
+        _refuse_full_disk(error, path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -121,15 +123,19 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
     weights, new, previous = folder / WEIGHTS, folder / NEW, folder / PREVIOUS
     write_tensors(new, tensors)  # a full disk shows here, before anything is replaced
     description = {"library": "metatext", "format_version": FORMAT_VERSION, "weights": file_digest(new), **config}
-    if weights.exists():
-        previous.unlink(missing_ok=True)
-        os.link(weights, previous)
-    os.replace(new, weights)
     try:
+        if previous.exists() and _described(folder) == file_digest(previous):
+            os.replace(previous, weights)  # an earlier save was killed half way: its weights belong to no config
+        if weights.exists():
+            previous.unlink(missing_ok=True)
+            _keep(weights, previous)
+        os.replace(new, weights)
         write_json(folder / CONFIG, description)
-    except BaseException:
-        if previous.exists():
+    except BaseException as error:
+        if previous.exists() and _described(folder) == file_digest(previous):
             os.replace(previous, weights)
+        if isinstance(error, OSError):
+            _refuse_full_disk(error, folder)
         raise
     previous.unlink(missing_ok=True)
 
@@ -166,6 +172,27 @@ def read_folder(folder: str | Path, content: str) -> tuple[dict[str, Any], dict[
         read_tensors(weights)  # says so when the file itself is broken
         raise StorageError(f"{weights} is not the file that {folder / CONFIG} describes: truncated, replaced or only half copied")
     return config, read_tensors(tensors_path)
+
+
+def _described(folder: Path) -> str | None:
+    """The digest of the weights that config.json describes, if there is one."""
+    try:
+        return read_json(folder / CONFIG).get("weights")
+    except StorageError:
+        return None
+
+
+def _keep(file: Path, name: Path) -> None:
+    """A second name for ``file``; a copy where the file system has no hard links."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
+
+
+def _refuse_full_disk(error: OSError, path: Path) -> None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise StorageError(f"no space left on the disk while writing {path}; what was saved before is unchanged") from error
 
 
 def file_digest(path: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from .catalogue import KNOWN, Known
 from .columns import (
     SUPPORTED,
     DataError,
+    check_columns,
     check_texts,
     drop_unlabelled,
     find_columns,
@@ -25,7 +25,8 @@ from .columns import (
     text_columns,
 )
 from .config import nearest
-from .sources import READERS, read_file, read_schema, read_source, split_files
+from .sources import READERS, read_file, read_schema, read_source, reader, split_files
+from .storage import StorageError, read_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -81,7 +82,7 @@ class Task:
 
     def select(self, rows: Sequence[int]) -> Task:
         """The same task with these rows only; all classes stay."""
-        rows = np.asarray(rows)
+        rows = np.asarray(rows, np.int64)
         return dataclasses.replace(self, rows=self.rows.select(rows), targets=self.targets[rows])
 
     def sample(self, n: int, seed: int = 0) -> Task:
@@ -90,7 +91,10 @@ class Task:
             return self
         rng = np.random.default_rng(seed)
         groups = [rng.permutation(np.flatnonzero(self.targets == c)) for c in range(len(self.labels))]
-        return self.select(np.sort(np.concatenate([g[: max(1, int(n * len(g) / len(self)))] for g in groups])))
+        sizes = np.array([min(len(g), max(1, n * len(g) // len(self))) for g in groups])
+        while sizes.sum() > n and sizes.max() > 1:
+            sizes[sizes.argmax()] -= 1
+        return self.select(np.sort(np.concatenate([g[:size] for g, size in zip(groups, sizes)])))
 
     def with_classes(self, labels: Sequence, name: str | None = None) -> Task:
         """The task of these classes only, in this order.
@@ -102,6 +106,9 @@ class Task:
         for label in labels:
             if label not in index:
                 raise DataError(f"task {self.name!r} has no class {label!r}{nearest(str(label), map(str, index))}")
+        if len(set(labels)) != len(labels) or not len(labels):
+            twice = next((label for label in labels if list(labels).count(label) > 1), None)
+            raise DataError(f"task {self.name!r}: " + (f"class {twice!r} is named twice" if len(labels) else "no class is named"))
         old = np.array([index[label] for label in labels])
         new = np.full(len(self.labels), -1)
         new[old] = np.arange(len(old))
@@ -147,9 +154,9 @@ def load_task(
     rows, found_name = read_source(source, config, split, revision)
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
-    columns = find_columns(rows, {**known.columns, **(columns or {})}, name)
-    found = kind or columns.pop("kind")
-    columns.pop("kind", None)
+    hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
+    columns = find_columns(rows, {**hints, **(columns or {})}, name, kind)
+    found = columns.pop("kind")
     if found not in SUPPORTED:
         raise DataError(
             f"task {name!r}: kind {found!r} (columns {', '.join(rows.column_names)}) is not supported; "
@@ -180,14 +187,16 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
     """
     if not isinstance(source, (str, Path)):
         tasks = []
-        for item in source:
+        for item in map(str, source):
             if item == STARTER or item.startswith(STARTER + "/"):
                 tasks += load_tasks(item, split)
             elif Path(item).exists():
-                tasks.append(load_task(item, split=split, description=_descriptions(Path(item).parent).get(Path(item).stem)))
+                tasks.append(load_task(item, split=split, description=_descriptions(Path(item).parent).get(_name(Path(item)))))
             else:
                 repo, _, config = item.partition(":")
                 tasks.append(load_task(repo, config or None, split=split))
+        if not tasks:
+            raise DataError("no task: the list of names is empty")
         return tasks
     if str(source) == STARTER:
         return load_tasks("starter/train", split) + load_tasks("starter/test", split)
@@ -200,7 +209,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
     tasks, skipped = [], []
     for path in sorted(folder.iterdir()):
         files = split_files(path) if path.is_dir() else {}
-        if not files and not (path.is_file() and path.suffix in READERS and path.name != "catalog.json"):
+        if not files and not (path.is_file() and reader(path) and path.name != "catalog.json"):
             continue
         if path.is_dir() and split is not None and split not in files:
             skipped.append(f"{path.name} (no split {split!r})")
@@ -209,7 +218,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
         if kind not in SUPPORTED:
             skipped.append(f"{path.name} ({kind or 'columns not recognised'})")
             continue
-        tasks.append(load_task(str(path), split=split, description=descriptions.get(path.stem)))
+        tasks.append(load_task(str(path), split=split, description=descriptions.get(_name(path))))
     if skipped:
         logger.warning("%s: left out %d corpora: %s", folder.name, len(skipped), ", ".join(skipped))
     if not tasks:
@@ -230,10 +239,11 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
     Raises:
         DataError: no such file or column, or an empty text.
     """
-    if not Path(path).is_file() or Path(path).suffix not in READERS:
+    if not Path(path).is_file() or not reader(Path(path)):
         raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
     rows, name = read_file(Path(path)), Path(path).stem
     given = {k: v for k, v in (columns or {}).items() if k != "label"}
+    check_columns(rows.column_names, given, name)
     found = text_columns(rows.column_names, given, name)
     if pairs != ("text_pair" in found):
         raise DataError(
@@ -245,10 +255,18 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
     return list(zip(texts, table.column(found["text_pair"]).to_pylist(), strict=True)) if pairs else texts
 
 
+def _name(path: Path) -> str:
+    """What the catalogue calls a corpus: a folder by its name, a file without its suffix."""
+    return path.name if path.is_dir() else path.stem
+
+
 def _descriptions(folder: Path) -> dict[str, str]:
     for place in (folder / "catalog.json", folder.parent / "catalog.json"):
         if place.is_file():
-            entries = json.loads(place.read_text(encoding="utf-8"))
+            try:
+                entries = read_json(place)
+            except StorageError as error:
+                raise DataError(str(error)) from None
             return {k: v["description"] for k, v in entries.items() if isinstance(v, dict) and v.get("description")}
     return {}
 

@@ -1,0 +1,31 @@
+"""What the README says must run: its first snippet, on a head of the real encoder; its commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import metatext as mt
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_first_snippet(tmp_path, monkeypatch, embedded):
+    monkeypatch.chdir(tmp_path)
+    mt.MetaModel.from_encoder(embedded).save_pretrained("runs/quickstart")
+    snippet = re.search(r"```python\n(.*?)```", README, re.S).group(1)
+    names: dict = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    clf = names["clf"]
+    assert clf.labels == ["delivery", "refund", "thanks"]
+    assert clf.predict(["cheers, great service", "give me my cash back"]) == ["thanks", "refund"]
+    assert clf.confidence(["the moon is far away"])[0] < clf.confidence(["where is my parcel"])[0]
+
+
+def test_commands_and_files_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make ([\w-]+)$", README, re.M):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for path in re.findall(r"\b(recipes/[\w/]+\.(?:py|yaml))", README):
+        assert (ROOT / path).is_file(), path

@@ -1,0 +1,949 @@
+"""Tasks from every kind of source, and what is said when rows, columns or labels cannot be used."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from conftest import SHARED
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+
+from metatext.columns import DataError, encode_labels, readable
+from metatext.tasks import load_inputs, load_task, load_tasks
+
+ROWS = [
+    {"text": "Where is my parcel?", "label": "delivery"},
+    {"text": "I want my money back.", "label": "refund"},
+    {"text": "The box came empty.", "label": "delivery"},
+]
+PAIR = [{"premise": "A man sleeps.", "hypothesis": "A man is awake.", "label": "contradiction"}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def arrow_cache(tmp_path_factory):
+    """What `datasets` prepares stays out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        yield
+
+
+def write(path, rows=ROWS):
+    """``rows`` in the format that the name of ``path`` asks for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = Dataset.from_list(rows).to_pandas()
+    match path.suffix:
+        case ".csv":
+            table.to_csv(path, index=False)
+        case ".tsv":
+            table.to_csv(path, index=False, sep="\t")
+        case ".json":
+            path.write_text(json.dumps(rows), encoding="utf-8")
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        case ".parquet":
+            table.to_parquet(path)
+    return path
+
+
+def raw(path, text, encoding="utf-8"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def rows_of(labels, **more):
+    return [{"text": f"text {i}", "label": label, **{k: v[i] for k, v in more.items()}} for i, label in enumerate(labels)]
+
+
+def assert_is_rows(task):
+    assert task.inputs() == [row["text"] for row in ROWS]
+    assert [task.labels[t] for t in task.targets] == [row["label"] for row in ROWS]
+    assert task.targets.dtype == np.int64
+    assert task.kind == "classification" and not task.is_pair
+
+
+# Sources ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("kind_of_path", [str, lambda path: path], ids=["str", "Path"])
+def test_files(tmp_path, suffix, kind_of_path):
+    task = load_task(kind_of_path(write(tmp_path / f"mail{suffix}")))
+    assert_is_rows(task)
+    assert task.name == "mail"
+    assert task.labels == ("delivery", "refund")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [ROWS, tuple(ROWS), Dataset.from_list(ROWS), DatasetDict(train=Dataset.from_list(ROWS)), {"train": Dataset.from_list(ROWS)}],
+    ids=["list", "tuple", "Dataset", "DatasetDict", "dict"],
+)
+def test_tables_in_memory(source):
+    assert_is_rows(load_task(source))
+    assert load_task(source, name="mail", description="What is it about?").prompt == "What is it about?"
+    assert repr(load_task(source, name="mail")) == "Task('mail', classification, 3 rows, 2 classes)"
+
+
+def test_dataset_with_a_selection_of_rows_keeps_its_order():
+    task = load_task(Dataset.from_list(ROWS).select([2, 0]))
+    assert task.inputs() == [ROWS[2]["text"], ROWS[0]["text"]]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A folder with two splits."""
+    write(tmp_path / "mail" / "train.parquet", ROWS)
+    write(tmp_path / "mail" / "test.parquet", [{"text": "Late again.", "label": "delivery"}])
+    return tmp_path / "mail"
+
+
+def test_folder_with_a_file_per_split(corpus):
+    assert_is_rows(load_task(str(corpus)))
+    assert load_task(str(corpus)).name == "mail"
+    assert load_task(str(corpus), split="test").inputs() == ["Late again."]
+    assert sorted(load_task(str(corpus), split=None).inputs()) == sorted(["Late again.", *(row["text"] for row in ROWS)])
+
+
+def test_folder_lacking_the_split_says_which_it_has(corpus):
+    with pytest.raises(DataError, match=r"mail has no split 'dev'; it has test, train"):
+        load_task(str(corpus), split="dev")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_folder_takes_every_format(tmp_path, suffix):
+    write(tmp_path / "mail" / f"train{suffix}")
+    assert_is_rows(load_task(str(tmp_path / "mail")))
+
+
+def test_full_counts_as_train(tmp_path):
+    write(tmp_path / "mail" / "full.jsonl")
+    for split in ("train", "full", None):
+        assert_is_rows(load_task(str(tmp_path / "mail"), split=split))
+
+
+def test_split_of_a_dataset_dict():
+    splits = DatasetDict(full=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS[:1]))
+    assert_is_rows(load_task(splits))
+    assert len(load_task(splits, split="test")) == 1
+    assert len(load_task(splits, split=None)) == 4
+    with pytest.raises(DataError, match="the DatasetDict has no split 'dev'; it has full, test"):
+        load_task(splits, split="dev")
+
+
+def test_splits_of_different_types_are_an_error_of_the_data(tmp_path):
+    write(tmp_path / "mail" / "train.csv", ROWS)
+    write(tmp_path / "mail" / "test.csv", rows_of([0, 1]))
+    with pytest.raises(DataError, match=r"mail.*label"):
+        load_task(str(tmp_path / "mail"), split=None)
+
+
+@pytest.mark.parametrize("name", ["no.csv", "no/such/folder", "no.parquet"])
+def test_missing_path(tmp_path, name):
+    with pytest.raises(DataError, match=f"{name} does not exist"):
+        load_task(str(tmp_path / name))
+
+
+def test_missing_relative_path():
+    with pytest.raises(DataError, match=r"^\./no does not exist"):
+        load_task("./no")
+
+
+def test_what_is_no_path_is_taken_for_a_hub_name():
+    with pytest.raises(DataError, match=r"could not load 'no-such-set'.*neither a file nor a folder here"):
+        load_task("no-such-set")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "table.xlsx", "README"])
+def test_file_of_an_unknown_format(tmp_path, name):
+    with pytest.raises(DataError, match=rf"{name}.*\.csv, \.tsv, \.json, \.jsonl, \.parquet"):
+        load_task(str(raw(tmp_path / name, "hello")))
+
+
+def test_upper_case_suffix(tmp_path):
+    write(tmp_path / "mail.csv").rename(tmp_path / "MAIL.CSV")
+    assert_is_rows(load_task(str(tmp_path / "MAIL.CSV")))
+
+
+def test_folder_without_data(tmp_path):
+    with pytest.raises(DataError, match=r"holds no data file; expected <split>\.csv or"):
+        load_task(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.parquet", "not parquet"),
+        ("a.jsonl", '{"text": "a", "label": "p"}\n{"text": \n'),
+        ("a.csv", ""),
+        ("a.json", "[]"),
+        ("a.jsonl", ""),
+        ("a.csv", "text,label\n"),
+    ],
+    ids=["parquet", "jsonl", "empty-csv", "empty-json", "empty-jsonl", "csv-header"],
+)
+def test_file_that_cannot_be_read_is_named(tmp_path, name, content):
+    path = raw(tmp_path / "bad" / name, content)
+    with pytest.raises(DataError, match=name):
+        load_task(str(path))
+
+
+def test_file_of_another_encoding_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"latin\.csv cannot be read as csv: 'utf-8' codec can't decode"):
+        load_task(str(raw(tmp_path / "latin.csv", "text,label\ncafé,p\n", "latin-1")))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "expected a non-empty list of dicts"),
+        ([["a", "b"]], "expected a non-empty list of dicts"),
+        (3, "expected a Hub id, a path, a Dataset, a DatasetDict or a list of dicts, got int"),
+        ({}, "expected a Hub id, a path, a Dataset, a DatasetDict or a list of dicts, got dict"),
+        (Dataset.from_dict({"text": [], "label": []}), "has no rows"),
+    ],
+)
+def test_source_that_is_no_table(source, message):
+    with pytest.raises(DataError, match=message):
+        load_task(source)
+
+
+@pytest.mark.parametrize("name", ["[1] a*b", "what?", "two  spaces", "{x}", "文 büro", "a#b", "100%25", "it's"])
+def test_paths_are_taken_literally(tmp_path, name):
+    file = write(tmp_path / name / f"mail {name}.csv")
+    assert_is_rows(load_task(str(file)))
+    assert load_task(str(file)).name == f"mail {name}"
+    file.rename(tmp_path / name / "train.csv")
+    task = load_task(str(tmp_path / name))
+    assert_is_rows(task)
+    assert task.name == name
+
+
+def test_a_changed_file_is_read_anew(tmp_path):
+    path = write(tmp_path / "mail.csv")
+    assert len(load_task(str(path))) == 3
+    write(path, ROWS[:2])
+    assert len(load_task(str(path))) == 2
+
+
+UNUSUAL = [
+    "🎉👩‍👩‍👧 yes",
+    "天気がいいから散歩しましょう",
+    "مرحبا بالعالم",
+    "e\u0301 vs é",
+    'a "quoted", comma',
+    "two\nlines",
+    "tab\there",
+    "x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_texts_arrive_unchanged(tmp_path, suffix):
+    rows = [{"text": text, "label": ("yes ✅", "いいえ")[i % 2]} for i, text in enumerate(UNUSUAL)]
+    task = load_task(str(write(tmp_path / f"mail{suffix}", rows)))
+    assert task.inputs() == UNUSUAL
+    assert set(task.labels) == {"yes ✅", "いいえ"}
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.csv", "text,label\na,p\nb,q\n"), ("a.tsv", "text\tlabel\na\tp\nb\tq\n")])
+def test_byte_order_mark(tmp_path, name, text):
+    task = load_task(str(raw(tmp_path / name, text, "utf-8-sig")))
+    assert task.inputs() == ["a", "b"] and task.labels == ("p", "q")
+
+
+@pytest.mark.parametrize("word", ["None", "NA", "N/A", "null", "nan"])
+def test_words_of_a_csv_are_not_taken_for_missing_values(tmp_path, word):
+    task = load_task(str(raw(tmp_path / "a.csv", f"text,label\n{word},{word}\nb,other\n")))
+    assert task.inputs() == [word, "b"]
+    assert set(task.labels) == {word, "other"}
+
+
+# Columns ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [("sentence", "labels"), ("utterance", "intent"), ("tweet", "emotion"), ("Text", "LABEL"), ("content", "Category")],
+)
+def test_columns_with_usual_names(text, label):
+    task = load_task([{"id": i, text: row["text"], label: row["label"]} for i, row in enumerate(ROWS)])
+    assert_is_rows(task)
+    assert task.rows.column_names == ["text"]
+
+
+def test_columns_by_name():
+    rows = [{"text": "wrong", "label": 0, "body": row["text"], "queue": row["label"]} for row in ROWS]
+    assert_is_rows(load_task(rows, columns={"text": "body", "label": "queue"}))
+
+
+def test_lower_case_wins_over_other_case():
+    assert load_task([{"TEXT": "no", "text": "yes", "label": "a"}]).inputs() == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"txt": "text"},
+            r"columns has the unknown key 'txt'; did you mean 'text'\?.*Known keys: text, text_pair, label, label_name",
+        ),
+        ({"zzz": "text"}, r"columns has the unknown key 'zzz'[.;] Known keys: text, text_pair, label, label_name"),
+        ({"text": "txet"}, r"column 'txet' \(for the text\) is not there; did you mean 'text'\?.*Columns present: text, label"),
+        ({"label": "zzz"}, r"column 'zzz' \(for the label\) is not there[.;] Columns present: text, label"),
+    ],
+)
+def test_columns_that_do_not_exist(columns, message):
+    with pytest.raises(DataError, match="task 'mail': " + message):
+        load_task(ROWS, columns=columns, name="mail")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            {"zzz": "a", "label": 0},
+            r"no column for the text found\. Columns present: zzz, label\. Expected one of: text, sentence,",
+        ),
+        (
+            {"text": "a", "zzz": 0},
+            r"no column for the label found\. Columns present: text, zzz\. Expected one of: label, labels,",
+        ),
+        ({"text": "a", "zzz": 0}, r"or name it: columns=\{'label': '<column>'\}"),
+    ],
+)
+def test_missing_column_lists_present_and_expected_ones(row, message):
+    with pytest.raises(DataError, match=message):
+        load_task([row])
+
+
+@pytest.mark.parametrize(("row", "column"), [({"txet": "a", "label": 0}, "txet"), ({"text": "a", "lable": 0}, "lable")])
+def test_missing_column_suggests_the_nearest_present_one(row, column):
+    with pytest.raises(DataError, match=f"did you mean '{column}'"):
+        load_task([row])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("text", "text_pair"),
+        ("premise", "hypothesis"),
+        ("sentence1", "sentence2"),
+        ("sentence_A", "sentence_B"),
+        ("question1", "question2"),
+        ("text1", "text2"),
+        ("question", "sentence"),
+    ],
+)
+def test_pairs_with_usual_names(first, second):
+    task = load_task([{second: "b", "label": "yes", first: "a"}, {second: "d", "label": "no", first: "c"}])
+    assert task.is_pair
+    assert task.inputs() == [("a", "b"), ("c", "d")]
+    assert task.inputs(1, 2) == [("c", "d")]
+
+
+def test_pairs_by_name_and_single_texts_on_request():
+    rows = [{"claim": "a", "evidence": "b", "verdict": "yes"}]
+    assert load_task(rows, columns={"text": "claim", "text_pair": "evidence", "label": "verdict"}).inputs() == [("a", "b")]
+    assert not load_task(PAIR, columns={"text": "hypothesis"}).is_pair
+    assert load_task([{"text": "a", "text_pair": "b", "label": "c"}], columns={"text_pair": None}).inputs() == ["a"]
+
+
+@pytest.mark.parametrize("column", ["premise", "hypothesis"])
+@pytest.mark.parametrize("empty", [None, "", " \n\t\u2003"])
+def test_empty_part_of_a_pair(column, empty):
+    with pytest.raises(DataError, match=f"row 1 of column '{column}' is empty; drop the row or fill it in"):
+        load_task([*PAIR, {**PAIR[0], column: empty}])
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n\t\u2003"])
+def test_empty_text(empty):
+    with pytest.raises(DataError, match="task 'mail': row 3 of column 'text' is empty; drop the row or fill it in"):
+        load_task([*ROWS, {"text": empty, "label": "refund"}], name="mail")
+
+
+def test_empty_text_in_a_csv(tmp_path):
+    with pytest.raises(DataError, match="task 'mail': row 1 of column 'text' is empty"):
+        load_task(str(raw(tmp_path / "mail.csv", "text,label\na,p\n,q\n")))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, 2], "column 'text' holds int64, expected texts"),
+        ([["a"], ["b"]], "column 'text' holds list<.*>, expected texts"),
+        ([1.0, None], r"column 'text' holds double, expected texts \(row 1 is empty\)"),
+        ([None, None], r"column 'text' holds null, expected texts \(row 0 is empty\)"),
+    ],
+)
+def test_text_column_that_holds_no_text(values, message):
+    with pytest.raises(DataError, match=message):
+        load_task([{"text": value, "label": "a"} for value in values])
+
+
+# Kinds -----------------------------------------------------------------------------------------------------------
+
+OTHER_KINDS = {
+    "span": [{"context": "It is red.", "question": "What colour?", "answers": {"text": ["red"], "answer_start": [6]}}],
+    "generation": [{"input": "a b", "target": "b a"}],
+    "regression": [{"text": "a", "text_pair": "b", "score": 2.5}],
+    "multilabel": [{"text": "a", "labels": ["x", "y"]}],
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS)
+def test_kinds_that_are_not_supported(kind):
+    rows = OTHER_KINDS[kind]
+    message = rf"task 'mail': kind '{kind}' \(columns {', '.join(rows[0])}\) is not supported; supported: classification"
+    with pytest.raises(DataError, match=message):
+        load_task(rows, name="mail")
+
+
+def test_float_labels_are_regression():
+    with pytest.raises(DataError, match="kind 'regression'"):
+        load_task(rows_of([0.5, 1.0]))
+
+
+def test_class_labels_in_lists_are_multilabel():
+    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["x", "y"]))})
+    with pytest.raises(DataError, match="kind 'multilabel'"):
+        load_task(Dataset.from_list([{"text": "a", "label": [0, 1]}], features=features))
+
+
+@pytest.mark.parametrize("kind", ["span", "clasification"])
+def test_kind_that_was_asked_for(kind):
+    with pytest.raises(DataError, match=f"kind '{kind}' .* is not supported; supported: classification"):
+        load_task(ROWS, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "columns"),
+    [
+        (rows_of([0.0, 1.0]), None, {"label": "label"}),
+        (rows_of([0.0, 1.0]), "classification", {"label": "label"}),
+        (rows_of([0.0, 1.0]), "classification", None),
+        ([{"context": "a", "question": "b", "label": 0}, {"context": "c", "question": "d", "label": 1}], "classification", None),
+    ],
+)
+def test_kind_that_was_guessed_wrongly_can_be_given(rows, kind, columns):
+    """What the message on unsupported kinds advises."""
+    task = load_task(rows, kind=kind, columns=columns)
+    assert task.kind == "classification" and task.labels == (0, 1)
+
+
+def test_generation_columns_named_as_text_and_label_are_classification():
+    rows = [{"input": row["text"], "target": row["label"]} for row in ROWS]
+    assert_is_rows(load_task(rows, columns={"text": "input", "label": "target"}))
+
+
+def test_lists_of_labels_named_as_label_are_refused():
+    with pytest.raises(DataError, match=r"row 0 has the label \['x', 'y'\]|multilabel"):
+        load_task(OTHER_KINDS["multilabel"], columns={"label": "labels"})
+
+
+# Labels ----------------------------------------------------------------------------------------------------------
+
+
+def features(*names):
+    return Features({"text": Value("string"), "label": ClassLabel(names=list(names))})
+
+
+def test_class_label_features_keep_their_order_and_classes_without_rows():
+    task = load_task(Dataset.from_list(rows_of([1, 0, 1]), features=features("World_news", "PlayMusic", "unused")))
+    assert task.labels == ("World_news", "PlayMusic", "unused")
+    assert task.label_names == ("World news", "Play Music", "unused")
+    assert task.targets.tolist() == [1, 0, 1]
+
+
+def test_class_label_features_with_names_of_ones_own():
+    table = Dataset.from_list(rows_of([1, 0]), features=features("neg", "pos"))
+    for names in (["bad", "good"], {"neg": "bad", "pos": "good"}, {0: "bad", 1: "good"}):
+        task = load_task(table, label_names=names)
+        assert (task.labels, task.label_names, task.targets.tolist()) == (("neg", "pos"), ("bad", "good"), [1, 0])
+
+
+def test_class_label_features_without_a_label():
+    with pytest.raises(DataError, match=r"column 'label': row 1 has no label \(-1\); choose a labelled split or drop the row"):
+        load_task(Dataset.from_list(rows_of([0, -1]), features=features("neg", "pos")))
+
+
+def test_text_labels_are_sorted_and_read_as_words():
+    task = load_task(rows_of(["b_refund", "AskPrice", "b_refund"]))
+    assert task.labels == ("AskPrice", "b_refund")
+    assert task.label_names == ("Ask Price", "b refund")
+
+
+@pytest.mark.parametrize("labels", [[2, 0, 2], [True, False, True], [2.0, 0.0, 2.0]], ids=["int", "bool", "float"])
+def test_numbers_have_no_name(labels):
+    task = load_task(rows_of(labels), columns={"label": "label"})
+    assert task.labels == (min(labels), max(labels))
+    assert task.label_names == (None, None)
+    assert task.targets.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("column", ["label_name", "label_text"])
+def test_numbers_with_a_column_of_names_are_ordered_by_number(column):
+    task = load_task(rows_of([1, 0, 1], **{column: ["a_good", "b_bad", "a_good"]}))
+    assert task.labels == ("b_bad", "a_good")
+    assert task.label_names == ("b bad", "a good")
+    assert task.targets.tolist() == [1, 0, 1]
+
+
+def test_numbers_with_a_column_of_names_given_by_name():
+    task = load_task(rows_of([1, 0], name=["good", "bad"]), columns={"label_name": "name"})
+    assert task.labels == ("bad", "good")
+
+
+@pytest.mark.parametrize(
+    "names", [["bad", "good"], {"neg": "bad", "pos": "good"}, {0: "bad", 1: "good"}], ids=["list", "by name", "by number"]
+)
+def test_numbers_with_a_column_of_names_and_names_of_ones_own(names):
+    task = load_task(rows_of([1, 0], label_name=["pos", "neg"]), label_names=names)
+    assert (task.labels, task.label_names, task.targets.tolist()) == (("neg", "pos"), ("bad", "good"), [1, 0])
+
+
+def test_names_by_number_where_numbers_start_at_one():
+    task = load_task(rows_of([2, 1], label_name=["pos", "neg"]), label_names={1: "bad", 2: "good"})
+    assert task.label_names == ("bad", "good")
+    assert task.targets.tolist() == [1, 0]
+
+
+def test_numbers_with_a_list_of_names_index_it():
+    task = load_task(rows_of([1, 0, 1]), label_names=["bad", "good", "never_seen"])
+    assert task.labels == ("bad", "good", "never_seen")
+    assert task.label_names == ("bad", "good", "never seen")
+    assert task.targets.tolist() == [1, 0, 1]
+
+
+def test_numbers_with_a_dict_of_names():
+    task = load_task(rows_of([5, 3]), label_names={5: "five stars", 3: "three stars", 1: "one star", 0: None})
+    assert task.labels == (5, 3, 1, 0)
+    assert task.label_names == ("five stars", "three stars", "one star", None)
+    assert task.targets.tolist() == [0, 1]
+
+
+def test_text_labels_in_the_order_of_label_names():
+    task = load_task(ROWS, label_names=["refund", "delivery"])
+    assert task.labels == ("refund", "delivery")
+    assert task.targets.tolist() == [1, 0, 1]
+
+
+def test_labels_without_a_row_are_allowed_in_a_dict():
+    task = load_task(ROWS, label_names={"refund": "wants money back", "delivery": "where is it", "praise": "is happy"})
+    assert task.labels == ("refund", "delivery", "praise")
+    assert task.label_names == ("wants money back", "where is it", "is happy")
+    assert task.targets.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("missing", [None, "", "  "])
+def test_missing_text_label(missing):
+    message = r"task 'mail', column 'label': row 1 has no label \(.*\); drop the row or label it"
+    with pytest.raises(DataError, match=message):
+        load_task(rows_of(["a", missing, "b"]), name="mail")
+
+
+def test_missing_number():
+    with pytest.raises(DataError, match=r"column 'label': row 1 has no label \(None\); drop the row or label it"):
+        load_task(rows_of([0, None]))
+
+
+@pytest.mark.parametrize("labels", [["p", "", "q"], ["0", "", "1"]], ids=["text", "number"])
+def test_missing_label_in_a_csv(tmp_path, labels):
+    """Numbers with a gap arrive from a csv as floats; that does not make them scores."""
+    path = raw(tmp_path / "a.csv", "text,label\n" + "".join(f"t,{label}\n" for label in labels))
+    with pytest.raises(DataError, match=r"column 'label'.*row 1 has"):
+        load_task(str(path))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), None, 0.5])
+def test_numbers_that_are_no_label(bad):
+    with pytest.raises(DataError, match=f"column 'label': row 1 has the label {bad}; expected a whole number or text"):
+        load_task(rows_of([0.0, bad]), columns={"label": "label"})
+
+
+@pytest.mark.parametrize(("number", "name"), [(None, "x"), (1, None)])
+def test_missing_number_or_name(number, name):
+    with pytest.raises(DataError, match=r"row 1 has no label \(.*\); drop the row or label it"):
+        load_task(rows_of([0, number], label_name=["x", name]))
+
+
+def test_number_with_two_names():
+    with pytest.raises(DataError, match=r"column 'label': the label 0 has two names, 'bad' and \(row 2\) 'good'"):
+        load_task(rows_of([0, 1, 0], label_name=["bad", "fine", "good"]))
+
+
+def test_name_of_two_numbers():
+    """Merging the two would lose a class in silence."""
+    with pytest.raises(DataError, match=r"'good'.*[01].*[01]"):
+        load_task(rows_of([0, 1], label_name=["good", "good"]))
+
+
+@pytest.mark.parametrize("names", [["delivery", "refunds"], {"delivery": "d", "refunds": "r"}], ids=["list", "dict"])
+def test_label_outside_label_names(names):
+    message = r"row 1 has the label 'refund', which is not among label_names \['delivery', 'refunds'\]; did you mean 'refunds'\?"
+    with pytest.raises(DataError, match=message):
+        load_task(ROWS, label_names=names)
+
+
+@pytest.mark.parametrize("bad", [2, -1])
+def test_number_outside_label_names(bad):
+    with pytest.raises(DataError, match=f"row 1 has the label {bad}; with 2 label_names it must be 0 to 1"):
+        load_task(rows_of([0, bad]), label_names=["a", "b"])
+
+
+def test_number_outside_a_dict():
+    with pytest.raises(DataError, match=r"row 1 has the label 7, which is not among label_names \[0, 1\]"):
+        load_task(rows_of([0, 7]), label_names={0: "a", 1: "b"})
+
+
+def test_label_names_twice():
+    with pytest.raises(DataError, match="label_names: 'a' stands there twice"):
+        load_task(rows_of([0, 1]), label_names=["a", "a"])
+
+
+def test_label_names_of_another_length():
+    with pytest.raises(DataError, match=r"label_names has 3 entries, the data has 2 classes: \['neg', 'pos'\]"):
+        load_task(rows_of([0, 1], label_name=["neg", "pos"]), label_names=["a", "b", "c"])
+
+
+def test_label_names_that_are_one_text():
+    with pytest.raises(DataError, match="label_names: expected a list or a dict of texts, got the text 'ab'"):
+        load_task(rows_of([0, 1]), label_names="ab")
+
+
+def test_text_and_numbers_mixed():
+    with pytest.raises(DataError, match="the rows do not form a table"):
+        load_task(rows_of([0, "a"]))
+    message = "targets: row 2 has the label 1, row 0 'a'; labels must be all text or all numbers"
+    with pytest.raises(DataError, match=message):
+        encode_labels(["a", "b", 1])
+
+
+def test_labels_of_another_type():
+    with pytest.raises(DataError, match=r"row 0 has the label 0\.5 \(float\); labels are str or int"):
+        encode_labels([0.5])
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("Refund_not_showing_up", "Refund not showing up"),
+        ("PlayMusic", "Play Music"),
+        ("alt.atheism", "alt.atheism"),
+        ("sci-tech", "sci tech"),
+        ("Sci/Tech", "Sci Tech"),
+        ("HTTPError", "HTTPError"),
+        ("  two   spaces ", "two spaces"),
+        ("- minus", "- minus"),
+        ("天気", "天気"),
+        (3, "3"),
+    ],
+)
+def test_readable(label, text):
+    assert readable(label) == text
+
+
+# Known data sets -------------------------------------------------------------------------------------------------
+
+
+def test_folder_with_the_name_of_a_known_data_set(tmp_path):
+    write(tmp_path / "imdb" / "train.parquet", rows_of([1, 0], label_name=["pos", "neg"]))
+    task = load_task(str(tmp_path / "imdb"))
+    assert task.labels == ("neg", "pos")
+    assert task.label_names == ("negative film review", "positive film review")
+    assert task.description == task.prompt == "Did the reviewer like the film?"
+
+
+def test_what_is_given_wins_over_what_is_known(tmp_path):
+    path = str(write(tmp_path / "imdb.csv", rows_of(["pos", "neg"])))
+    task = load_task(path, label_names={"neg": "bad", "pos": "good"}, description="Good?")
+    assert task.label_names == ("bad", "good") and task.description == "Good?"
+    assert load_task(path, name="mine").label_names == ("neg", "pos")
+
+
+def test_known_names_are_not_forced_on_other_labels(tmp_path):
+    write(tmp_path / "imdb" / "train.csv", rows_of(["Drama", "Comedy"]))
+    assert load_task(str(tmp_path / "imdb")).label_names == ("Comedy", "Drama")
+
+
+def test_known_columns_are_not_forced_on_other_tables(tmp_path):
+    """`clinc_oos` has its labels in `intent`; a local copy may call them `label`."""
+    write(tmp_path / "clinc_oos" / "train.csv", ROWS)
+    assert_is_rows(load_task(str(tmp_path / "clinc_oos")))
+
+
+# Task ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """60 rows of a, 30 of b, 9 of c, 1 of d, none of e."""
+    labels = np.random.default_rng(0).permutation(list("a" * 60 + "b" * 30 + "c" * 9 + "d"))
+    return load_task(rows_of(labels.tolist()), label_names=list("abcde"), name="uneven", description="Which?")
+
+
+def counts(task):
+    return np.bincount(task.targets, minlength=len(task.labels)).tolist()
+
+
+def positions(task, part):
+    """Where the rows of ``part`` stand in ``task``."""
+    return [task.inputs().index(text) for text in part.inputs()]
+
+
+def test_inputs(uneven):
+    assert uneven.inputs() == [f"text {i}" for i in range(100)]
+    assert uneven.inputs(2, 4) == ["text 2", "text 3"]
+    assert uneven.inputs(98) == ["text 98", "text 99"]
+    assert uneven.inputs(3, 3) == []
+
+
+def test_select(uneven):
+    part = uneven.select([7, 3])
+    assert part.inputs() == ["text 7", "text 3"]
+    assert part.targets.tolist() == [uneven.targets[7], uneven.targets[3]]
+    assert (part.labels, part.label_names, part.description) == (uneven.labels, uneven.label_names, uneven.description)
+    assert part.select(np.array([1])).inputs() == ["text 3"]
+
+
+def test_select_nothing(uneven):
+    assert len(uneven.select([])) == 0 and uneven.select([]).inputs() == []
+
+
+def test_sample_is_proportional_and_keeps_every_class(uneven):
+    assert counts(uneven.sample(50)) == [30, 15, 4, 1, 0]
+    assert counts(uneven.sample(20)) == [12, 6, 1, 1, 0]
+
+
+def test_sample_keeps_order_labels_and_targets(uneven):
+    part = uneven.sample(20)
+    where = positions(uneven, part)
+    assert where == sorted(set(where))
+    assert part.targets.tolist() == uneven.targets[where].tolist()
+    assert (part.labels, part.name) == (uneven.labels, uneven.name)
+
+
+def test_sample_follows_from_the_seed(uneven):
+    assert uneven.sample(20).inputs() == uneven.sample(20, seed=0).inputs()
+    assert uneven.sample(20, seed=1).inputs() != uneven.sample(20).inputs()
+
+
+@pytest.mark.parametrize("n", [4, 5, 10, 33, 99])
+def test_sample_takes_at_most_n(uneven, n):
+    assert len(uneven.sample(n)) <= n
+
+
+def test_sample_of_few_rows_is_the_task(uneven):
+    assert uneven.sample(100) is uneven
+
+
+def test_sample_of_many_alike():
+    task = load_task(rows_of(["a"] * 2 + ["b"] * 97 + ["c"]))
+    assert [c > 0 for c in counts(task.sample(10))] == [True] * 3
+    assert len(task.sample(10)) <= 10
+
+
+def test_with_classes(uneven):
+    part = uneven.with_classes(["c", "a"], name="two")
+    assert (part.name, part.labels, part.label_names) == ("two", ("c", "a"), ("c", "a"))
+    assert counts(part) == [9, 60]
+    old = uneven.targets[positions(uneven, part)]
+    assert [part.labels[t] for t in part.targets] == [uneven.labels[t] for t in old]
+    assert uneven.with_classes(["c"]).name == "uneven"
+
+
+def test_with_classes_of_numbers():
+    part = load_task(rows_of([4, 2, 7]), label_names={2: "two", 4: "four", 7: None}).with_classes([7, 2])
+    assert (part.labels, part.label_names, part.targets.tolist()) == ((7, 2), (None, "two"), [1, 0])
+
+
+def test_with_classes_that_do_not_exist():
+    with pytest.raises(DataError, match=r"task 'mail' has no class 'refunds'; did you mean 'refund'\?"):
+        load_task(ROWS, name="mail").with_classes(["refunds"])
+
+
+def test_with_classes_twice_the_same(uneven):
+    with pytest.raises(DataError, match=r"'a'.*twice"):
+        uneven.with_classes(["a", "a"])
+
+
+def test_prompt_without_a_description():
+    assert load_task(ROWS, name="customer_mail").prompt == "customer mail"
+
+
+# Many tasks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three corpora that can be used, two of other kinds, a table without labels and files of other sorts."""
+    folder = tmp_path / "corpora"
+    write(folder / "b_mail" / "train.parquet", ROWS)
+    write(folder / "b_mail" / "test.parquet", ROWS[:1])
+    write(folder / "c_news.jsonl", rows_of(["x", "y"]))
+    write(folder / "d_claims" / "full.csv", PAIR)
+    write(folder / "e_spans" / "train.parquet", OTHER_KINDS["span"])
+    write(folder / "f_scores" / "train.jsonl", OTHER_KINDS["regression"])
+    write(folder / "g_bare" / "train.csv", [{"zzz": "a"}])
+    raw(folder / "notes.txt", "hello")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def names(tasks):
+    return [task.name for task in tasks]
+
+
+def test_load_tasks_leaves_out_what_it_cannot_use(folder, caplog):
+    with caplog.at_level(logging.WARNING, "metatext"):
+        tasks = load_tasks(folder)
+    assert names(tasks) == ["b_mail", "c_news", "d_claims"]
+    assert [len(task) for task in tasks] == [4, 2, 1]
+    assert [task.is_pair for task in tasks] == [False, False, True]
+    assert caplog.messages == [
+        "corpora: left out 3 corpora: e_spans (span), f_scores (regression), g_bare (columns not recognised)"
+    ]
+
+
+def test_load_tasks_of_a_split(folder, caplog):
+    with caplog.at_level(logging.WARNING, "metatext"):
+        tasks = load_tasks(str(folder), split="test")
+    assert names(tasks) == ["b_mail", "c_news"] and len(tasks[0]) == 1
+    assert "d_claims (no split 'test')" in caplog.text
+    assert [len(task) for task in load_tasks(folder, split="train")] == [3, 2, 1]
+
+
+def test_load_tasks_without_a_reason_to_warn(folder, caplog):
+    for name in ("e_spans/train.parquet", "f_scores/train.jsonl", "g_bare/train.csv"):
+        (folder / name).unlink()
+    load_tasks(folder)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("place", ["corpora/catalog.json", "catalog.json"], ids=["in it", "beside it"])
+def test_load_tasks_with_descriptions(folder, place):
+    catalog = {"b_mail": {"description": "What is wanted?"}, "c_news": {"kind": "classification"}, "d_claims": "text", "_": 1}
+    (folder.parent / place).write_text(json.dumps(catalog), encoding="utf-8")
+    assert [task.description for task in load_tasks(folder)] == ["What is wanted?", None, None]
+
+
+def test_description_of_a_folder_with_a_dot_in_its_name(tmp_path):
+    write(tmp_path / "mail_v1.5" / "train.csv")
+    (tmp_path / "catalog.json").write_text('{"mail_v1.5": {"description": "What is wanted?"}}', encoding="utf-8")
+    assert load_tasks(tmp_path)[0].description == "What is wanted?"
+    assert load_tasks([str(tmp_path / "mail_v1.5")])[0].description == "What is wanted?"
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_broken_catalog_is_named(folder, content):
+    (folder / "catalog.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"catalog\.json"):
+        load_tasks(folder)
+
+
+@pytest.mark.parametrize("name", ["h_broken.parquet", "h_broken/train.parquet", "h_broken.jsonl"])
+def test_broken_corpus_is_named(folder, name):
+    raw(folder / name, "{]")
+    with pytest.raises(DataError, match=name):
+        load_tasks(folder)
+
+
+def test_broken_row_in_a_corpus_names_the_corpus(folder):
+    write(folder / "h_gap.jsonl", [*ROWS, {"text": "", "label": "refund"}])
+    with pytest.raises(DataError, match="task 'h_gap': row 3 of column 'text' is empty"):
+        load_tasks(folder)
+
+
+def test_load_tasks_by_names(folder):
+    (folder / "catalog.json").write_text('{"b_mail": {"description": "What is wanted?"}}', encoding="utf-8")
+    tasks = load_tasks([str(folder / "c_news.jsonl"), str(folder / "b_mail"), "starter/test"])
+    assert names(tasks)[:3] == ["c_news", "b_mail", "app_feedback"]
+    assert [task.description for task in tasks[:2]] == [None, "What is wanted?"]
+    assert len(tasks[1]) == 4
+    assert len(load_tasks([str(folder / "b_mail")], split="test")[0]) == 1
+
+
+def test_load_tasks_by_path_objects(folder):
+    assert names(load_tasks([folder / "c_news.jsonl", folder / "b_mail"])) == ["c_news", "b_mail"]
+
+
+@pytest.mark.parametrize("item", ["./no.csv", "/no/such/folder"])
+def test_load_tasks_by_names_that_do_not_exist(item):
+    with pytest.raises(DataError, match=f"{item} does not exist"):
+        load_tasks([item])
+
+
+@pytest.mark.parametrize("source", ["no such folder", "starter/no", "c_news.jsonl"])
+def test_load_tasks_of_no_folder(folder, monkeypatch, source):
+    monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match=f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names"):
+        load_tasks(source)
+
+
+def test_load_tasks_that_finds_nothing(tmp_path):
+    with pytest.raises(DataError, match=r"holds no corpus that can be used: expected folders with <split>\.parquet"):
+        load_tasks(tmp_path)
+    with pytest.raises(DataError):
+        load_tasks([])
+
+
+def test_starter_is_both_parts():
+    assert names(load_tasks("starter")) == names(load_tasks("starter/train")) + names(load_tasks("starter/test"))
+
+
+@pytest.mark.shared
+def test_shared_corpora(caplog):
+    """Every classification corpus of the catalogue, with its classes; the others are named."""
+    catalog = json.loads((SHARED / "catalog.json").read_text(encoding="utf-8"))
+    kinds = {path.name: catalog[path.name]["kind"] for path in (SHARED / "train").iterdir()}
+    with caplog.at_level(logging.WARNING, "metatext"):
+        tasks = load_tasks(SHARED / "train")
+    expected = {name: catalog[name]["classes"] for name, kind in kinds.items() if kind == "classification"}
+    assert {task.name: len(task.labels) for task in tasks} == expected
+    assert {task.name: len(task) for task in tasks} == {name: sum(catalog[name]["files"].values()) for name in expected}
+    assert {task.name: task.is_pair for task in tasks} == {name: "text_pair" in catalog[name]["columns"] for name in expected}
+    for name, kind in kinds.items():
+        assert (f"{name} ({kind})" in caplog.text) == (kind != "classification")
+
+
+# Rows without labels ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
+def test_load_inputs(tmp_path, suffix):
+    assert load_inputs(write(tmp_path / f"new{suffix}", [{"text": "a"}, {"text": "b"}])) == ["a", "b"]
+    pairs = write(tmp_path / f"pairs{suffix}", PAIR)
+    assert load_inputs(pairs, pairs=True) == [(PAIR[0]["premise"], PAIR[0]["hypothesis"])]
+
+
+def test_load_inputs_by_column(tmp_path):
+    path = write(tmp_path / "new.csv", [{"body": "a", "title": "b"}])
+    assert load_inputs(path, {"text": "title", "label": "none here"}) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "pairs", "message"),
+    [
+        ("a.csv", PAIR, False, "single texts expected, found the columns premise, hypothesis"),
+        ("a.csv", ROWS, True, "pairs of texts expected, found the columns text"),
+        ("a.csv", [{"zzz": "a"}], False, "no column for the text found. Columns present: zzz"),
+        ("a.jsonl", [{"text": "a"}, {"text": " "}], False, "row 1 of column 'text' is empty"),
+    ],
+)
+def test_load_inputs_that_cannot_be_used(tmp_path, name, rows, pairs, message):
+    with pytest.raises(DataError, match=message):
+        load_inputs(write(tmp_path / name, rows), pairs=pairs)
+
+
+@pytest.mark.parametrize("name", ["no.csv", "notes.txt"])
+def test_load_inputs_of_no_table(tmp_path, name):
+    raw(tmp_path / "notes.txt", "hello")
+    with pytest.raises(DataError, match=rf"{name} does not exist or is none of \.csv, \.tsv"):
+        load_inputs(tmp_path / name)
+
+
+def test_load_inputs_with_a_column_that_does_not_exist(tmp_path):
+    with pytest.raises(DataError, match=r"'txet'.*did you mean 'text'"):
+        load_inputs(write(tmp_path / "a.csv"), {"text": "txet"})
