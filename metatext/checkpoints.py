@@ -53,10 +53,10 @@ class Checkpoints:
     def save(self, step: int, head: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Write ``checkpoint-<step>``, then drop the oldest beyond the limit."""
         final = self.folder / f"checkpoint-{step}"
-        if final.exists():
-            return
+        shutil.rmtree(final, ignore_errors=True)  # one of this step that was passed over as damaged
+        for left in self.folder.glob(".draft-*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
         draft = self.folder / f".draft-{step}-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
         moments = optimizer.state_dict()["state"]
         try:
             write_tensors(draft / "model.safetensors", head.state_dict())
@@ -107,7 +107,8 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir
     old, new = flat(before), flat(now)
     changed = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if changed:
+        more = f"; {len(changed) - 8} more" if len(changed) > 8 else ""
         raise ConfigError(
-            f"{output_dir} holds a run with other settings ({'; '.join(changed[:8])}). "
+            f"{output_dir} holds a run with other settings ({'; '.join(changed[:8])}{more}). "
             f"Give another output_dir, or set overwrite_output_dir to start anew."
         )

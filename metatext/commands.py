@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .cli import AdaptData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
@@ -55,7 +57,7 @@ def train(settings: Settings) -> None:
         if test
     }
     for k, report in reports.items():
-        print(f"\nUnseen tasks, {k} example{'s' * (k != 1)} per class, no gradient step:\n{report}")
+        _print(report, f"Unseen tasks, {k} example{'s' * (k != 1)} per class, no gradient step")
     metrics = result.output_dir / "metrics.json"
     written = json.loads(metrics.read_text(encoding="utf-8"))
     write_json(metrics, {**written, "test": {str(k): report.to_dict() for k, report in reports.items()}})
@@ -80,10 +82,7 @@ def test(settings: Settings) -> None:
     reports: dict[int, Report] = {}
     for k in data.shots:
         reports[k] = evaluate_tasks(model, tasks, replace(shape, k_shot=k), n_episodes, data.seed, data.baselines, store=store)
-        print(f"\n{k} example{'s' * (k != 1)} per class:\n{reports[k]}")
-        for other in data.baselines:
-            mean, half = reports[k].difference("trained", other)
-            print(f"trained - {other}: {100 * mean:+.1f} ± {100 * half:.1f} (paired, over episodes)")
+        _print(reports[k], f"{k} example{'s' * (k != 1)} per class")
     if data.output:
         write_json(data.output, {"model": data.model, "shots": {str(k): report.to_dict() for k, report in reports.items()}})
         print(f"\nfigures  {data.output}")
@@ -121,6 +120,14 @@ def adapt(settings: Settings) -> None:
         print(f"{len(rows)} predictions -> {path}")
 
 
+def _print(report: Report, title: str) -> None:
+    print(f"\n{title}:\n{report}")
+    for other in report.methods[1:]:
+        mean, half = report.difference("trained", other)
+        if not np.isnan(mean):
+            print(f"trained - {other}: {100 * mean:+.1f} ± {100 * half:.1f} (paired, over episodes)")
+
+
 def _sources(names, tasks_dir: str | None) -> list[Task]:
     """Tasks by name; plain names are looked up in ``tasks_dir`` first."""
     if not names:
@@ -155,8 +162,6 @@ def _by_class_splits(task: Task, path: Path) -> list[Task]:
 
 def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 5) -> None:
     """Adapt to a few rows of a task and print a few predictions."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(task))
     support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])

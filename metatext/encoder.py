@@ -114,8 +114,8 @@ class Encoder(nn.Module):
         # a tokenizer reads every character before it cuts: 32 characters a token is far beyond any text of words
         most = 32 * self.max_length
         pairs = isinstance(inputs[0], tuple)
-        first = [self.prompt + (row[0] if pairs else row)[:most] for row in inputs]
-        second = [row[1][:most] for row in inputs] if pairs else None
+        first = [self.prompt + _plain((row[0] if pairs else row)[:most]) for row in inputs]
+        second = [_plain(row[1][:most]) for row in inputs] if pairs else None
         encoded = self.tokenizer(
             first, second, truncation=True, max_length=self.max_length, return_attention_mask=False, verbose=False
         )
@@ -137,6 +137,11 @@ class Encoder(nn.Module):
         ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in tokens])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in tokens])
         return ids.to(self.device), mask.to(self.device)
+
+
+def _plain(text: str) -> str:
+    """The text, with lone surrogates (which no tokenizer takes) replaced."""
+    return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:

@@ -48,9 +48,12 @@ def text_keys(inputs: Iterable[str | tuple[str, str]]) -> np.ndarray:
     """128-bit hashes of texts or pairs: (n,) strings of 16 bytes, which numpy sorts and searches."""
 
     def key(row) -> bytes:
-        if isinstance(row, tuple):  # the length keeps ("ab", "c") and ("a", "bc") apart
-            row = f"{len(row[0])}\0{row[0]}\0{row[1]}"
-        return hashlib.blake2b(row.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if isinstance(row, tuple):  # the length keeps ("ab", "c") and ("a", "bc") apart, the role pairs and texts
+            return digest(f"{len(row[0])}\0{row[0]}\0{row[1]}", b"pair")
+        return digest(row, b"text")
+
+    def digest(text: str, role: bytes) -> bytes:
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=role).digest()
 
     return np.frombuffer(b"".join(map(key, inputs)), "S16")
 
@@ -127,7 +130,7 @@ class FeatureStore:
                 table = np.load(self.folder / f"{name}.npy", mmap_mode="r")
                 if table.shape != (len(keys), self.encoder.dim) or table.dtype != np.float32:
                     raise ValueError(f"holds {table.shape}, its keys say {len(keys)}")
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:
                 logger.warning("the cached features %s are damaged (%s) and are computed again", path.parent / name, error)
                 path.unlink(missing_ok=True)
                 continue
@@ -146,6 +149,7 @@ class FeatureStore:
         name = hashlib.blake2b(keys.tobytes(), digest_size=12).hexdigest()
         parts = self.folder / f"{name}.parts"
         parts.mkdir(exist_ok=True)
+        final = self.folder / f"{name}.keys.npy"
         starts = range(0, len(inputs), PART)
         rank, processes = self.share
         bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
@@ -157,19 +161,26 @@ class FeatureStore:
                 self.encoded += len(part)
             bar.update(min(PART, len(inputs) - start))
         bar.close()
-        final = self.folder / f"{name}.keys.npy"
+        files = [parts / f"{number:06d}.npy" for number in range(len(starts))]
         if rank == 0:
-            self._wait(lambda: all((parts / f"{i:06d}.npy").is_file() for i in range(len(starts))), parts)
-            with atomic_path(self.folder / f"{name}.npy") as temporary:
-                table = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(inputs), self.encoder.dim))
-                for i, start in enumerate(starts):
-                    table[start : start + PART] = np.load(parts / f"{i:06d}.npy")
-                table.flush()
-                del table
-            _save(final, keys)
+            self._wait(lambda: final.exists() or all(file.is_file() for file in files), parts)
+            try:
+                self._merge(files, self.folder / f"{name}.npy", len(inputs))
+                _save(final, keys)
+            except FileNotFoundError:  # another run made the same segment meanwhile and took its parts away
+                if not final.exists():
+                    raise
             shutil.rmtree(parts, ignore_errors=True)
         else:
             self._wait(final.exists, final)
+
+    def _merge(self, files: list[Path], path: Path, n: int) -> None:
+        with atomic_path(path) as temporary:
+            table = np.lib.format.open_memmap(temporary, "w+", np.float32, (n, self.encoder.dim))
+            for number, file in enumerate(files):
+                table[number * PART : (number + 1) * PART] = np.load(file)
+            table.flush()
+            del table
 
     @staticmethod
     def _wait(done, what: Path) -> None:
