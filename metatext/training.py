@@ -98,7 +98,11 @@ def meta_train(
     output_dir = Path(config.output_dir)
     checkpoints = Checkpoints(output_dir / "checkpoints", config.save_total_limit)
     settings = _settings(model, tasks, eval_tasks, episodes, config)
-    resume = None if config.overwrite_output_dir else checkpoints.latest()
+    if config.overwrite_output_dir:
+        if accelerator.is_main_process:
+            checkpoints.clear()
+        accelerator.wait_for_everyone()
+    resume = checkpoints.latest()
     if resume:
         check_same_run(resume.state["settings"], settings, output_dir)
 
@@ -127,7 +131,7 @@ def meta_train(
 
     def evaluate(step: int) -> None:
         nonlocal best, stale
-        point = {"step": step, **_evaluate(model, unseen, config, accelerator)}
+        point = {"step": step, **_evaluate(model, unseen, config, accelerator, step)}
         history.append(point)
         accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
         if not best or point["eval_loss"] < best["eval_loss"]:
@@ -173,7 +177,8 @@ def meta_train(
         step += 1
         bar.update()
         if step % config.logging_steps == 0 or step == config.meta_steps:
-            mean = accelerator.reduce(running / counted, "mean").item()
+            total, episodes_seen = accelerator.reduce(torch.stack([running, running.new_tensor(counted)]), "sum").tolist()
+            mean = total / episodes_seen
             history.append({"step": step, "loss": mean, "lr": config.meta_lr * schedule(step - 1)})
             accelerator.log({"loss": mean, "lr": history[-1]["lr"]}, step=step)
             bar.set_postfix(loss=f"{mean:.3f}", **({"unseen": f"{best['eval_accuracy']:.3f}"} if best else {}))
@@ -190,8 +195,9 @@ def meta_train(
         plot_learning_curve(history, output_dir / "learning_curve.png")
     accelerator.wait_for_everyone()
     _load_best(model, output_dir)
-    if config.report_to:
-        accelerator.end_training()
+    if accelerator.is_main_process:
+        for tracker in accelerator.trackers:  # not end_training(): it would part processes that have more to do together
+            tracker.finish()
     model.eval()
     return TrainResult(output_dir, step, best, history)
 
@@ -270,7 +276,7 @@ def _check_finite(norm, step_losses: list, tasks: Sequence[Task], step: int, che
     )
 
 
-def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> dict[str, float]:
+def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator, step: int) -> dict[str, float]:
     """Mean figure and loss over the unseen tasks, which the processes share; the same numbers on every process."""
     from accelerate.utils import gather_object
 
@@ -281,6 +287,11 @@ def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainCon
         figures, losses = episode_scores(model, features, draw_for(features, EVAL_EPISODES, config.eval_episodes, config.seed))
         mine.append((number, float(figures.mean()), float(losses.mean())))
     everyone = sorted(gather_object(mine))
+    bad = [unseen[number].tasks[0].name for number, _, loss in everyone if not math.isfinite(loss)]
+    if bad:
+        raise TrainingError(
+            f"step {step}: the loss on the unseen task {', '.join(bad)} is not a number; lower meta_lr, or look at its rows"
+        )
     return {
         "eval_accuracy": float(np.mean([a for _, a, _ in everyone])),
         "eval_loss": float(np.mean([x for _, _, x in everyone])),

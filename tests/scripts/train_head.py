@@ -1,0 +1,116 @@
+"""Trains heads on letter tasks, in this process: ``python train_head.py settings.json`` with a list of `train` arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def letter_task(name: str, classes: int = 4, rows: int = 14, seed: int = 0, described: bool = True):
+    """Easy: every class writes with three letters of its own."""
+    import metatext as mt
+
+    rng = np.random.default_rng(seed)
+    letters = rng.permutation(list("abcdefghijklmnopqrstuvwxyz"))
+    table = []
+    for c in range(classes):
+        own, texts = letters[3 * c : 3 * c + 3], set()
+        while len(texts) < rows:
+            texts.add("".join(rng.choice(own, rng.integers(4, 12))))
+        table += [{"text": text, "label": "".join(own)} for text in sorted(texts)]
+    return mt.load_task(table, name=name, description=f"letters of {name}" if described else None)
+
+
+def letter_tasks(count: int = 3, **options) -> list:
+    return [letter_task(f"task {i}", seed=i, **options) for i in range(count)]
+
+
+def no_support_in_the_first_half(training) -> None:
+    """Episodes of the first half of a step (the first of two processes) have no support row."""
+    import dataclasses
+
+    draw = training.train_episodes
+
+    def drawn(*args, **options):
+        batch = draw(*args, **options)
+        first = np.arange(len(batch))[:, None] < len(batch) // 2
+        return dataclasses.replace(
+            batch, support=np.where(first, -1, batch.support), support_y=np.where(first, -1, batch.support_y)
+        )
+
+    training.train_episodes = drawn
+
+
+def parameters_that_few_episodes_use(head) -> None:
+    """One parameter that only episodes with support rows use, and one that none uses."""
+    import torch
+
+    head.spare = torch.nn.Parameter(torch.tensor(1.5, dtype=next(head.parameters()).dtype))
+    head.idle = torch.nn.Parameter(torch.ones(3, dtype=head.spare.dtype))
+    adapt = head.adapt
+
+    def adapt_with_spare(support):
+        params, has_rows = adapt(support), support.row_mask.any(1)
+        if has_rows.any():
+            params["scale"] = torch.where(has_rows, params["scale"] * head.spare, params["scale"])
+        return params
+
+    head.adapt = adapt_with_spare
+
+
+def train(
+    encoder: str,
+    output_dir: str,
+    config: dict,
+    episodes: dict | None = None,
+    head: dict | None = None,
+    *,
+    save_to: str | None = None,
+    double: bool = False,
+    pause: float = 0.0,
+    starved: bool = False,
+    unseen: bool = False,
+    threads: int = 1,
+) -> dict:
+    """One run; the final head and the result go to ``save_to`` (.npz), where ``{rank}`` is the process's."""
+    import torch
+
+    import metatext as mt
+    from metatext import training
+
+    torch.set_num_threads(threads)
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(encoder), mt.HeadConfig(**{"rank": 2, **(head or {})}))
+    if double:
+        model.double()
+    draw = training.train_episodes
+    try:
+        if starved:
+            parameters_that_few_episodes_use(model.head)
+            no_support_in_the_first_half(training)
+        if pause:
+            inner = training.train_episodes
+            training.train_episodes = lambda *args, **options: (time.sleep(pause), inner(*args, **options))[1]
+        result = mt.meta_train(
+            model,
+            letter_tasks(),
+            eval_tasks=[letter_task("unseen", seed=9)] if unseen else (),
+            episodes=mt.EpisodeConfig(**{"n_way": (2, 4), "k_shot": (0, 4), "n_query": 3, "n_outside": 2, **(episodes or {})}),
+            config=mt.TrainConfig(output_dir=output_dir, **config),
+        )
+    finally:
+        training.train_episodes = draw
+    state = {name: tensor.numpy() for name, tensor in model.head.state_dict().items()}
+    if save_to:
+        history = json.dumps({"history": result.history, "best": result.best, "steps": result.steps})
+        np.savez(save_to.format(rank=os.environ.get("RANK", "0")), **state, result=np.array(history))
+    return state
+
+
+if __name__ == "__main__":
+    for arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        train(**arguments)

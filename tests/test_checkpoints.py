@@ -1,0 +1,185 @@
+"""Checkpoints: whole or not there, few, and restored bit for bit."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from metatext import checkpoints as module
+from metatext.checkpoints import Checkpoints, check_same_run
+from metatext.config import ConfigError
+from metatext.storage import StorageError
+
+
+def trained(steps: int, dtype=torch.float32) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A small module with two parameter groups and its optimizer after some steps."""
+    torch.manual_seed(0)
+    head = nn.Linear(4, 3).to(dtype)
+    groups = [{"params": [head.bias], "weight_decay": 0.0}, {"params": [head.weight], "weight_decay": 0.1}]
+    optimizer = torch.optim.AdamW(groups, lr=0.1)
+    advance(head, optimizer, steps)
+    return head, optimizer
+
+
+def advance(head: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        head(torch.arange(8.0).reshape(2, 4).to(head.weight)).square().sum().backward()
+        optimizer.step()
+
+
+def saved(folder: Path, steps=(1, 2, 3), limit: int = 5) -> Checkpoints:
+    checkpoints = Checkpoints(folder, limit)
+    for step in steps:
+        checkpoints.save(step, *trained(step), {"step": step})
+    return checkpoints
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_restored_run_goes_on_bit_for_bit(tmp_path, dtype):
+    head, optimizer = trained(3, dtype)
+    state = {"step": 3, "best": {"eval_loss": 0.1 + 0.2}, "history": [{"step": 1, "loss": 1 / 3}], "name": "ü"}
+    Checkpoints(tmp_path, 2).save(3, head, optimizer, state)
+    read = Checkpoints(tmp_path, 2).latest()
+    assert read.folder == tmp_path / "checkpoint-3"
+    assert read.state == state
+    other, fresh = trained(1, dtype)
+    for group in fresh.param_groups:
+        group["lr"] = 0.1
+    read.restore(other, fresh)
+    for module_, optimizer_ in ((head, optimizer), (other, fresh)):
+        advance(module_, optimizer_, 2)
+    assert all(torch.equal(a, b) for a, b in zip(head.parameters(), other.parameters(), strict=True))
+    assert [group["weight_decay"] for group in fresh.param_groups] == [0.0, 0.1]
+
+
+def test_restored_before_the_first_step(tmp_path):
+    head, optimizer = trained(0)
+    Checkpoints(tmp_path, 1).save(0, head, optimizer, {"step": 0})
+    other, fresh = trained(2)
+    Checkpoints(tmp_path, 1).latest().restore(other, fresh)
+    assert torch.equal(head.weight, other.weight)
+    assert not fresh.state
+
+
+def test_restore_of_another_head_is_an_error(tmp_path):
+    checkpoint = saved(tmp_path).latest()
+    head = nn.Linear(4, 2)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        checkpoint.restore(head, torch.optim.AdamW(head.parameters()))
+
+
+def test_rotation_keeps_the_newest(tmp_path):
+    saved(tmp_path / "run", steps=(8, 9, 10, 11), limit=2)  # by number, not by name
+    assert names(tmp_path / "run") == ["checkpoint-10", "checkpoint-11"]
+    assert saved(tmp_path / "one", limit=1).latest().state == {"step": 3}
+    assert names(tmp_path / "one") == ["checkpoint-3"]
+
+
+def test_nothing_there(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "none", 2)
+    assert checkpoints.latest() is None
+    checkpoints.clear()
+    assert not (tmp_path / "none").exists()
+
+
+def test_clear(tmp_path):
+    checkpoints = saved(tmp_path / "run")
+    checkpoints.clear()
+    assert checkpoints.latest() is None
+
+
+def test_foreign_folders_are_left_alone(tmp_path):
+    for name in ("checkpoint-best", "checkpoint-", ".draft-7-1", "notes"):
+        (tmp_path / name).mkdir()
+    checkpoints = saved(tmp_path, limit=1)
+    assert checkpoints.latest().state == {"step": 3}
+    assert {"checkpoint-3", "checkpoint-best", "notes"} <= set(names(tmp_path))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"])
+@pytest.mark.parametrize("damage", [cut, Path.unlink, lambda path: path.write_bytes(b"")], ids=["cut", "missing", "empty"])
+def test_damaged_newest_falls_back_to_the_previous(tmp_path, caplog, file, damage):
+    checkpoints = saved(tmp_path)
+    damage(tmp_path / "checkpoint-3" / file)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoints.latest().folder == tmp_path / "checkpoint-2"
+    assert "passing over a damaged checkpoint" in caplog.text
+    assert str(tmp_path / "checkpoint-3" / file) in caplog.text
+
+
+def test_all_damaged(tmp_path, caplog):
+    checkpoints = saved(tmp_path)
+    for path in tmp_path.glob("*/trainer_state.json"):
+        cut(path)
+    assert checkpoints.latest() is None
+    assert caplog.text.count("passing over a damaged checkpoint") == 3
+
+
+def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path, caplog):
+    checkpoints = saved(tmp_path)
+    cut(tmp_path / "checkpoint-3" / "model.safetensors")
+    assert checkpoints.latest().state == {"step": 2}
+    checkpoints.save(3, *trained(3), {"step": 3})
+    caplog.clear()
+    assert checkpoints.latest().state == {"step": 3}
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("name", ["write_tensors", "write_json", "rename"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError("no space left on the disk")], ids=["interrupt", "full"])
+def test_interrupted_save_leaves_no_half_folder(tmp_path, monkeypatch, name, error):
+    checkpoints = saved(tmp_path, limit=1)
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os if name == "rename" else module, name, fails)
+        with pytest.raises(error if isinstance(error, type) else type(error)):
+            checkpoints.save(4, *trained(4), {"step": 4})
+    assert names(tmp_path) == ["checkpoint-3"]  # and the older one stays until the newer is safe
+    checkpoints.save(4, *trained(4), {"step": 4})
+    assert names(tmp_path) == ["checkpoint-4"]
+
+
+def test_draft_of_a_killed_process_is_not_a_checkpoint_and_goes(tmp_path):
+    """kill -9 leaves a draft behind; it is never read, and the next save takes it away."""
+    checkpoints = saved(tmp_path)
+    draft = tmp_path / ".draft-9-123456"
+    (tmp_path / "checkpoint-3").rename(draft)
+    assert checkpoints.latest().state == {"step": 2}
+    checkpoints.save(4, *trained(4), {"step": 4})
+    assert names(tmp_path) == ["checkpoint-1", "checkpoint-2", "checkpoint-4"]
+
+
+def test_other_settings_are_named():
+    before = {"train": {"meta_lr": 0.1, "seed": 0}, "tasks": {"a": 5, "b": 6}, "episodes": {"n_way": [2, 4]}}
+    check_same_run(before, {"episodes": {"n_way": [2, 4]}, **before}, Path("runs/x"))
+    now = {"train": {"meta_lr": 0.2, "seed": 0}, "tasks": {"a": 5, "c": 1}, "episodes": {"n_way": 2}}
+    with pytest.raises(ConfigError) as caught:
+        check_same_run(before, now, Path("runs/x"))
+    assert str(caught.value) == (
+        "runs/x holds a run with other settings (episodes.n_way: [2, 4] -> 2; tasks.b: 6 -> None; tasks.c: None -> 1; "
+        "train.meta_lr: 0.1 -> 0.2). Give another output_dir, or set overwrite_output_dir to start anew."
+    )
+
+
+def test_many_other_settings_are_counted_not_cut_silently():
+    now = {"tasks": {f"task {i:02d}": 1 for i in range(12)}}
+    with pytest.raises(ConfigError, match="task 07.*overwrite_output_dir") as caught:
+        check_same_run({"tasks": {}}, now, Path("x"))
+    assert "task 08" not in str(caught.value)
+    assert "4 more" in str(caught.value)

@@ -1,0 +1,517 @@
+"""meta_train: what it learns, keeps and writes, the same on any launch, and after any interruption."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from scripts.processes import LAUNCH, finish, free_port, kill_when, started
+from scripts.train_head import letter_task, letter_tasks, train
+
+import metatext as mt
+from metatext import training
+from metatext.checkpoints import Checkpoints
+from metatext.config import ConfigError
+from metatext.evaluation import draw_for, episode_scores
+from metatext.features import FeatureStore, encode_tasks
+from metatext.storage import read_folder
+from metatext.training import EVAL_EPISODES, TrainingError, meta_train
+
+EPISODES = mt.EpisodeConfig(n_way=(2, 4), k_shot=(0, 4), n_query=3, n_outside=2)
+
+
+def loop(folder, **settings) -> mt.TrainConfig:
+    """A short loop, without the evaluation's default length."""
+    common = {"meta_steps": 6, "meta_batch_size": 4, "meta_lr": 1e-2, "logging_steps": 2, "eval_steps": 2, "eval_episodes": 4}
+    return mt.TrainConfig(output_dir=str(folder), **{**common, "save_steps": 2, **settings})
+
+
+def fresh(tiny, head="ridge", rank=2, seed=0) -> mt.MetaModel:
+    return mt.MetaModel.from_encoder(tiny, mt.HeadConfig(name=head, rank=rank, hidden_dim=16), seed)
+
+
+def copy_of(module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(a, b) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def run(tiny, folder, *, unseen=False, head="ridge", model=None, episodes=EPISODES, tasks=None, **settings):
+    """(model, result) of a short run."""
+    model = model or fresh(tiny, head)
+    eval_tasks = [letter_task("unseen", seed=9)] if unseen else []
+    config = loop(folder, **settings)
+    result = meta_train(model, tasks or letter_tasks(), eval_tasks=eval_tasks, episodes=episodes, config=config)
+    return model, result
+
+
+def scripted_evaluations(monkeypatch, losses) -> list[dict[str, torch.Tensor]]:
+    """Evaluations answer with these losses, one after the other; the list fills with the heads that were evaluated."""
+    heads = []
+
+    def evaluate(model, *_):
+        heads.append(copy_of(model.head))
+        return {"eval_accuracy": 0.5, "eval_loss": losses[len(heads) - 1]}
+
+    monkeypatch.setattr(training, "_evaluate", evaluate)
+    return heads
+
+
+def poison_from(monkeypatch, step: int, task: int) -> None:
+    """From ``step`` on, every vector of a training task is NaN."""
+    encode, draw = training.encode_tasks, training.train_episodes
+    seen = []
+
+    def encode_and_remember(store, tasks):
+        seen.append(encode(store, tasks))
+        return seen[-1]
+
+    def draw_and_poison(*args, **options):
+        if options["step"] == step:
+            features = seen[0]
+            features.store.tables[:] = [np.array(table) for table in features.store.tables]
+            ends = np.cumsum([len(t) for t in features.tasks])
+            for i in features.rows[ends[task] - len(features.tasks[task]) : ends[task], 0]:
+                table = np.searchsorted(features.store.offsets, i, side="right") - 1
+                features.store.tables[table][i - features.store.offsets[table]] = np.nan
+        return draw(*args, **options)
+
+    monkeypatch.setattr(training, "encode_tasks", encode_and_remember)
+    monkeypatch.setattr(training, "train_episodes", draw_and_poison)
+
+
+# ---------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("head", ["prototype", "ridge", "metanet"])
+def test_loss_falls_and_every_parameter_moves_but_the_encoder_stays(tiny, tmp_path, head):
+    model = fresh(tiny, head)
+    before, encoder = copy_of(model.head), copy_of(tiny)
+    _, result = run(tiny, tmp_path / "run", model=model, meta_steps=60, meta_batch_size=8, logging_steps=5, save_steps=60)
+    losses = [point["loss"] for point in result.history]
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3]), losses
+    still = [name for name, tensor in model.head.state_dict().items() if torch.equal(tensor, before[name])]
+    assert not still, f"never moved: {still}"
+    assert same(copy_of(tiny), encoder)
+    assert all(p.grad is None for p in tiny.parameters())
+
+
+def test_same_seed_same_weights_other_seed_other_weights(tiny, tmp_path):
+    a, b, c = (run(tiny, tmp_path / name, seed=seed)[0] for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert same(copy_of(a.head), copy_of(b.head))
+    assert not same(copy_of(a.head), copy_of(c.head))
+
+
+def test_same_seed_same_dropout(tiny, tmp_path):
+    def final(name, dropout):
+        torch.rand(len(name))  # what was drawn before must not matter
+        model = mt.MetaModel.from_encoder(tiny, mt.HeadConfig(name="metanet", hidden_dim=16, dropout=dropout))
+        return copy_of(run(tiny, tmp_path / name, model=model)[0].head)
+
+    assert same(final("a", 0.5), final("other", 0.5))
+    assert not same(final("b", 0.5), final("c", 0.0))
+
+
+def test_max_grad_norm_0_means_no_clipping(tiny, tmp_path):
+    off, never, always = (run(tiny, tmp_path / str(norm), max_grad_norm=norm)[0] for norm in (0, 1e9, 1e-4))
+    assert same(copy_of(off.head), copy_of(never.head))
+    assert not same(copy_of(off.head), copy_of(always.head))
+
+
+def test_weight_decay_leaves_vectors_and_scalars_alone(tiny, tmp_path):
+    """With a rate of zero gradient (no episode uses the map's input side at first) only matrices may shrink."""
+    groups = []
+
+    class Spy(torch.optim.AdamW):
+        def __init__(self, parameters, **options):
+            super().__init__(parameters, **options)
+            groups.extend(self.param_groups)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Spy)
+        run(tiny, tmp_path / "run", weight_decay=0.3, meta_steps=1)
+    decays = {p.ndim: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decays == {0: 0.0, 1: 0.0, 2: 0.3}
+
+
+def test_learning_rate_follows_the_schedule(tiny, tmp_path):
+    settings = {"meta_steps": 10, "logging_steps": 1, "warmup_ratio": 0.2, "lr_scheduler_type": "linear", "meta_lr": 0.1}
+    _, result = run(tiny, tmp_path / "run", **settings)
+    rates = [point["lr"] for point in result.history]
+    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.0875, 0.075, 0.0625, 0.05, 0.0375, 0.025, 0.0125])
+
+
+def test_a_larger_task_is_drawn_more_often(tiny, tmp_path, monkeypatch):
+    drawn, draw = [], training.train_episodes
+    monkeypatch.setattr(training, "train_episodes", lambda *a, **k: drawn.append(batch := draw(*a, **k)) or batch)
+    tasks = [letter_task("large", rows=40), letter_task("small", rows=10, seed=1)]
+    for exponent in (1.0, 0.0):
+        run(tiny, tmp_path / str(exponent), tasks=tasks, task_size_exponent=exponent, meta_batch_size=64, meta_steps=4)
+    share = [np.mean(np.concatenate([batch.task for batch in part]) == 0) for part in (drawn[:4], drawn[4:])]
+    assert share == pytest.approx([0.8, 0.5], abs=0.1)
+
+
+# ---------------------------------------------------------------- what is kept and written
+
+
+def test_early_stopping_keeps_the_best_head(tiny, tmp_path, monkeypatch):
+    heads = scripted_evaluations(monkeypatch, [3.0, 2.0, 1.0, 1.5, 1.6, 0.1, 0.1])
+    model, result = run(tiny, tmp_path / "run", unseen=True, meta_steps=20, eval_steps=1, early_stopping_patience=2)
+    assert (result.steps, result.best) == (4, {"step": 2, "eval_accuracy": 0.5, "eval_loss": 1.0})
+    assert len(heads) == 5
+    assert same(copy_of(model.head), heads[2])
+    assert same(read_folder(tmp_path / "run", "head")[1], heads[2])
+    assert not same(heads[2], heads[4])
+    assert not model.training
+    # stopped is stopped, also when called again
+    model, again = run(tiny, tmp_path / "run", unseen=True, meta_steps=20, eval_steps=1, early_stopping_patience=2)
+    assert (again.steps, again.best, again.history, len(heads)) == (4, result.best, result.history, 5)
+    assert same(copy_of(model.head), heads[2])
+
+
+def test_kept_head_has_the_best_loss(tiny, tmp_path):
+    model, result = run(tiny, tmp_path / "run", unseen=True, meta_steps=8, meta_lr=0.3)
+    losses = {point["step"]: point["eval_loss"] for point in result.history if "eval_loss" in point}
+    assert list(losses) == [0, 2, 4, 6, 8]
+    assert result.best["eval_loss"] == min(losses.values()) == losses[result.best["step"]]
+    features = encode_tasks(FeatureStore(tiny, progress=False), [letter_task("unseen", seed=9)])
+    saved = mt.MetaModel.from_pretrained(tmp_path / "run", encoder=tiny).eval()
+    for kept in (model, saved):
+        figures, loss = episode_scores(kept, features, draw_for(features, EVAL_EPISODES, 4, 0))
+        assert loss.mean() == pytest.approx(result.best["eval_loss"], abs=1e-6)
+        assert figures.mean() == pytest.approx(result.best["eval_accuracy"], abs=1e-6)
+    assert saved.notes["kept"] == model.notes["kept"] == result.best
+
+
+def test_without_unseen_tasks_the_last_head_is_kept(tiny, tmp_path):
+    model, result = run(tiny, tmp_path / "run")
+    last = Checkpoints(tmp_path / "run" / "checkpoints", 2).latest()
+    assert result.best == {}
+    assert result.steps == last.state["step"] == 6
+    assert same(copy_of(model.head), last.head)
+    assert same(read_folder(tmp_path / "run", "head")[1], last.head)
+
+
+def test_metrics_and_learning_curve_are_written(tiny, tmp_path):
+    _, result = run(tiny, tmp_path / "run", unseen=True)
+    assert result.output_dir == tmp_path / "run"
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["history"], metrics["best"], metrics["steps"]) == (result.history, result.best, 6)
+    assert metrics["settings"]["tasks"] == {"task 0": 56, "task 1": 56, "task 2": 56}
+    assert [(p["step"], "loss" in p) for p in result.history] == [
+        (0, False), (2, True), (2, False), (4, True), (4, False), (6, True), (6, False),
+    ]  # fmt: skip
+    picture = (tmp_path / "run" / "learning_curve.png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    assert picture.rstrip().endswith(b"IEND\xaeB`\x82")
+
+
+def test_tensorboard_gets_the_training_curve(tiny, tmp_path):
+    pytest.importorskip("tensorboard")
+    run(tiny, tmp_path / "run", unseen=True, report_to=("tensorboard",))
+    events = [path for path in (tmp_path / "run").rglob("events.out.tfevents*") if path.stat().st_size > 0]
+    assert events
+    written = b"".join(path.read_bytes() for path in events)
+    assert all(tag in written for tag in (b"loss", b"eval_loss", b"eval_accuracy", b"lr"))
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_too_few_episodes_for_the_shares(tiny, tmp_path):
+    with pytest.raises(TrainingError, match=r"meta_batch_size 4 is smaller than processes x accumulation steps \(1 x 5\)"):
+        run(tiny, tmp_path / "run", gradient_accumulation_steps=5)
+
+
+def test_processes_that_would_not_synchronise_are_refused(tiny, tmp_path, monkeypatch):
+    from accelerate import PartialState
+
+    assert PartialState(cpu=not torch.accelerator.is_available()).num_processes == 1  # fixed before the launch variables appear
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(
+        TrainingError, match=r"WORLD_SIZE is 2 but Accelerate runs one process.*ACCELERATE_USE_CPU=true.*--multi_gpu"
+    ):
+        run(tiny, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_nan_names_step_and_task_and_the_last_checkpoint_goes_on(tiny, tmp_path, monkeypatch):
+    undisturbed, _ = run(tiny, tmp_path / "whole", meta_steps=8, meta_batch_size=12)
+    with monkeypatch.context() as patch:
+        poison_from(patch, step=5, task=1)
+        model = fresh(tiny)
+        with pytest.raises(
+            TrainingError, match=r"step 5: the loss of an episode of task 1 is not a number .*checkpoint-4.*meta_lr"
+        ):
+            run(tiny, tmp_path / "run", model=model, meta_steps=8, meta_batch_size=12)
+    assert all(torch.isfinite(p).all() for p in model.head.parameters())
+    last = Checkpoints(tmp_path / "run" / "checkpoints", 2).latest()
+    assert last.state["step"] == 4
+    assert all(torch.isfinite(tensor).all() for tensor in last.head.values())
+    resumed, _ = run(tiny, tmp_path / "run", meta_steps=8, meta_batch_size=12)
+    assert same(copy_of(resumed.head), copy_of(undisturbed.head))
+
+
+def test_nan_parameter_before_any_checkpoint(tiny, tmp_path):
+    model = fresh(tiny, "prototype")
+    with torch.no_grad():
+        model.head.representation.gamma.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"step 0: .*task \d.* is not a number .*no checkpoint had been written"):
+        run(tiny, tmp_path / "run", model=model)
+
+
+def test_nan_on_an_unseen_task_is_named(tiny, tmp_path):
+    """An evaluation that is not a number must not be kept as the best one, nor end in a message about JSON."""
+    model = fresh(tiny, "prototype")
+    with torch.no_grad():
+        model.head.representation.gamma.fill_(torch.nan)
+    with pytest.raises(TrainingError, match=r"step 0: .*unseen.* not a number"):
+        run(tiny, tmp_path / "run", model=model, unseen=True)
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_a_finished_run_called_again_does_not_train(tiny, tmp_path, monkeypatch):
+    first, result = run(tiny, tmp_path / "run", unseen=True)
+
+    def never(*_, **__):
+        raise AssertionError("trained or evaluated again")
+
+    monkeypatch.setattr(training, "train_episodes", never)
+    monkeypatch.setattr(training, "_evaluate", never)
+    again, other = run(tiny, tmp_path / "run", unseen=True)
+    assert same(copy_of(first.head), copy_of(again.head))
+    assert (other.steps, other.best, other.history) == (result.steps, result.best, result.history)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"meta_lr": 0.5}, r"train\.meta_lr: 0\.01 -> 0\.5"),
+        ({"meta_steps": 9}, r"train\.meta_steps: 6 -> 9"),
+        ({"episodes": mt.EpisodeConfig(n_way=2, n_query=3)}, r"episodes\.n_way: \[2, 4\] -> 2"),
+        ({"head": "prototype"}, r"head\.name: 'ridge' -> 'prototype'"),
+        ({"unseen": True}, r"eval_tasks.unseen"),
+    ],
+)
+def test_going_on_with_other_settings_is_refused(tiny, tmp_path, change, message):
+    run(tiny, tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=message + ".*overwrite_output_dir"):
+        run(tiny, tmp_path / "run", **change)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_settings_that_do_not_decide_the_weights_may_change(tiny, tmp_path):
+    first, _ = run(tiny, tmp_path / "run")
+    again, _ = run(tiny, tmp_path / "run", save_steps=5, logging_steps=1, save_total_limit=1, gradient_accumulation_steps=2)
+    assert same(copy_of(first.head), copy_of(again.head))
+
+
+def test_overwrite_output_dir_starts_anew(tiny, tmp_path):
+    run(tiny, tmp_path / "run", seed=3)
+    other, result = run(tiny, tmp_path / "run", meta_steps=4, overwrite_output_dir=True)
+    direct, _ = run(tiny, tmp_path / "direct", meta_steps=4)
+    assert result.steps == 4
+    assert same(copy_of(other.head), copy_of(direct.head))
+
+
+def test_overwriting_drops_the_old_checkpoints(tiny, tmp_path, monkeypatch):
+    """Old and new checkpoints in one folder: a run that is interrupted would go on from, or be refused for, the old ones."""
+    run(tiny, tmp_path / "run", seed=3, meta_steps=8)
+    direct, _ = run(tiny, tmp_path / "direct", meta_steps=6)
+    with monkeypatch.context() as patch:
+        poison_from(patch, step=5, task=1)
+        with pytest.raises(TrainingError, match="checkpoint-4"):
+            run(tiny, tmp_path / "run", overwrite_output_dir=True, meta_batch_size=12)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    run(tiny, tmp_path / "run", overwrite_output_dir=True)
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().state["settings"]["train"]["seed"] == 0
+    again, _ = run(tiny, tmp_path / "run")
+    assert same(copy_of(again.head), copy_of(direct.head))
+
+
+def test_interrupted_in_the_middle_of_a_save_and_of_an_evaluation(tiny, tmp_path, monkeypatch):
+    """An exception anywhere leaves a run that goes on to the same end."""
+    settings = {"unseen": True, "meta_steps": 9, "save_steps": 3, "eval_steps": 2, "logging_steps": 3}
+    whole, result = run(tiny, tmp_path / "whole", **settings)
+    for module, name, call in ((training, "train_episodes", 2), (training, "_evaluate", 3), (Checkpoints, "save", 2)):
+        calls, inner = [], getattr(module, name)
+
+        def interrupted(*args, calls=calls, inner=inner, call=call, **options):
+            calls.append(1)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return inner(*args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(tiny, tmp_path / "run", **settings)
+    resumed, other = run(tiny, tmp_path / "run", **settings)
+    assert same(copy_of(whole.head), copy_of(resumed.head))
+    assert (other.best, other.history, other.steps) == (result.best, result.history, result.steps)
+
+
+def test_killed_twice_ends_bit_for_bit_alike(tiny_folder, tmp_path):
+    config = {"meta_steps": 60, "meta_batch_size": 4, "meta_lr": 1e-2, "eval_steps": 7, "eval_episodes": 4, "save_steps": 4}
+    settings = {
+        "encoder": str(tiny_folder),
+        "config": {**config, "logging_steps": 5},
+        "unseen": True,
+        "head": {"name": "metanet"},
+    }
+    settings = {**settings, "threads": torch.get_num_threads(), "save_to": str(tmp_path / "killed.npz")}
+    run_dir = tmp_path / "run"
+
+    def checkpoint_since(step):
+        numbers = [int(p.name.split("-")[1]) for p in (run_dir / "checkpoints").glob("checkpoint-*")]
+        return max(numbers, default=-1) >= step
+
+    def saving_after(step):
+        return checkpoint_since(step) and any((run_dir / "checkpoints").glob(".draft-*"))
+
+    killed = [{**settings, "output_dir": str(run_dir), "pause": 0.05}]
+    for moment in (lambda: checkpoint_since(8), lambda: saving_after(28)):
+        with started("train_head.py", killed, tmp_path, METATEXT_CACHE=str(tmp_path / "cache")) as process:
+            kill_when(process, moment)
+        assert not (tmp_path / "killed.npz").exists()
+        assert not (run_dir / "metrics.json").exists()
+    with started("train_head.py", [{**killed[0], "pause": 0.0}], tmp_path, METATEXT_CACHE=str(tmp_path / "cache")) as process:
+        undisturbed = train(**{**settings, "save_to": str(tmp_path / "whole.npz")}, output_dir=str(tmp_path / "whole"))
+        finish(process)
+    with np.load(tmp_path / "killed.npz") as after, np.load(tmp_path / "whole.npz") as before:
+        assert set(after.files) == set(before.files) == {*undisturbed, "result"}
+        assert [name for name in undisturbed if not np.array_equal(after[name], before[name])] == []
+        results = [json.loads(str(file["result"])) for file in (after, before)]
+    assert results[0]["best"] == results[1]["best"]
+    evaluations = [[p for p in result["history"] if "eval_loss" in p] for result in results]
+    assert evaluations[0] == evaluations[1]
+    assert read_folder(run_dir, "head")[0]["weights"] == read_folder(tmp_path / "whole", "head")[0]["weights"]
+
+
+# ---------------------------------------------------------------- any launch
+
+
+@pytest.fixture(scope="module")
+def launches(tiny_folder, tmp_path_factory):
+    """name -> finals of the same run on (processes x accumulation steps), in float64; one launch makes all of two processes."""
+    folder = tmp_path_factory.mktemp("launches")
+    common = {"encoder": str(tiny_folder), "double": True, "threads": 1}
+    config = {"meta_steps": 10, "meta_batch_size": 5, "meta_lr": 1e-2, "logging_steps": 2, "save_steps": 10, "eval_steps": 5}
+    config["eval_episodes"] = 4
+
+    def settings(name, accumulation, **more):
+        own = {**config, "gradient_accumulation_steps": accumulation}
+        paths = {"output_dir": str(folder / f"run {name}"), "save_to": str(folder / (name + "-{rank}.npz"))}
+        return {**common, "config": own, **paths, **more}
+
+    two = [settings("2x1", 1, unseen=True), settings("2x2", 2, unseen=True), settings("starved 2x1", 1, starved=True)]
+    two += [settings("tracked 2x1", 1, unseen=True), settings("after it 2x1", 1, unseen=True)]
+    two[3]["config"]["report_to"] = ["tensorboard"]
+    launcher = [*LAUNCH, free_port()]
+    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(folder / "cache two")}
+    error = None
+    threads = torch.get_num_threads()
+    with started("train_head.py", two, folder, launcher=launcher, **env) as process, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METATEXT_CACHE", str(folder / "cache one"))
+        train(**settings("1x1", 1, unseen=True))
+        train(**settings("1x2", 2, unseen=True))
+        train(**settings("starved 1x1", 1, starved=True))
+        torch.set_num_threads(threads)
+        try:
+            finish(process)
+        except AssertionError as failure:
+            error = failure  # the runs that ended before it are still looked at
+
+    def final(name):
+        path = folder / f"{name}.npz"
+        if not path.is_file() and error:
+            raise AssertionError(f"{name}: no result") from error
+        with np.load(path) as file:
+            return {key: file[key] for key in file.files if key != "result"}, json.loads(str(file["result"]))
+
+    return final
+
+
+@pytest.mark.parametrize("name", ["1x2-0", "2x1-0", "2x1-1", "2x2-0", "2x2-1"])
+def test_same_trajectory_on_any_launch(launches, name):
+    (weights, result), (expected, reference) = launches(name), launches("1x1-0")
+    assert all(value.dtype == np.float64 for value in weights.values())
+    distance = {key: np.abs(weights[key] - expected[key]).max() for key in expected}
+    assert max(distance.values()) < 1e-9, distance
+    assert result["steps"] == 10
+    assert result["best"] == pytest.approx(reference["best"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["1x2-0", "2x1-0", "2x1-1", "2x2-0", "2x2-1"])
+def test_same_history_on_any_launch(launches, name):
+    """Five episodes do not divide by two: the logged loss is the mean over episodes, not over processes."""
+    history, expected = (launches(which)[1]["history"] for which in (name, "1x1-0"))
+    assert len(history) == len(expected)
+    for point, reference in zip(history, expected, strict=True):
+        assert point == pytest.approx(reference, abs=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_parameters_that_one_process_does_not_use_do_not_stop_training(launches, rank):
+    (weights, _), (expected, _) = launches(f"starved 2x1-{rank}"), launches("starved 1x1-0")
+    assert max(np.abs(weights[key] - expected[key]).max() for key in expected) < 1e-9
+    assert (weights["idle"] == 1).all()
+    assert weights["spare"] != 1.5
+
+
+@pytest.mark.parametrize("name", ["tracked 2x1-0", "tracked 2x1-1", "after it 2x1-0", "after it 2x1-1"])
+def test_trackers_leave_the_processes_connected(launches, name):
+    """The script may evaluate or train again after a run that reports to a tracker."""
+    (weights, _), (expected, _) = launches(name), launches("1x1-0")
+    assert max(np.abs(weights[key] - expected[key]).max() for key in expected) < 1e-9
+
+
+def test_processes_started_as_torchrun_does_synchronise(tiny_folder, tmp_path, launches):
+    """Two plain processes with RANK and WORLD_SIZE but without ACCELERATE_USE_CPU: over gloo, or an error; never each alone."""
+    config = {"meta_steps": 10, "meta_batch_size": 5, "meta_lr": 1e-2, "logging_steps": 2, "save_steps": 10, "eval_steps": 5}
+    arguments = {"encoder": str(tiny_folder), "double": True, "config": {**config, "eval_episodes": 4}, "unseen": True}
+    arguments |= {"output_dir": str(tmp_path / "run"), "save_to": str(tmp_path / "{rank}.npz")}
+    env = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    env["METATEXT_CACHE"] = str(tmp_path / "cache")
+    with (
+        started("train_head.py", [arguments], tmp_path / "0", RANK="0", LOCAL_RANK="0", **env) as zero,
+        started("train_head.py", [arguments], tmp_path / "1", RANK="1", LOCAL_RANK="1", **env) as one,
+    ):
+        for process in (zero, one):
+            finish(process)
+    expected, _ = launches("1x1-0")
+    for rank in "01":
+        with np.load(tmp_path / f"{rank}.npz") as file:
+            assert max(np.abs(file[key] - expected[key]).max() for key in expected) < 1e-9
+
+
+def test_shares_of_the_episodes_cover_each_once():
+    class Launch:
+        def __init__(self, processes, steps, index):
+            self.num_processes, self.gradient_accumulation_steps, self.process_index = processes, steps, index
+
+    for n in range(4, 40):
+        for processes, steps in ((1, 1), (1, 4), (2, 2), (4, 1), (3, 1)):
+            parts = [part for i in range(processes) for part in training._slices(n, Launch(processes, steps, i))]
+            rows = [i for part in parts for i in range(part.start, part.stop)]
+            assert rows == list(range(n))
+            assert all(part.stop > part.start for part in parts)
+
+
+def test_model_is_reusable_after_training(tiny, tmp_path):
+    """Deep copies and a second run of the same model object: nothing of the loop clings to it."""
+    model, _ = run(tiny, tmp_path / "a")
+    clone = copy.deepcopy(model.head)
+    run(tiny, tmp_path / "b", model=model, meta_steps=3)
+    assert not same(copy_of(clone), copy_of(model.head))
+    assert model.adapt(["aaa", "bbb"], ["x", "y"]).predict(["aaa"]) == ["x"]
