@@ -179,7 +179,7 @@ def test_other_settings_are_named():
 
 def test_many_other_settings_are_counted_not_cut_silently():
     now = {"tasks": {f"task {i:02d}": 1 for i in range(12)}}
-    with pytest.raises(ConfigError, match="task 07.*overwrite_output_dir") as caught:
+    with pytest.raises(ConfigError, match=r"task 07.*overwrite_output_dir") as caught:
         check_same_run({"tasks": {}}, now, Path("x"))
     assert "task 08" not in str(caught.value)
     assert "4 more" in str(caught.value)
