@@ -107,9 +107,10 @@ class FeatureStore:
         """Vectors of ids of any shape: float32 (..., d); zeros where an id is -1."""
         flat = ids.reshape(-1)
         out = np.zeros((len(flat), self.encoder.dim), np.float32)
-        table = np.searchsorted(self.offsets, flat, side="right") - 1
-        for number in np.unique(table[flat >= 0]):  # one gather per segment, none per row
-            here = (table == number) & (flat >= 0)
+        order = np.argsort(flat)
+        edges = np.searchsorted(flat[order], self.offsets)
+        for number in np.flatnonzero(np.diff(edges)):  # one gather per segment, none per row
+            here = order[edges[number] : edges[number + 1]]
             out[here] = self.tables[number][flat[here] - self.offsets[number]]
         return out.reshape(*ids.shape, self.encoder.dim)
 
@@ -215,15 +216,17 @@ class TaskFeatures:
 
     def gather(self, batch: EpisodeBatch, device: torch.device | str = "cpu") -> EpisodeFeatures:
         """The tensors of a batch of episodes."""
-        _b, w = batch.classes.shape
+        w, s = batch.classes.shape[1], batch.support.shape[1]
         label_ids = np.where(batch.named, self.labels[batch.task[:, None], np.maximum(batch.classes, 0)], -1)
         prompts = np.where(batch.described, self.prompts[batch.task], -1)
         way = torch.from_numpy(batch.support_y)
+        rows = torch.from_numpy(self.row_vectors(np.concatenate([batch.support, batch.query], 1))).to(device)  # (b, s + q, d)
+        names = torch.from_numpy(self.store.gather(np.concatenate([label_ids, prompts[:, None]], 1))).to(device)  # (b, w + 1, d)
         support = Support(
-            x=torch.from_numpy(self.row_vectors(batch.support)).to(device),
+            x=rows[:, :s],
             y=torch.nn.functional.one_hot(way.clamp_min(0), w).float().mul(way.ge(0)[..., None]).to(device),
-            label_x=torch.from_numpy(self.store.gather(label_ids)).to(device),
-            task_x=torch.from_numpy(self.store.gather(prompts)).to(device),
+            label_x=names[:, :w],
+            task_x=names[:, w],
             row_mask=torch.from_numpy(batch.support >= 0).to(device),
             class_mask=torch.from_numpy(batch.classes >= 0).to(device),
             label_mask=torch.from_numpy(label_ids >= 0).to(device),
@@ -231,7 +234,7 @@ class TaskFeatures:
         )
         return EpisodeFeatures(
             support=support,
-            query=torch.from_numpy(self.row_vectors(batch.query)).to(device),
+            query=rows[:, s:],
             query_mask=torch.from_numpy(batch.query >= 0).to(device),
             query_y=torch.from_numpy(batch.query_y).to(device),
             outside=torch.from_numpy(batch.outside).to(device),
