@@ -138,7 +138,7 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     order = np.argsort(np.where(eligible, rng.random(eligible.shape), 2.0), axis=1)  # eligible classes first, shuffled
     in_episode = np.arange(w) < ways[:, None]  # (b, w)
     classes = order[:, :w]
-    counts = np.take_along_axis(pool.count[tasks], classes, 1)
+    counts = pool.count[tasks[:, None], classes]
 
     k_low, k_high = bounds(config.k_shot)
     top = rng.integers(k_low, k_high + 1, (b, 1))
@@ -147,7 +147,7 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     shots = np.where(in_episode, np.clip(shots, 0, counts - config.n_query), 0)
     sizes = np.where(in_episode, shots + config.n_query, 0)
     picks = _distinct(rng, counts.reshape(-1), sizes.reshape(-1)).reshape(b, w, -1)  # (b, w, m)
-    starts = np.take_along_axis(pool.start[tasks], classes, 1)
+    starts = pool.start[tasks[:, None], classes]
     column = np.arange(picks.shape[2])
     rows = pool.rows[np.where(column < sizes[..., None], picks + starts[..., None], 0)]
     in_support = column < shots[..., None]
@@ -160,9 +160,9 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     if config.n_outside:
         rest = have - ways  # eligible classes that the episode leaves out
         pick = ways[:, None] + (rng.random((b, config.n_outside)) * rest[:, None]).astype(np.int64)
-        other = np.take_along_axis(order, np.minimum(pick, order.shape[1] - 1), 1)  # (b, o)
-        other_count = np.take_along_axis(pool.count[tasks], other, 1)
-        at = np.take_along_axis(pool.start[tasks], other, 1) + (rng.random(other.shape) * other_count).astype(np.int64)
+        other = _take(order, np.minimum(pick, order.shape[1] - 1))  # (b, o)
+        other_count = pool.count[tasks[:, None], other]
+        at = pool.start[tasks[:, None], other] + (rng.random(other.shape) * other_count).astype(np.int64)
         some = np.broadcast_to(rest[:, None] > 0, other.shape)
         extra = np.where(some, pool.rows[np.where(some, at, 0)], -1)
         query = np.concatenate([query, extra], 1)
@@ -196,14 +196,20 @@ def _distinct(rng: np.random.Generator, counts: np.ndarray, sizes: np.ndarray) -
     choice is a uniform set, not a uniform sequence).
     """
     width = int(sizes.max())
-    chosen = np.full((len(counts), width), -1, np.int64)
-    for j in range(width):
-        last = np.maximum(counts - sizes + j, 0)
-        pick = (rng.random(len(counts)) * (last + 1)).astype(np.int64)
-        taken = (chosen[:, :j] == pick[:, None]).any(1)
-        chosen[:, j] = np.where(j < sizes, np.where(taken, last, pick), -1)
-    shuffle = np.argsort(np.where(np.arange(width) < sizes[:, None], rng.random(chosen.shape), 2.0), axis=1)
-    return np.take_along_axis(chosen, shuffle, 1)
+    column = np.arange(width)[:, None]
+    last = np.maximum(counts - sizes + column, 0)  # (m, p)
+    chosen = (rng.random(last.shape) * (last + 1)).astype(np.int64)
+    for j in range(1, width):
+        taken = (chosen[:j] == chosen[j]).any(0)
+        chosen[j] = np.where(taken, last[j], chosen[j])
+    chosen = np.where(column < sizes, chosen, -1).T
+    shuffle = np.argsort(np.where(sizes[:, None] > column.T, rng.random(chosen.shape), 2.0), axis=1)
+    return _take(chosen, shuffle)
+
+
+def _take(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(n, m), (n, k) -> (n, k): of each row these columns."""
+    return values[np.arange(len(values))[:, None], columns]
 
 
 def _compact(rows: np.ndarray, way: np.ndarray, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -211,5 +217,5 @@ def _compact(rows: np.ndarray, way: np.ndarray, keep: np.ndarray) -> tuple[np.nd
     b = len(rows)
     keep = keep.reshape(b, -1)
     order = np.argsort(~keep, axis=1, kind="stable")[:, : int(keep.sum(1).max(initial=0))]
-    kept = np.take_along_axis(keep, order, 1)
-    return tuple(np.where(kept, np.take_along_axis(a.reshape(b, -1), order, 1), -1) for a in (rows, way))
+    kept = _take(keep, order)
+    return tuple(np.where(kept, _take(a.reshape(b, -1), order), -1) for a in (rows, way))

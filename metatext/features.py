@@ -106,12 +106,13 @@ class FeatureStore:
     def gather(self, ids: np.ndarray) -> np.ndarray:
         """Vectors of ids of any shape: float32 (..., d); zeros where an id is -1."""
         flat = ids.reshape(-1)
-        out = np.zeros((len(flat), self.encoder.dim), np.float32)
+        out = np.empty((len(flat), self.encoder.dim), np.float32)
+        out[flat < 0] = 0
         order = np.argsort(flat)
         edges = np.searchsorted(flat[order], self.offsets)
         for number in np.flatnonzero(np.diff(edges)):  # one gather per segment, none per row
             here = order[edges[number] : edges[number + 1]]
-            out[here] = self.tables[number][flat[here] - self.offsets[number]]
+            out[here] = self.tables[number].take(flat[here] - self.offsets[number], 0)
         return out.reshape(*ids.shape, self.encoder.dim)
 
     def _find(self, keys: np.ndarray) -> np.ndarray:
