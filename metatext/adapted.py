@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,9 +50,12 @@ class AdaptedModel:
         self.label_names = tuple(label_names)
         self.kind = kind
         self.pairs = pairs
-        with torch.no_grad():
-            parameter = next(model.head.parameters())
-            self.params = model.head.eval().adapt(support.to(parameter.device).to(parameter.dtype))
+        self.head = (
+            copy.deepcopy(model.head).eval().requires_grad_(False)
+        )  # a value: training the model further does not reach it
+        parameter = next(self.head.parameters())
+        with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
+            self.params = self.head.adapt(support.to(parameter.device).to(parameter.dtype))
 
     def __repr__(self) -> str:
         return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
@@ -88,17 +92,24 @@ class AdaptedModel:
             return np.zeros((0, len(self.labels)), np.float32), np.zeros(0, np.float32)
         probabilities = torch.cat([part.values[0].softmax(-1) for part in parts])
         known = torch.cat([(-part.none[0]).sigmoid() for part in parts])
-        return probabilities.cpu().numpy(), known.cpu().numpy()
+        return probabilities.float().cpu().numpy(), known.float().cpu().numpy()
 
     def _logits(self, rows: list) -> Logits:
-        query = encode_inputs(self.model.encoder, rows)[None].to(self.support.x.device)
-        query = query.to(next(self.model.head.parameters()))
-        return self.model.head.logits(self.params, query, torch.ones(query.shape[:2], dtype=torch.bool, device=query.device))
+        query = encode_inputs(self.model.encoder, rows)[None].to(next(self.head.parameters()))
+        with torch.autocast(query.device.type, enabled=False):
+            return self.head.logits(self.params, query, torch.ones(query.shape[:2], dtype=torch.bool, device=query.device))
+
+    def to(self, device: torch.device | str) -> AdaptedModel:
+        """Move encoder, head and task parameters to a device; returns itself."""
+        self.model.to(device)
+        self.head.to(device)
+        self.params = {name: tensor.to(device) for name, tensor in self.params.items()}
+        return self
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (head and support features, no texts) to ``folder``, atomically."""
         task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
-        tensors = {f"head.{name}": tensor for name, tensor in self.model.head.state_dict().items()}
+        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
         write_folder(folder, {"content": CONTENT, "task": task, **self.model.describe()}, tensors)
 

@@ -192,7 +192,3 @@ def _read_yaml(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, got {type(values).__name__}")
     return values
-
-
-if __name__ == "__main__":
-    main()

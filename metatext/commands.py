@@ -31,8 +31,9 @@ def train(settings: Settings) -> None:
 
     _log()
     data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
-    main = PartialState(cpu=_no_accelerator()).is_main_process
+    main = PartialState(cpu=_device().type == "cpu").is_main_process
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], seed=config.seed)
+    model.to(PartialState().device)
     store = FeatureStore(model.encoder, data.cache_dir, progress=main, share=local_share())
     loaded = _sources(data.tasks, data.tasks_dir)
     inner = [task for task in loaded if task.name in data.eval_tasks]
@@ -72,7 +73,7 @@ def test(settings: Settings) -> None:
     """Measure a saved head and baselines on unseen tasks."""
     _log()
     data, shape = settings[TestData], settings[EpisodeConfig]
-    model = MetaModel.from_pretrained(data.model)
+    model = MetaModel.from_pretrained(data.model).to(_device())
     tasks = _sources(data.tasks, data.tasks_dir)
     n_episodes = data.n_episodes
     if data.class_splits:
@@ -97,7 +98,7 @@ def adapt(settings: Settings) -> None:
     columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     columns = {role: column for role, column in columns.items() if column}
     task = load_task(data.examples, split=None, columns=columns, description=data.description)
-    model = MetaModel.from_pretrained(data.model)
+    model = MetaModel.from_pretrained(data.model).to(_device())
     texts = task.inputs()
     targets = [task.labels[c] for c in task.targets]
     names = dict(zip(task.labels, task.label_names, strict=True))
@@ -178,10 +179,10 @@ def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 
         print(f"  {text[:90]!r}\n    -> {answer} ({100 * p:.0f} %; {mark})")
 
 
-def _no_accelerator() -> bool:
+def _device():
     import torch
 
-    return not torch.accelerator.is_available()
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
 def _log() -> None:

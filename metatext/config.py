@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
 from dataclasses import dataclass, field
@@ -32,6 +33,11 @@ def convert(value: Any, hint: Any, key: str) -> Any:
     Raises:
         ConfigError: it cannot be read as that type, or is not one of the choices.
     """
+
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
 
     def refuse(expected: str):
         raise ConfigError(f"{key}: expected {expected}, got {value!r} ({type(value).__name__})")

@@ -88,7 +88,7 @@ class Encoder(nn.Module):
         Raises:
             EncoderError: nothing of that name can be loaded, or its weights have another fingerprint.
         """
-        config = EncoderConfig(config) if isinstance(config, str) else config
+        config = config if isinstance(config, EncoderConfig) else EncoderConfig(config)
         for folder, revision, reference in _places(config):
             encoder = cls(*_load_parts(folder, revision, config.name), config, _folder_settings(folder, revision), reference)
             if reference != (EMBEDDED_ID, EMBEDDED_REVISION) or encoder.fingerprint == EMBEDDED_FINGERPRINT:
@@ -146,8 +146,9 @@ class Encoder(nn.Module):
         """Encode without keeping anything: (n, d), float32, on the CPU, in the order of the inputs."""
         out = torch.empty(len(inputs), self.dim)
         tokens = self.tokenize(inputs)
-        for rows in token_batches([len(ids) for ids in tokens], self.batch_tokens):
-            out[rows] = self(*self.pad([tokens[i] for i in rows])).cpu()
+        with torch.autocast(self.device.type, enabled=False):  # features are kept: they must not depend on the context
+            for rows in token_batches([len(ids) for ids in tokens], self.batch_tokens):
+                out[rows] = self(*self.pad([tokens[i] for i in rows])).cpu()
         return out
 
     def pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class MetaModel(nn.Module):
         head: the meta-network, see `metatext.heads`.
         head_config: how the head was made.
         kinds: the kinds of task that it was trained on.
-        training: facts about the training run, kept in config.json.
+        notes: facts about the training run, kept in config.json as ``training``.
     """
 
     def __init__(

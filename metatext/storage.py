@@ -120,6 +120,13 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
     folder = Path(folder)
     if folder.is_file():
         raise StorageError(f"{folder} is a file; give a folder to save to")
+    try:
+        old = read_json(folder / CONFIG)
+    except StorageError:  # none yet, or a damaged one, which may be replaced
+        old = None
+    if old is not None and (old.get("library") != "metatext" or old.get("content") != config.get("content")):
+        held = repr(old.get("content")) if old.get("library") == "metatext" else "files that metatext did not write"
+        raise StorageError(f"{folder} holds {held}; saving {config.get('content')!r} there would destroy it; give another folder")
     weights, new, previous = folder / WEIGHTS, folder / NEW, folder / PREVIOUS
     write_tensors(new, tensors)  # a full disk shows here, before anything is replaced
     description = {"library": "metatext", "format_version": FORMAT_VERSION, "weights": file_digest(new), **config}

@@ -106,6 +106,7 @@ def meta_train(
     if resume:
         check_same_run(resume.state["settings"], settings, output_dir)
 
+    model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     store = store or FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
     features = encode_tasks(store, tasks)
     unseen = [encode_tasks(store, [task]) for task in eval_tasks]

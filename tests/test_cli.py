@@ -216,5 +216,5 @@ def test_tasks_that_would_leak_are_refused(tiny_folder, tmp_path):
 
 
 def test_version():
-    done = subprocess.run([sys.executable, "-m", "metatext.cli", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "metatext", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"metatext {mt.__version__}"

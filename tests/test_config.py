@@ -71,3 +71,9 @@ def test_settings_are_values_with_help(cls):
 def test_every_head_can_be_named():
     for name in HEADS:
         assert mt.HeadConfig(name=name).name == name
+
+
+def test_paths_and_numpy_numbers_are_taken(tmp_path):
+    np = pytest.importorskip("numpy")
+    assert mt.TrainConfig(output_dir=tmp_path).output_dir == str(tmp_path)
+    assert mt.EpisodeConfig(n_way=np.int64(5), unbalanced=np.float32(0.5)) == mt.EpisodeConfig(n_way=5, unbalanced=0.5)

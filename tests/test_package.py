@@ -24,6 +24,7 @@ LEVELS = [
     ["training"],
     ["cli"],
     ["commands"],
+    ["__main__"],
 ]
 
 

@@ -571,3 +571,13 @@ def test_kill_between_weights_and_config(folder):
     save(folder, 3)
     assert number(folder) == 3
     assert names(folder) == SAVED
+
+
+@pytest.mark.parametrize("other", [{"model_type": "bert"}, {"library": "metatext", "format_version": 1, "content": "adapted"}])
+def test_what_others_saved_is_not_overwritten(tmp_path, other):
+    (tmp_path / "config.json").write_text(json.dumps(other))
+    (tmp_path / "model.safetensors").write_bytes(b"theirs")
+    with pytest.raises(StorageError, match="saving 'head' there would destroy it; give another folder"):
+        write_folder(tmp_path, {"content": "head"}, {"w": torch.zeros(1)})
+    assert (tmp_path / "model.safetensors").read_bytes() == b"theirs"
+    assert json.loads((tmp_path / "config.json").read_text()) == other
