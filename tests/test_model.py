@@ -637,7 +637,7 @@ def test_a_very_long_text(embedded):
 
 def test_a_classifier_is_a_value(tiny, tmp_path):
     """Changing the model's head afterwards reaches neither the classifier nor what it saves."""
-    model = mt.MetaModel.from_encoder(tiny)
+    model = MetaModel.from_encoder(tiny)
     clf = model.adapt(["aa", "zz", "ab", "zy"], ["a", "z", "a", "z"])
     before = clf.predict_proba(["aaa", "zab"])
     with torch.no_grad():
@@ -645,7 +645,7 @@ def test_a_classifier_is_a_value(tiny, tmp_path):
             parameter.add_(0.3)
     assert (clf.predict_proba(["aaa", "zab"]) == before).all()
     clf.save_pretrained(tmp_path / "clf")
-    assert (mt.AdaptedModel.from_pretrained(tmp_path / "clf").predict_proba(["aaa", "zab"]) == before).all()
+    assert (AdaptedModel.from_pretrained(tmp_path / "clf").predict_proba(["aaa", "zab"]) == before).all()
     with torch.autocast("cpu", torch.bfloat16):
         assert (clf.predict_proba(["aaa", "zab"]) == before).all()
     assert (clf.to("cpu").predict_proba(["aaa", "zab"]) == before).all()
