@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from .tasks import Task
 logger = logging.getLogger(__name__)
 
 PART = 2048  # texts per part: what an interruption can cost, and the unit that processes share
+PATIENCE = 180.0  # seconds without a new part after which a process does the others' share too
 CHUNK = 50_000  # rows read from a data set at a time
 
 
@@ -154,27 +155,32 @@ class FeatureStore:
         final = self.folder / f"{name}.keys.npy"
         starts = range(0, len(inputs), PART)
         rank, processes = self.share
-        bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
-        for number, start in enumerate(starts):
-            path = parts / f"{number:06d}.npy"
-            part = inputs[start : start + PART]
-            if number % processes == rank and not _whole(path, (len(part), self.encoder.dim)):
-                _save(path, self.encoder.encode(part).numpy())
-                self.encoded += len(part)
-            bar.update(min(PART, len(inputs) - start))
-        bar.close()
         files = [parts / f"{number:06d}.npy" for number in range(len(starts))]
-        if rank == 0:
-            self._wait(lambda: final.exists() or all(file.is_file() for file in files), parts)
+        bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
+
+        def encode(numbers: Iterable[int]) -> None:
+            for number in numbers:
+                part = inputs[starts[number] : starts[number] + PART]
+                if not _whole(files[number], (len(part), self.encoder.dim)):
+                    _save(files[number], self.encoder.encode(part).numpy())
+                    self.encoded += len(part)
+                bar.update(processes * len(part))
+
+        encode(range(rank, len(starts), processes))
+        bar.close()
+        done = final.exists if rank else lambda: final.exists() or all(file.is_file() for file in files)
+        alone = self._wait(done, parts) is False
+        if alone and not final.exists():  # the others found other texts missing and are at another segment
+            encode(range(len(starts)))
+        if (rank == 0 or alone) and not final.exists():
             try:
                 self._merge(files, self.folder / f"{name}.npy", len(inputs))
                 _save(final, keys)
             except FileNotFoundError:  # another run made the same segment meanwhile and took its parts away
                 if not final.exists():
                     raise
+        if rank == 0 or alone:
             shutil.rmtree(parts, ignore_errors=True)
-        else:
-            self._wait(final.exists, final)
 
     def _merge(self, files: list[Path], path: Path, n: int) -> None:
         with atomic_path(path) as temporary:
@@ -185,13 +191,21 @@ class FeatureStore:
             del table
 
     @staticmethod
-    def _wait(done, what: Path) -> None:
-        """Wait for the other processes of this machine by looking at the disk: a collective would time out."""
-        patience = time.monotonic() + 24 * 3600  # a rank that died takes the launch down long before
+    def _wait(done: Callable[[], bool], parts: Path) -> bool:
+        """Wait for the other processes of this machine by looking at the disk: a collective would time out.
+
+        Returns:
+            True when done; False when nothing new has come to the folder ``parts`` for `PATIENCE` seconds.
+        """
+        seen, last = -1, time.monotonic()
         while not done():
-            if time.monotonic() > patience:
-                raise TimeoutError(f"waited a day for {what}, which another process should have written")
+            count = sum(1 for _ in parts.glob("*.npy"))
+            if count != seen:
+                seen, last = count, time.monotonic()
+            if time.monotonic() - last > PATIENCE:
+                return False
             time.sleep(0.1)
+        return True
 
 
 @dataclass(frozen=True)

@@ -449,3 +449,15 @@ def test_inputs_that_are_not_kept(tiny):
     assert vectors.shape == (3, tiny.dim)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(3), atol=1e-5)
     assert encode_inputs(tiny, []).shape == (0, tiny.dim)
+
+
+def test_processes_that_miss_different_texts_do_not_wait_for_ever(tiny, tmp_path, monkeypatch):
+    """Another run wrote two of the texts between the starts of the two: each would wait for parts that nobody makes."""
+    monkeypatch.setattr(features, "PATIENCE", 0.3)
+    texts = ["abc", "de", "fgh", "ij"]
+    late = FeatureStore(tiny, tmp_path / "run", share=(0, 2))
+    FeatureStore(tiny, tmp_path / "run").add(texts[:2])
+    early = FeatureStore(tiny, tmp_path / "run", share=(1, 2))
+    for store in (late, early):
+        assert np.allclose(vectors_of(store, texts), tiny.encode(texts).numpy(), atol=1e-5)
+    assert not list((tmp_path / "run").glob("*/*.parts"))
