@@ -140,4 +140,13 @@ class AdaptedModel:
             raise StorageError(
                 f"{folder}/config.json does not fit its weights: {len(parts[0])} labels and {len(parts[1])} label_names for {w} classes"
             )
+        s, d = support.y.shape[1], model.encoder.dim
+        shapes = {"x": (1, s, d), "y": (1, s, w), "label_x": (1, w, d), "task_x": (1, d)}
+        shapes |= {"row_mask": (1, s), "class_mask": (1, w), "label_mask": (1, w), "task_mask": (1,)}
+        for name, shape in shapes.items():
+            tensor = getattr(support, name)
+            if tuple(tensor.shape) != shape or (tensor.dtype == torch.bool) != name.endswith("mask"):
+                raise StorageError(
+                    f"{folder}/model.safetensors: support.{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {shape}"
+                )
         return cls(model, support, *parts)

@@ -60,6 +60,21 @@ _ENTAILMENT = {
     "not_entailment": "not entailment",
 }
 
+# Names from before every data set had an owner.
+ALIASES = {
+    "glue": "nyu-mll/glue",
+    "snli": "stanfordnlp/snli",
+    "multi_nli": "nyu-mll/multi_nli",
+    "ag_news": "fancyzhx/ag_news",
+    "dbpedia_14": "fancyzhx/dbpedia_14",
+    "yelp_polarity": "fancyzhx/yelp_polarity",
+    "yelp_review_full": "Yelp/yelp_review_full",
+    "yahoo_answers_topics": "community-datasets/yahoo_answers_topics",
+    "banking77": "PolyAI/banking77",
+    "go_emotions": "google-research-datasets/go_emotions",
+    "tweet_eval": "cardiffnlp/tweet_eval",
+}
+
 KNOWN: dict[str, Known] = {
     "stanfordnlp/imdb": _IMDB,
     "imdb": _IMDB,

@@ -18,6 +18,7 @@ from .config import (
     EncoderConfig,
     EpisodeConfig,
     HeadConfig,
+    MetatextError,
     Range,
     TrainConfig,
     _Checked,
@@ -110,16 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(command: str, arguments: Sequence[str] | None = None, description: str | None = None) -> None:
     """Parse settings of ``command`` and carry it out; what a recipe calls.
 
-    A mistake in the settings or the data ends in one line on standard error and exit status 2, without a traceback.
+    A mistake in the settings or the data ends in one line on standard error and exit status 1, without a traceback.
     """
     try:
         settings = parse(command, sys.argv[1:] if arguments is None else arguments, description)
         from . import commands  # only now: --help must not wait for torch
 
         getattr(commands, command)(settings)
-    except (ValueError, FileNotFoundError) as error:  # ConfigError, DataError, EpisodeError, StorageError, EncoderError
-        if not isinstance(error, FileNotFoundError) and type(error) in (ValueError, UnicodeDecodeError):
-            raise
+    except MetatextError as error:
         sys.exit(f"metatext {command}: {error}")
 
 

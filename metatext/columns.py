@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .catalogue import PAIR_COLUMNS, TARGET_COLUMNS, TEXT_COLUMNS, Known
-from .config import nearest
+from .config import MetatextError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SUPPORTED = ("classification",)
 
 
-class DataError(ValueError):
+class DataError(MetatextError, ValueError):
     """Rows, columns or labels that cannot be used; the message names which and what would be right."""
 
 
@@ -164,7 +164,7 @@ def _refuse_gaps(rows: Dataset, name: str) -> None:
         return
     values = rows.with_format("arrow")[:].column(column)
     missing = pc.index(pc.is_null(values, nan_is_null=True), True).as_py()
-    present = pc.drop_null(values)
+    present = values.filter(pc.invert(pc.is_null(values, nan_is_null=True)))
     if missing >= 0 and len(present) and pc.all(pc.equal(pc.floor(present), present)).as_py():
         raise DataError(f"task {name!r}, column {column!r}: row {missing} has no label; drop the row or label it")
 

@@ -8,7 +8,6 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,8 +17,8 @@ from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
 from .evaluation import Report, evaluate_tasks
 from .features import FeatureStore, local_share
 from .model import MetaModel
-from .storage import write_json, write_text
-from .tasks import Task, load_task, load_tasks
+from .storage import read_json, write_json, write_text
+from .tasks import Task, check_tasks, load_task, load_tasks
 from .training import meta_train
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def train(settings: Settings) -> None:
     limit = (lambda task: task.sample(data.max_rows_per_task, config.seed)) if data.max_rows_per_task else (lambda task: task)
     tasks = [limit(task) for task in loaded if task.name not in data.eval_tasks]
     unseen = [limit(task) for task in inner + outer]
-    _no_overlap(tasks, unseen, test)
+    check_tasks(tasks, unseen, test)
     if main:
         print(
             f"{len(tasks)} tasks to train on ({sum(map(len, tasks))} rows), {len(unseen)} to choose the head, {len(test)} to measure it"
@@ -142,20 +141,8 @@ def _sources(names, tasks_dir: str | None) -> list[Task]:
     return load_tasks(found)
 
 
-def _no_overlap(*groups: list[Task]) -> None:
-    seen: dict[str, int] = {}
-    for number, group in enumerate(groups):
-        for task in group:
-            if seen.setdefault(task.name, number) != number:
-                raise DataError(
-                    f"task {task.name!r} stands among the tasks to train on and among those to choose or measure with"
-                )
-
-
 def _by_class_splits(task: Task, path: Path) -> list[Task]:
-    if not path.is_file() and task.rows.info is not None:
-        raise DataError(f"{path} does not exist")
-    splits: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    splits = read_json(path)
     if not all(isinstance(split, dict) and "test" in split for split in splits.values()):
         raise DataError(f"{path}: expected {{split: {{'test': [class, ...]}}}}")
     return [task.with_classes(split["test"], name=f"{task.name}, split {name}") for name, split in splits.items()]

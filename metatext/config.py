@@ -18,7 +18,11 @@ Range = Union[int, tuple[int, int]]
 """One whole number, or an inclusive range (lowest, highest) from which each episode draws."""
 
 
-class ConfigError(ValueError):
+class MetatextError(Exception):
+    """What metatext raises where the caller can mend something; the message says what. Commands print it without a traceback."""
+
+
+class ConfigError(MetatextError, ValueError):
     """A setting that is unknown, of the wrong type, or outside what is allowed."""
 
 

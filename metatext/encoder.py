@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import EncoderConfig
+from .config import EncoderConfig, MetatextError
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ POOLING = {
 }  # fmt: skip
 
 
-class EncoderError(ValueError):
+class EncoderError(MetatextError, ValueError):
     """The encoder cannot be found, or is not the one that was expected."""
 
 
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         self.backbone = backbone.float().eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.config = config
-        self.reference = reference
+        self.reference = reference if reference[1] else (reference[0], getattr(backbone.config, "_commit_hash", None))
         self.dim = backbone.config.hidden_size
         self.pooling = config.pooling
         if config.pooling == "auto":

@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .config import EpisodeConfig
+from .config import EpisodeConfig, MetatextError
 
 
-class EpisodeError(ValueError):
+class EpisodeError(MetatextError, ValueError):
     """A task cannot provide the episodes that were asked for."""
 
 

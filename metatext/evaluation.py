@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .config import EpisodeConfig, nearest, to_dict
+from .config import ConfigError, EpisodeConfig, nearest, to_dict
 from .episodes import EpisodeBatch, draw_episodes
 from .features import EpisodeFeatures, FeatureStore, TaskFeatures, encode_tasks
 from .heads.protocol import mask_classes
@@ -20,7 +20,7 @@ from .kinds import KINDS
 from .metrics import ece, interval, nll
 from .model import MetaModel
 from .representation import class_means
-from .tasks import Task
+from .tasks import Task, check_tasks
 
 ROWS = 40_000  # support and query rows gathered at a time
 
@@ -169,18 +169,16 @@ def evaluate_tasks(
         progress: show a bar.
 
     Raises:
-        ValueError: an unknown baseline.
+        ConfigError: an unknown baseline.
+        DataError: no task, or two of one name.
         EpisodeError: a task has too few classes or rows for these episodes.
     """
     from tqdm.auto import tqdm
 
     for name in baselines:
         if name not in BASELINES:
-            raise ValueError(f"unknown baseline {name!r}{nearest(name, BASELINES)} Known: {', '.join(BASELINES)}")
-    if not tasks:
-        raise ValueError("tasks: none given")
-    if len({task.name for task in tasks}) < len(tasks):
-        raise ValueError("tasks: two bear the same name; give each its own name")
+            raise ConfigError(f"unknown baseline {name!r}{nearest(name, BASELINES, end='.')} Known: {', '.join(BASELINES)}")
+    check_tasks(tasks)
     store = store or FeatureStore(model.encoder, progress=progress)
     methods: dict[str, Method] = {"trained": by_model(model)}
     methods |= {name: BASELINES[name](model) for name in baselines}

@@ -199,6 +199,13 @@ class MetaModel(nn.Module):
             kinds, notes = tuple(config["kinds"]), config.get("training")
         except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
             raise StorageError(f"{where}/config.json is incomplete or damaged: {type(error).__name__}: {error}") from None
+        if not (isinstance(expected, str) and isinstance(dim, int) and isinstance(config["kinds"], list)):
+            raise StorageError(f"{where}/config.json is damaged: fingerprint, dim or kinds are not what they should be")
+        broken = next(
+            (name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None
+        )
+        if broken:
+            raise StorageError(f"{where}/model.safetensors: {broken} holds numbers that are not finite")
         if encoder is None:
             encoder = Encoder.load(encoder_config, expected_fingerprint=expected)
         elif encoder.fingerprint != expected:

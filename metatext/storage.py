@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .config import MetatextError
+
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 NEW, PREVIOUS = ".model.safetensors.new", ".model.safetensors.previous"
 
 
-class StorageError(ValueError):
+class StorageError(MetatextError, ValueError):
     """A file or folder that cannot be read as what it should be, or cannot be written."""
 
 

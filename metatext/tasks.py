@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .catalogue import KNOWN, Known
+from .catalogue import ALIASES, KNOWN, Known
 from .columns import (
     SUPPORTED,
     DataError,
@@ -228,6 +228,28 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
     return tasks
 
 
+def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
+    """Tasks to train on (or to measure with), and groups that must be unseen by them.
+
+    Raises:
+        DataError: no list of tasks, an empty first one, two tasks of one name, or one that stands in two groups.
+    """
+    seen: dict[str, int] = {}
+    for number, group in enumerate((tasks, *unseen)):
+        if isinstance(group, Task):
+            raise DataError("tasks: expected a list of tasks, got one Task; write [task]")
+        if number == 0 and not len(group):
+            raise DataError("tasks: none given")
+        for task in group:
+            if task.name in seen and seen[task.name] != number:
+                raise DataError(
+                    f"task {task.name!r} stands among the tasks to train on and among those to choose or measure with"
+                )
+            if task.name in seen:
+                raise DataError(f"tasks: two bear the same name, {task.name!r}; give each its own name")
+            seen[task.name] = number
+
+
 def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False) -> list:
     """The texts (or pairs) of a file whose rows need no label.
 
@@ -272,6 +294,7 @@ def _descriptions(folder: Path) -> dict[str, str]:
 
 
 def _known(source: str, config: str | None, name: str) -> Known:
+    source = ALIASES.get(source, source)
     for key in (f"{source}:{config}", source, name):
         if key in KNOWN:
             return KNOWN[key]

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from .checkpoints import Checkpoints, check_same_run
-from .config import EpisodeConfig, TrainConfig, to_dict
+from .config import ConfigError, EpisodeConfig, MetatextError, TrainConfig, nearest, to_dict
 from .curve import plot_learning_curve
 from .episodes import train_episodes
 from .evaluation import draw_for, episode_scores
@@ -29,14 +29,14 @@ from .kinds import KINDS
 from .losses import meta_loss
 from .model import MetaModel
 from .storage import read_folder, write_json
-from .tasks import Task
+from .tasks import Task, check_tasks
 
 logger = logging.getLogger(__name__)
 
 EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(1, 5), n_query=5, fewer_ways=True)
 
 
-class TrainingError(RuntimeError):
+class TrainingError(MetatextError, RuntimeError):
     """Training cannot go on: a loss that is not a number, or processes that would not synchronise."""
 
 
@@ -81,13 +81,17 @@ def meta_train(
         store: where features are kept; None: the default folder, its work shared among the processes of a launch.
 
     Raises:
-        ConfigError: ``output_dir`` holds a run with other settings.
+        ConfigError: ``output_dir`` holds a run with other settings; an unknown tracker.
+        DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``.
         EpisodeError: a task has too few classes or rows for such episodes.
         TrainingError: the loss is no longer a number (the last good checkpoint stays), or the launch would train
             processes that never synchronise.
     """
     from tqdm.auto import tqdm
 
+    check_tasks(tasks, eval_tasks)
+    if not episodes.n_outside:
+        logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` and `max_risk` stay untrained")
     accelerator = _accelerator(config)
     shares = accelerator.num_processes * accelerator.gradient_accumulation_steps
     if config.meta_batch_size < shares:
@@ -127,7 +131,7 @@ def meta_train(
         logger.info("going on from %s", resume.folder)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     device = accelerator.device
-    if config.report_to:
+    if _trackers(config):
         accelerator.init_trackers("metatext", config={k: str(v) for k, v in to_dict(config).items()})
 
     def evaluate(step: int) -> None:
@@ -207,8 +211,8 @@ def _accelerator(config: TrainConfig):
     from accelerate import Accelerator
 
     options: dict[str, Any] = {"gradient_accumulation_steps": config.gradient_accumulation_steps}
-    if config.report_to:
-        options |= {"log_with": list(config.report_to), "project_dir": config.output_dir}
+    if _trackers(config):
+        options |= {"log_with": _trackers(config), "project_dir": config.output_dir}
     # a CPU launch that does not say so runs processes that never synchronise
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
     world = int(os.environ.get("WORLD_SIZE", 1))
@@ -218,6 +222,20 @@ def _accelerator(config: TrainConfig):
             f"On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use recipes/launch/two_cpu_processes.yaml."
         )
     return accelerator
+
+
+def _trackers(config: TrainConfig) -> list[str]:
+    """The names in ``report_to``; "none" means none, as in transformers."""
+    from accelerate.tracking import LoggerType
+
+    known = [item.value for item in LoggerType]
+    names = [name for name in config.report_to if name != "none"]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"report_to: unknown tracker {name!r}{nearest(name, known, end='.')} Known: none, {', '.join(known)}"
+            )
+    return names
 
 
 def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig) -> dict[str, Any]:
