@@ -59,7 +59,10 @@ class TestData(_Checked):
     class_splits: str | None = option(
         None, "JSON {split: {'test': [classes]}}: each split's test classes become a task of their own"
     )
-    shots: tuple[int, ...] = option((1, 5), "shots per class, a table each")
+    n_way: Range = option(5, "classes per episode", low=2)
+    fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
+    n_query: int = option(5, "query rows per class", low=1)
+    shots: tuple[int, ...] = option((1, 5), "support rows per class, a table each; 0: the label names alone")
     n_episodes: int = option(600, "episodes per task and number of shots (with class_splits: over all splits)", low=2)
     seed: int = option(0, "of the episodes", low=0)
     baselines: tuple[str, ...] = option(
@@ -86,7 +89,7 @@ class AdaptData(_Checked):
 
 COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "train": ("meta-train a head on many tasks", (TrainData, EncoderConfig, HeadConfig, EpisodeConfig, TrainConfig)),
-    "test": ("measure a head on unseen tasks", (TestData, EpisodeConfig)),
+    "test": ("measure a head on unseen tasks", (TestData,)),
     "adapt": ("make a classifier from a few labelled examples", (AdaptData,)),
 }
 

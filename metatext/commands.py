@@ -71,7 +71,7 @@ def train(settings: Settings) -> None:
 def test(settings: Settings) -> None:
     """Measure a saved head and baselines on unseen tasks."""
     _log()
-    data, shape = settings[TestData], settings[EpisodeConfig]
+    data = settings[TestData]
     model = MetaModel.from_pretrained(data.model).to(_device())
     tasks = _sources(data.tasks, data.tasks_dir)
     n_episodes = data.n_episodes
@@ -81,7 +81,8 @@ def test(settings: Settings) -> None:
     store = FeatureStore(model.encoder, data.cache_dir)
     reports: dict[int, Report] = {}
     for k in data.shots:
-        reports[k] = evaluate_tasks(model, tasks, replace(shape, k_shot=k), n_episodes, data.seed, data.baselines, store=store)
+        shape = EpisodeConfig(n_way=data.n_way, k_shot=k, n_query=data.n_query, fewer_ways=data.fewer_ways)
+        reports[k] = evaluate_tasks(model, tasks, shape, n_episodes, data.seed, data.baselines, store=store)
         _print(reports[k], f"{k} example{'s' * (k != 1)} per class")
     if data.output:
         write_json(data.output, {"model": data.model, "shots": {str(k): report.to_dict() for k, report in reports.items()}})

@@ -179,6 +179,7 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["adapt", "--model", "nowhere"], "--examples is missing"),
         (["adapt", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
         (["test", "--model", "nowhere"], "nowhere is not a folder"),
+        (["test", "--n_shot", "3"], "unknown argument '--n_shot'; did you mean '--shots'"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message):

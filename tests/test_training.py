@@ -515,3 +515,22 @@ def test_model_is_reusable_after_training(tiny, tmp_path):
     run(tiny, tmp_path / "b", model=model, meta_steps=3)
     assert not same(copy_of(clone), copy_of(model.head))
     assert model.adapt(["aaa", "bbb"], ["x", "y"]).predict(["aaa"]) == ["x"]
+
+
+def test_tasks_are_checked_before_anything_is_done(tiny, tmp_path):
+    tasks = letter_tasks()
+    for given, unseen, message in (
+        ([], (), "none given"),
+        (tasks[0], (), r"got one Task; write \[task\]"),
+        ([tasks[0], tasks[0]], (), "two bear the same name, 'task 0'"),
+        (tasks, tasks[:1], "task 'task 0' stands among the tasks to train on and among those to choose"),
+    ):
+        with pytest.raises(mt.DataError, match=message):
+            meta_train(fresh(tiny), given, eval_tasks=unseen, config=loop(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_trackers_by_name(tiny, tmp_path):
+    run(tiny, tmp_path / "none", report_to=("none",), meta_steps=1)
+    with pytest.raises(ConfigError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
+        run(tiny, tmp_path / "typo", report_to=("tensorbord",), meta_steps=1)
