@@ -76,11 +76,12 @@ def setfit(encoder: Encoder) -> Fit:
 
 def _sentence_transformer(encoder: Encoder):
     """The encoder as a sentence-transformers model with weights of its own."""
-    from sentence_transformers import SentenceTransformer, models
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
 
     with tempfile.TemporaryDirectory() as folder:  # saved and loaded: our copy stays frozen and as it is
         encoder.backbone.save_pretrained(Path(folder))
         encoder.tokenizer.save_pretrained(folder)
-        words = models.Transformer(folder, max_seq_length=encoder.max_length)
-    pooling = models.Pooling(encoder.dim, pooling_mode={"last": "lasttoken"}.get(encoder.pooling, encoder.pooling))
-    return SentenceTransformer(modules=[words, pooling, models.Normalize()], device=str(encoder.device))
+        words = modules.Transformer(folder, max_seq_length=encoder.max_length)
+    pooling = modules.Pooling(encoder.dim, pooling_mode={"last": "lasttoken"}.get(encoder.pooling, encoder.pooling))
+    return SentenceTransformer(modules=[words, pooling, modules.Normalize()], device=str(encoder.device))
