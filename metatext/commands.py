@@ -20,6 +20,7 @@ from .encoder import Encoder
 from .evaluation import compare, evaluate_tasks
 from .features import FeatureStore, local_share
 from .heads import HEADS
+from .metrics import stratified_interval
 from .model import MetaModel
 from .plots import plot_risk_coverage, plot_shots
 from .report import MEAN, Report, summary
@@ -68,11 +69,12 @@ def train(settings: Settings) -> None:
         for k in data.test_shots
         if test
     }
+    reference = TestData().reference
     for k, report in reports.items():
-        _print(report, f"Unseen tasks, {_shots(k)}, no gradient step", ("logistic_regression", "label_names"))
+        _print(report, f"Unseen tasks, {_shots(k)}, no gradient step", reference)
     metrics = result.output_dir / "metrics.json"
     written = json.loads(metrics.read_text(encoding="utf-8"))
-    write_json(metrics, {**written, "test": {str(k): report.to_dict() for k, report in reports.items()}})
+    write_json(metrics, {**written, "test": {str(k): report.to_dict(reference) for k, report in reports.items()}})
     if test:
         _show(model, max(test, key=lambda task: len(task.labels)), config.seed)
     print(
@@ -163,16 +165,17 @@ def _draw(reports: dict[int, Report], stem: str, names: str) -> None:
     """Accuracy against shots, and errors against the share of rows answered, as two pictures beside the figures."""
     first = next(iter(reports.values()))
 
-    def line(method: str, task: str | None) -> list[tuple[float, float, float]]:
-        points = [(k, *report.mean(method, task)) for k, report in reports.items()]
+    def line(method: str, tasks: Sequence[str]) -> list[tuple[float, float, float]]:
+        """Its band is over episodes, in the mean too: how much the tasks differ would hide how much the methods do."""
+        points = [(k, *stratified_interval([r.scores[task][method] for task in tasks])) for k, r in reports.items()]
         return [point for point in points if not np.isnan(point[1])]
 
     def curve(report: Report, method: str) -> list[tuple[float, float, float]]:
         answered = not np.isnan(report.mean(method)[0])
         return [(x, y, 0.0) for x, y in zip(*report.risk_coverage(method))] if answered else []
 
-    places = {**{task: task for task in first.scores}, **({MEAN: None} if len(first.scores) > 1 else {})}
-    shots = {title: {method: line(method, task) for method in first.methods} for title, task in places.items()}
+    panels = {**{task: [task] for task in first.scores}, **({MEAN: list(first.scores)} if len(first.scores) > 1 else {})}
+    shots = {title: {method: line(method, tasks) for method in first.methods} for title, tasks in panels.items()}
     risks = {_shots(k): {method: curve(report, method) for method in first.methods} for k, report in reports.items()}
     plot_shots(shots, accuracy := f"{stem}_{first.metric}_{names}.png", first.metric)
     plot_risk_coverage(risks, risk := f"{stem}_risk_{names}.png")
