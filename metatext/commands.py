@@ -17,8 +17,9 @@ from .cli import AdaptData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
 from .encoder import Encoder
+from .episodes import eligible_classes
 from .evaluation import compare, evaluate_tasks
-from .features import FeatureStore, local_share
+from .features import FeatureStore, encode_tasks, local_share
 from .heads import HEADS
 from .metrics import stratified_interval
 from .model import MetaModel
@@ -95,6 +96,10 @@ def test(settings: Settings) -> None:
     outside = _sources([data.outside], data.tasks_dir)[0] if data.outside else None
     store = FeatureStore(model.encoder, data.cache_dir)
     shape = EpisodeConfig(n_way=data.n_way, n_query=data.n_query, n_outside=data.n_outside, fewer_ways=data.fewer_ways)
+    for task in tasks:  # a task that is too small for the most shots shows before anything is measured
+        pool = encode_tasks(store, [task]).pool
+        for k in data.shots:
+            eligible_classes(pool, replace(shape, k_shot=k))
     reports: dict[tuple[str, int], Report] = {}
     for names in data.names:
         named = [NAMES[names](task) for task in tasks]

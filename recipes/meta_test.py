@@ -9,7 +9,7 @@ What:   heads x shots x tasks: mean and 95 % interval per task (over its episode
 Needs:  a folder that meta_train.py wrote, or the name of a head (then untrained); tasks that it has not seen.
 Launch: python recipes/meta_test.py --model runs/quickstart --tasks starter/test --n_way 10 --fewer_ways --n_query 5
         python recipes/meta_test.py --model runs/quickstart --heads ridge prototype --tasks starter/test --n_way 10 --fewer_ways \\
-            --shots 0 1 4 16 --names real numbered --n_query 3 --plot --output runs/starter.json
+            --shots 0 1 4 8 --names real numbered --n_query 3 --plot --output runs/starter.json
         python recipes/meta_test.py recipes/configs/banking77.yaml --model runs/intents --tasks_dir path/to/corpora \\
             --class_splits path/to/corpora/intent_banking77/class_splits.json
 """

@@ -172,6 +172,13 @@ def test_an_untrained_head_is_measured_by_its_name(capsys):
     assert "\nuntrained_prototype  " in out and "\nuntrained  " not in out  # it is that baseline
 
 
+def test_a_task_too_small_for_the_most_shots_shows_before_anything_is_measured(small_head, capsys):
+    arguments = ["test", "--model", str(small_head), "--tasks", "starter/test", "--shots", "1", "99", *TINY]
+    with pytest.raises(SystemExit, match=r"0 of its \d+ classes have the 101 distinct texts"):
+        cli.main(arguments)
+    assert "per class" not in capsys.readouterr().out
+
+
 def test_numbered_names_change_names_alone():
     from metatext.commands import NAMES
 
