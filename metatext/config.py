@@ -144,8 +144,15 @@ class HeadConfig(_Checked):
 class EpisodeConfig(_Checked):
     """The shape of an episode. Ranges are inclusive and drawn anew for every episode."""
 
-    n_way: Range = option((2, 16), "classes per episode; a task with fewer classes than a range allows uses what it has", low=2)
+    n_way: Range = option(
+        (2, 16),
+        "classes per episode, few as often as many; a task with fewer classes than a range allows uses what it has",
+        low=2,
+    )
     k_shot: Range = option((0, 16), "support rows per class; 0: the label name alone", low=0)
+    max_support: int | None = option(
+        None, "support rows per episode beyond which more ways mean fewer shots, never fewer than k_shot's lowest", low=1
+    )
     n_query: int = option(8, "query rows per class", low=1)
     n_outside: int = option(0, "query rows per episode from classes that are not in it (they train `confidence`)", low=0)
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")

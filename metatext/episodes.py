@@ -133,7 +133,7 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     eligible = eligible_classes(pool, config)[tasks]  # (b, c)
     b, have = len(tasks), eligible.sum(1)
     low, high = bounds(config.n_way)
-    ways = rng.integers(np.minimum(low, have), np.minimum(high, have) + 1)  # (b,)
+    ways = _log_uniform(rng, np.minimum(low, have), np.minimum(high, have))  # (b,)
     w = int(ways.max())
     order = np.argsort(np.where(eligible, rng.random(eligible.shape), 2.0), axis=1)  # eligible classes first, shuffled
     in_episode = np.arange(w) < ways[:, None]  # (b, w)
@@ -141,7 +141,8 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     counts = pool.count[tasks[:, None], classes]
 
     k_low, k_high = bounds(config.k_shot)
-    top = rng.integers(k_low, k_high + 1, (b, 1))
+    most = k_high if config.max_support is None else np.clip(config.max_support // ways, k_low, k_high)[:, None]
+    top = rng.integers(k_low, most + 1, (b, 1))
     own = rng.integers(k_low, top + 1, (b, w))
     shots = np.where(rng.random((b, 1)) < config.unbalanced, own, top)
     shots = np.where(in_episode, np.clip(shots, 0, counts - config.n_query), 0)
@@ -187,6 +188,18 @@ def train_episodes(pool: Pool, config: EpisodeConfig, weights: np.ndarray, n: in
     """The n episodes of one outer step: tasks drawn by ``weights`` (t,), everything from (seed, step)."""
     rng = np.random.default_rng([seed, step])
     return draw_episodes(pool, config, rng.choice(len(weights), n, p=weights / weights.sum()), rng)
+
+
+def _log_uniform(rng: np.random.Generator, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whole numbers from ``low`` to ``high`` (n,), w with a probability in proportion to log((w + 1) / w).
+
+    Every doubling of the ways is as likely as any other: drawn evenly from 2 to 150, one episode in forty would have
+    fewer than six ways, and most of the work would go into the widest.
+    """
+    if (low == high).all():
+        return high.copy()
+    share = rng.random(len(low))
+    return np.clip((low * ((high + 1) / low) ** share).astype(np.int64), low, high)
 
 
 def _distinct(rng: np.random.Generator, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -118,7 +118,8 @@ def test_ranges_are_covered_inclusively():
     batch = draw(pool_of(targets), n=600, n_way=(2, 5), k_shot=(0, 4), n_query=1)
     ways = (batch.classes >= 0).sum(1)
     assert set(ways) == {2, 3, 4, 5}
-    assert chisquare(np.bincount(ways)[2:]).pvalue > 1e-3
+    share = np.log([3 / 2, 4 / 3, 5 / 4, 6 / 5]) / np.log(6 / 2)
+    assert chisquare(np.bincount(ways)[2:], 600 * share).pvalue > 1e-3
     k = shots(batch)
     assert all(len(set(row[row >= 0])) == 1 for row in k)  # balanced unless asked
     assert set(k.max(1)) == {0, 1, 2, 3, 4}
@@ -126,9 +127,44 @@ def test_ranges_are_covered_inclusively():
     check(batch, [targets], [np.arange(len(targets))], 1)
 
 
+def test_few_ways_are_as_frequent_as_many():
+    targets = [data(*[3] * 150), data(*[3] * 20)]
+    pool = make_pool(["wide", "narrow"], targets, [np.arange(450), np.arange(60)], [150, 20])
+    batch = draw(pool, n=4000, n_way=(2, 150), k_shot=(0, 1), n_query=1)
+    ways = (batch.classes >= 0).sum(1)
+    for task, top in ((0, 150), (1, 20)):
+        drawn = ways[batch.task == task]
+        assert drawn.min() == 2 and top - 5 <= drawn.max() <= top
+        edges = np.array([2, 4, 8, 16, top + 1])
+        counts = np.histogram(drawn, edges)[0]  # 2 to 3, 4 to 7, 8 to 15, the rest
+        assert chisquare(counts, len(drawn) * np.diff(np.log(edges)) / np.log((top + 1) / 2)).pvalue > 1e-3
+
+
 def test_a_range_above_the_classes_takes_what_there_is():
     batch = draw(pool_of(data(9, 9, 9)), n=200, n_way=(2, 16), k_shot=1, n_query=1)
     assert set((batch.classes >= 0).sum(1)) == {2, 3}
+
+
+@pytest.mark.parametrize("unbalanced", [0.0, 1.0])
+def test_more_ways_mean_fewer_shots_where_the_support_is_limited(unbalanced):
+    targets = data(*[20] * 60)
+    shape = dict(n_way=(2, 60), k_shot=(0, 16), n_query=2, unbalanced=unbalanced, max_support=100)
+    batch = draw(pool_of(targets), n=600, **shape)
+    check(batch, [targets], [np.arange(len(targets))], 2)
+    ways, k = (batch.classes >= 0).sum(1), shots(batch)
+    assert (k.max(1) <= np.minimum(16, 100 // ways)).all()
+    assert batch.support.shape[1] <= 100
+    assert k[ways <= 6].max() == 16 and k[ways > 50].max() == 1
+
+
+def test_a_limited_support_never_goes_below_the_fewest_shots():
+    targets = data(*[20] * 30)
+    batch = draw(pool_of(targets), n=100, n_way=30, k_shot=(2, 8), n_query=2, max_support=40)
+    assert (shots(batch) == 2).all()
+    assert batch.support.shape == (100, 60)
+    assert same(
+        draw(pool_of(targets), n_way=4, k_shot=5, n_query=2, max_support=20), draw(pool_of(targets), n_way=4, k_shot=5, n_query=2)
+    )
 
 
 def test_duplicate_texts_and_texts_under_two_labels():
