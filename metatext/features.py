@@ -241,12 +241,12 @@ class TaskFeatures:
         w, s = batch.classes.shape[1], batch.support.shape[1]
         label_ids = np.where(batch.named, self.names[batch.style[:, None], batch.name], -1)
         prompts = np.where(batch.described, self.prompts[batch.task], -1)
-        way = torch.from_numpy(batch.support_y)
+        way = torch.from_numpy(batch.support_y).to(device)
         rows = torch.from_numpy(self.row_vectors(np.concatenate([batch.support, batch.query], 1))).to(device)  # (b, s + q, d)
         names = torch.from_numpy(self.store.gather(np.concatenate([label_ids, prompts[:, None]], 1))).to(device)  # (b, w + 1, d)
         support = Support(
             x=rows[:, :s],
-            y=torch.nn.functional.one_hot(way.clamp_min(0), w).float().mul(way.ge(0)[..., None]).to(device),
+            y=(way[..., None] == torch.arange(w, device=device)).float(),
             label_x=names[:, :w],
             task_x=names[:, w],
             row_mask=torch.from_numpy(batch.support >= 0).to(device),
