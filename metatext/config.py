@@ -144,14 +144,40 @@ class HeadConfig(_Checked):
 class EpisodeConfig(_Checked):
     """The shape of an episode. Ranges are inclusive and drawn anew for every episode."""
 
-    n_way: Range = option((2, 16), "classes per episode; a task with fewer classes than a range allows uses what it has", low=2)
+    n_way: Range = option(
+        (2, 16),
+        "classes per episode, few as often as many; a task with fewer classes than a range allows uses what it has",
+        low=2,
+    )
     k_shot: Range = option((0, 16), "support rows per class; 0: the label name alone", low=0)
+    max_support: int | None = option(
+        None, "support rows per episode beyond which more ways mean fewer shots, never fewer than k_shot's lowest", low=1
+    )
     n_query: int = option(8, "query rows per class", low=1)
     n_outside: int = option(0, "query rows per episode from classes that are not in it (they train `confidence`)", low=0)
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
     unbalanced: float = option(0.0, "share of episodes in which every class draws a number of shots of its own", low=0, high=1)
     name_dropout: float = option(0.0, "share of episodes that hide the label names (never at 0 shots)", low=0, high=1)
+    name_noise: float = option(
+        0.0, "share of episodes whose label names say nothing, or name something else (never at 0 shots)", low=0, high=1
+    )
+    name_variation: float = option(
+        0.0, "share of episodes whose label names are written in another way, such as snake_case", low=0, high=1
+    )
     description_dropout: float = option(0.0, "share of episodes that hide the task's name or description", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name_dropout + self.name_noise > 1:
+            raise ConfigError(
+                f"name_noise: must be at most 1 together with name_dropout, got {self.name_noise} + {self.name_dropout}; "
+                f"an episode hides its names or shows such that say nothing"
+            )
+
+    @property
+    def needs_varied_names(self) -> bool:
+        """Whether episodes show names that are not the classes' own as they are."""
+        return self.name_noise + self.name_variation > 0
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def meta_train(
 
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     store = store or FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
-    features = encode_tasks(store, tasks)
+    features = encode_tasks(store, tasks, vary_names=episodes.needs_varied_names)
     unseen = [encode_tasks(store, [task]) for task in eval_tasks]
     weights = np.array([len(task) for task in tasks], float) ** config.task_size_exponent
 
