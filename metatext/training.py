@@ -21,13 +21,13 @@ import torch
 
 from .checkpoints import Checkpoints, check_same_run
 from .config import ConfigError, EpisodeConfig, MetatextError, TrainConfig, nearest, to_dict
-from .curve import plot_learning_curve
 from .episodes import train_episodes
 from .evaluation import draw_for, episode_scores
 from .features import FeatureStore, TaskFeatures, encode_tasks, local_share
 from .kinds import KINDS
 from .losses import meta_loss
 from .model import MetaModel
+from .plots import plot_learning_curve
 from .storage import read_folder, write_json
 from .tasks import Task, check_tasks
 
