@@ -193,7 +193,12 @@ class TrainConfig(_Checked):
     warmup_ratio: float = option(0.05, "share of the steps over which the learning rate rises", low=0.0, high=1.0)
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = option("cosine", "learning-rate schedule")
     max_grad_norm: float = option(1.0, "largest norm of the gradient of the mean loss of an episode; 0: no clipping", low=0.0)
-    gradient_accumulation_steps: int = option(1, "parts a process works through one after the other per outer step", low=1)
+    gradient_accumulation_steps: int = option(
+        1,
+        "parts a process works through one after the other per outer step; episodes of a like size go together and are padded to "
+        "the largest of them, so with a wide range of n_way or k_shot 4 to 8 parts are several times as fast as one",
+        low=1,
+    )
     task_size_exponent: float = option(0.5, "a task is drawn in proportion to (rows ** this); 0: all alike", low=0.0, high=1.0)
     logging_steps: int = option(25, "steps between two points of the training curve", low=1)
     eval_steps: int = option(200, "steps between two evaluations on the unseen tasks", low=1)

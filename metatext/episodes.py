@@ -7,7 +7,7 @@ episodes of a step do not depend on how many processes share them, and there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -79,6 +79,13 @@ class EpisodeBatch:
 
     def __getitem__(self, part: slice | np.ndarray) -> EpisodeBatch:
         return EpisodeBatch(*(getattr(self, item.name)[part] for item in fields(self)))
+
+    def trimmed(self) -> EpisodeBatch:
+        """The same without the columns that are padding in every episode: what a part of a batch does not need."""
+        ways, support, query = ((rows >= 0).any(0) for rows in (self.classes, self.support, self.query))
+        columns = {"classes": ways, "named": ways, "name": ways, "support": support, "support_y": support}
+        columns |= {"query": query, "query_y": query, "outside": query}
+        return replace(self, **{name: getattr(self, name)[:, keep] for name, keep in columns.items()})
 
 
 def make_pool(
@@ -229,9 +236,15 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
 
 
 def train_episodes(pool: Pool, config: EpisodeConfig, weights: np.ndarray, n: int, *, seed: int, step: int) -> EpisodeBatch:
-    """The n episodes of one outer step: tasks drawn by ``weights`` (t,), everything from (seed, step)."""
+    """The n episodes of one outer step: tasks drawn by ``weights`` (t,), everything from (seed, step).
+
+    Small episodes come first: the loss is a sum, so their order means nothing, and a part of them that is `trimmed` need
+    not be padded to the size of the largest.
+    """
     rng = np.random.default_rng([seed, step])
-    return draw_episodes(pool, config, rng.choice(len(weights), n, p=weights / weights.sum()), rng)
+    batch = draw_episodes(pool, config, rng.choice(len(weights), n, p=weights / weights.sum()), rng)
+    size = (batch.support >= 0).sum(1) + (batch.query >= 0).sum(1)
+    return batch[np.argsort(size, kind="stable")]
 
 
 def _foreign_names(pool: Pool, own: np.ndarray, have: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -102,6 +102,22 @@ def test_slices_equal_the_batch(cut):
         np.testing.assert_array_equal(np.concatenate([getattr(p, item.name) for p in parts]), getattr(batch, item.name))
 
 
+def test_small_episodes_come_first_and_a_part_is_trimmed_to_its_largest():
+    targets = data(*[20] * 60)
+    batch = draw(pool_of(targets), n=32, n_way=(2, 60), k_shot=(0, 8), n_query=2, n_outside=3)
+    rows = (batch.support >= 0).sum(1) + (batch.query >= 0).sum(1)
+    assert (np.diff(rows) >= 0).all() and rows[0] < rows[-1]
+    small = batch[:8].trimmed()
+    ways = (batch.classes[:8] >= 0).sum(1).max()
+    assert small.classes.shape == small.named.shape == small.name.shape == (8, ways) and ways < batch.classes.shape[1]
+    assert small.support.shape == small.support_y.shape == (8, (batch.support[:8] >= 0).sum(1).max())
+    assert small.query.shape == small.query_y.shape == small.outside.shape == (8, 2 * ways + 3)
+    check(small, [targets], [np.arange(len(targets))], 2)
+    for mine, whole in ((small.support, batch.support), (small.query, batch.query), (small.query_y, batch.query_y)):
+        assert [row[row >= 0].tolist() for row in mine] == [row[row >= 0].tolist() for row in whole[:8]]
+    assert same(batch.trimmed(), batch) and same(small.trimmed(), small)
+
+
 @pytest.mark.parametrize("n_way, k_shot, n_query", [(2, 0, 1), (2, 1, 1), (3, 5, 2), (5, 1, 8), (5, 10, 10), (150, 1, 1)])
 def test_exact_shape(n_way, k_shot, n_query):
     targets = data(*[20] * max(6, n_way))
