@@ -138,6 +138,7 @@ class HeadConfig(_Checked):
     rank: int = option(0, "rank of the learned residual map of the features; 0: features as they are", low=0)
     hidden_dim: int = option(256, "width of the hidden layer of the head `metanet`", low=1)
     dropout: float = option(0.0, "dropout inside the head `metanet`", low=0.0, high=0.9)
+    generated: bool = option(True, "the head `gp` lets a meta-network bend its numbers to the task")
 
 
 @dataclass(frozen=True)
