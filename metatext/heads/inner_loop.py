@@ -32,8 +32,8 @@ class InnerLoopHead(nn.Module):
     def __init__(self, dim: int, config: HeadConfig):
         super().__init__()
         self.representation = Representation(dim, config.rank)
-        self.log_rate = nn.Parameter(torch.tensor([[0.3], [0.03]]).log().repeat(1, config.inner_steps))  # of W, of b
-        self.log_sharpness = nn.Parameter(torch.tensor(8.0).log())
+        self.log_rate = nn.Parameter(torch.tensor([[0.5], [0.1]]).log().repeat(1, config.inner_steps))  # of W, of b
+        self.log_sharpness = nn.Parameter(torch.tensor(14.0).log())
         self.decay = nn.Parameter(torch.tensor(-4.0))  # logit
         self.first_order = config.first_order
         self.temperature = Temperature(start=20.0)
@@ -48,14 +48,20 @@ class InnerLoopHead(nn.Module):
             y = support.y * support.row_mask[..., None]
             count = y.sum(1)  # (b, w)
             target = y / count.clamp_min(1)[:, None]  # (b, s, w) each class counts alike
+            present = count > 0
+            # the direction that all texts share would make the steps overshoot where there are many classes
+            centre = target.sum(2)[:, None] @ x / present.sum(1).clamp_min(1)[:, None, None]  # (b, 1, s) @ (b, s, d)
+            x = x - centre
+            start = (classes @ centre.mT)[..., 0]  # (b, w) the bias that moving the origin asks for
             keep, sharpness = torch.sigmoid(-self.decay), self.log_sharpness.exp()
-            weights, bias = classes, torch.zeros_like(count)
+            weights, bias = classes, start
             for rate_weights, rate_bias in self.log_rate.exp().T:
-                to_weights, to_bias = support_gradient(weights, bias, x, target, count > 0, sharpness)
+                to_weights, to_bias = support_gradient(weights, bias, x, target, present, sharpness)
                 if self.first_order:
                     to_weights, to_bias = to_weights.detach(), to_bias.detach()
                 weights = classes + keep * (weights - classes) - rate_weights * to_weights
-                bias = keep * bias - rate_bias * to_bias
+                bias = start + keep * (bias - start) - rate_bias * to_bias
+            bias = bias - (weights @ centre.mT)[..., 0]
             scale = self.temperature(count, support.class_mask)
         return {"weights": weights, "bias": bias, "classes": classes, "scale": scale, "class_mask": support.class_mask}
 
