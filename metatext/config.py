@@ -138,7 +138,7 @@ class HeadConfig(_Checked):
     rank: int = option(0, "rank of the learned residual map of the features; 0: features as they are", low=0)
     hidden_dim: int = option(256, "width of the hidden layer of the head `metanet`", low=1)
     dropout: float = option(0.0, "dropout inside the head `metanet`", low=0.0, high=0.9)
-    inner_steps: int = option(8, "gradient steps on the support in the head `inner_loop`", low=0)
+    inner_steps: int = option(5, "gradient steps on the support in the head `inner_loop`", low=0)
     first_order: bool = option(False, "the head `inner_loop` takes its inner gradients as constants in the outer gradient")
 
 
