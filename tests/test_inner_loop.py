@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_heads import D, answer, close, loss_of, plane, shaken, task
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, normalize
 
 from metatext import HeadConfig, MetaModel
 from metatext.config import ConfigError
@@ -218,9 +218,9 @@ def test_steps_do_not_overshoot_at_many_ways():
     """77 classes of one domain share a direction; untrained, the steps lower the loss there too."""
     g = torch.Generator().manual_seed(0)
     support, _ = task([3] * 77, d=64)
-    shared = torch.nn.functional.normalize(torch.randn(64, generator=g, dtype=torch.float64), dim=0)
-    names = torch.nn.functional.normalize(support.label_x + 1.5 * shared, dim=-1)
-    rows = torch.nn.functional.normalize(names.repeat_interleave(3, 1) + 0.7 * support.x, dim=-1)
+    shared = normalize(torch.randn(64, generator=g, dtype=torch.float64), dim=0)
+    names = normalize(support.label_x + 3 * shared, dim=-1)
+    rows = normalize(names.repeat_interleave(3, 1) + 0.3 * support.x, dim=-1)
     support = dataclasses.replace(support, x=rows, label_x=names)
     losses = []
     for steps in (0, 2, 5, 10):

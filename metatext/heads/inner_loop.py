@@ -32,9 +32,8 @@ class InnerLoopHead(nn.Module):
     def __init__(self, dim: int, config: HeadConfig):
         super().__init__()
         self.representation = Representation(dim, config.rank)
-        # what meta-training on 11 corpora settled on, from 0.5 and 0.1
-        self.log_rate = nn.Parameter(torch.tensor([[0.25], [0.06]]).log().repeat(1, config.inner_steps))  # of W, of b
-        self.log_sharpness = nn.Parameter(torch.tensor(12.0).log())
+        self.log_rate = nn.Parameter(torch.tensor([[0.5], [0.1]]).log().repeat(1, config.inner_steps))  # of W, of b
+        self.log_sharpness = nn.Parameter(torch.tensor(14.0).log())
         self.first_order = config.first_order
         self.temperature = Temperature(start=16.0)
         self.novelty = Novelty()
