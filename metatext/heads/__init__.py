@@ -6,6 +6,7 @@ from torch import nn
 
 from ..config import HeadConfig
 from .gp import GPHead
+from .inner_loop import InnerLoopHead
 from .metanet import MetanetHead
 from .protocol import Head, Logits
 from .prototype import PrototypeHead
@@ -16,6 +17,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "prototype": PrototypeHead,
     "ridge": RidgeHead,
     "metanet": MetanetHead,
+    "inner_loop": InnerLoopHead,
 }
 
 
