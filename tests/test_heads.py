@@ -371,6 +371,17 @@ def plane(**changes) -> tuple[Support, torch.Tensor]:
     return support, torch.tensor([[[0.6, 0.8], [1.0, 0.0]]], dtype=torch.float64)
 
 
+def gain_by_numpy(scores: np.ndarray, y: np.ndarray) -> float:
+    """1 + mean log-likelihood / log w."""
+    return max(1 + (scores[y > 0] - np.log(np.exp(scores).sum(1))).mean() / np.log(y.shape[1]), -1)
+
+
+def trust_by_numpy(x: np.ndarray, y: np.ndarray, names: np.ndarray) -> float:
+    """The gate on label names."""
+    explained = gain_by_numpy(15 * (x @ names.T - (x @ names.T).mean(0)), y) if len(x) else 1.0
+    return max(1 / (1 + np.exp(-14 * (explained - 0.12))), 0.02)
+
+
 def test_prototype_by_hand():
     support, query = plane()
     head = make_head(HeadConfig("prototype"), 2).double().eval()
@@ -384,7 +395,8 @@ def test_prototype_by_hand():
     names /= np.linalg.norm(names, axis=1, keepdims=True)
     count = np.array([2.0, 1.0])
     sums = np.array([[1.6, 0.8], [0.0, 1.0]])
-    classes = sums + (np.exp(0.3) * (1 + count) ** 0.7)[:, None] * names
+    trust = trust_by_numpy(support.x[0].numpy(), support.y[0].numpy(), names)
+    classes = sums + trust * (np.exp(0.3) * (1 + count) ** 0.7)[:, None] * names
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
     temperature = np.exp(1.0) * (1 + 1.5) ** 0.5 * 2**-0.25  # 1.5 shots in the mean, 2 ways
     cosine = query[0].numpy() @ classes.T
@@ -481,12 +493,8 @@ def test_gp_by_numpy(shots, near):
     x, y, q, w = support.x[0].numpy(), support.y[0].numpy(), query[0].numpy(), len(shots)
     names = support.label_x[0].numpy() + head.representation.gamma.item() * support.task_x[0].numpy()
     names /= np.linalg.norm(names, axis=1, keepdims=True)
-
-    def gain(scores):
-        return max(1 + (scores[y > 0] - np.log(np.exp(scores).sum(1))).mean() / np.log(w), -1)
-
-    explained = gain(15 * (x @ names.T - (x @ names.T).mean(0))) if len(x) else 1.0
-    gate = max(1 / (1 + np.exp(-14 * (explained - 0.12))), 0.02)
+    explained = gain_by_numpy(15 * (x @ names.T - (x @ names.T).mean(0)), y) if len(x) else 1.0
+    gate = trust_by_numpy(x, y, names)
 
     def kernel(a, b):
         return np.exp(2 * (a @ b.T - 1))
@@ -508,7 +516,7 @@ def test_gp_by_numpy(shots, near):
         left_out = base * np.concatenate([predict(x[i : i + 1], z[r], labels[r], noise[r][:, r]) for i, r in enumerate(rest)])
         expected = predict(q, z, labels, noise)
         likely = np.exp(left_out) / np.exp(left_out).sum(1, keepdims=True)
-        statistics[2:] = gain(left_out), np.clip(((y - likely) * left_out).sum(1).mean(), -3, 3)
+        statistics[2:] = gain_by_numpy(left_out, y), np.clip(((y - likely) * left_out).sum(1).mean(), -3, 3)
     read = torch.tensor([statistics], dtype=torch.float64)
     scale = base * np.exp(2 * np.tanh(head.network(read).item() / 2))
     assert head.adapt(support)["scale"].item() == pytest.approx(scale, rel=1e-8)
@@ -575,3 +583,17 @@ def test_metanet_adds_what_its_network_writes():
     written = head.network(torch.cat([classes, whole[:, None].expand(-1, 3, -1)], -1))
     values = params["scale"] * (query[0] @ (classes + written[..., :-1])[0].T + written[0, :, -1])
     torch.testing.assert_close(answer(head, support, query).values[0], values)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_names_that_say_nothing_are_not_believed(name):
+    """Twelve rows near their class's axis, names that stand for other classes: no head answers with the name's class."""
+    axes = torch.eye(D, dtype=torch.float64)[:3]
+    support, _ = task([4, 4, 4], seed=4)
+    x = normalize(axes.repeat_interleave(4, 0) + 0.3 * support.x[0], dim=-1)
+    support = dataclasses.replace(support, x=x[None], label_x=axes[[1, 2, 0]][None], task_mask=torch.zeros(1, dtype=torch.bool))
+    head = make_head(HeadConfig(name), D).double().eval()
+    assert answer(head, support, axes[None]).values[0].argmax(-1).tolist() == [0, 1, 2]
+    nothing, _ = task([0, 0, 0])
+    nothing = dataclasses.replace(nothing, label_x=support.label_x, task_mask=support.task_mask)
+    assert answer(head, nothing, axes[None]).values[0].argmax(-1).tolist() == [2, 0, 1]  # without rows there is nothing else

@@ -198,7 +198,7 @@ def test_more_steps_lower_the_support_loss(shots):
         head = make_head(HeadConfig("inner_loop", inner_steps=steps), D).double()
         params = head.adapt(support)
         losses.append(support_loss(head, support, params["weights"][0], params["bias"][0]).item())
-    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.7 * losses[0]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.95 * losses[0]
 
 
 def test_classes_count_alike():

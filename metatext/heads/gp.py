@@ -6,18 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from ..config import HeadConfig
-from ..representation import Representation, Support
+from ..representation import Representation, Support, gate, likelihood_gain, names_explain
 from .metanet import MetaNetwork
 from .protocol import Logits, Novelty, Params, Temperature, mask_classes
 
 ROWS = 4096  # support rows in the solve; beyond, rows of a class are averaged in groups
-# Found on development corpora and not learned, since the loss sees little of what they decide. To close the gate on names that
-# say nothing is worth five points of accuracy at one shot but a hundredth of a nat, which training gives away for names that
-# say little; the kernel it narrows and the prior it raises for a better likelihood, at 0.1 to 0.3 points of accuracy each.
+# Found on development corpora and not learned: training narrows the kernel and raises the prior for a better likelihood, at
+# 0.1 to 0.3 points of accuracy each on corpora it has not seen.
 TAU = 2.0
 NOISE_ROW, NOISE_NAME = 0.1, 0.15
 OFFSET = 0.5
-SHARPNESS, GATE_SLOPE, GATE_THRESHOLD = 15.0, 14.0, 0.12
 STATISTICS = ("log shots", "names explain rows", "rows are predicted left out", "left-out predictions are too timid")
 
 
@@ -26,9 +24,7 @@ class GPHead(nn.Module):
 
     With unit features x, label names l, kernel ``k(a, b) = exp(2 (a.b - 1))`` and Z = support rows and label names:
 
-    - ``u``: how well the names explain the support, 1 + mean log-likelihood of the rows under the label-name classifier
-      (15 x cosine, centred over the rows) over ``log w``; 1 without rows, at most 1, 0 at chance.
-    - gate ``g = sigmoid(14 (u - 0.12))``, at least 0.02: training goes to NaN where it reaches 0.
+    - ``u`` and ``g``: how well the names explain the support (`names_explain`), and the trust that follows (`gate`).
     - prior mean ``m_c(z) = g (0.5 + u^2) (z.l_c - its mean over the classes)``.
     - ``A = K^-1 (Y - 1/w - m(Z))`` with ``K = k(Z, Z) + diag(0.1 for rows, 0.15 / g for names)``; 0 without rows: then the prior alone
       decides, a multiple of the cosine to the name.
@@ -68,11 +64,11 @@ class GPHead(nn.Module):
         # in blocks: at rank 0 the products of rows are constants, and no gradient goes through them
         to_names = rows @ names.mT  # (b, n, d) @ (b, d, w) -> (b, n, w)
         among_names = names @ names.mT  # (b, w, w)
-        explained = _explained(to_names, row_y * size[..., None], named)  # (b,)
-        gate = torch.sigmoid(GATE_SLOPE * (explained - GATE_THRESHOLD)).clamp_min(0.02)
-        weight = (gate * (OFFSET + explained.square()))[:, None, None]
+        explained = names_explain(to_names, row_y * size[..., None], named)  # (b,)
+        trust = gate(explained)
+        weight = (trust * (OFFSET + explained.square()))[:, None, None]
 
-        noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / gate)[:, None].expand_as(count)], 1)
+        noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(count)], 1)
         real = torch.cat([size > 0, named & support.row_mask.any(1, keepdim=True)], 1)  # (b, n + w)
         cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
         prior = _centred(weight * torch.cat([to_names, among_names], 1), named)
@@ -108,22 +104,6 @@ class GPHead(nn.Module):
         return Logits(values, self.novelty(params, query, scores))
 
 
-def _explained(cosine: Tensor, y: Tensor, named: Tensor) -> Tensor:
-    """u of `GPHead`: (b,), 1 where no row has a named class, 0 where no class has a name.
-
-    Args:
-        cosine: (b, n, w) of rows to names.
-        y: (b, n, w) labels, as many times as the row stands for.
-        named: (b, w) bool.
-    """
-    judged = y * named[:, None]  # rows of named classes
-    n = judged.sum((1, 2))
-    mean = (cosine * judged.sum(-1, keepdim=True)).sum(1, keepdim=True) / n.clamp_min(1)[:, None, None]
-    gain = _likelihood_gain(SHARPNESS * (cosine - mean), judged, named)
-    explained = torch.where(n > 0, gain, torch.ones_like(n))
-    return torch.where(named.any(1), explained, torch.zeros_like(n))
-
-
 def _statistics(scores: Tensor, y: Tensor, mask: Tensor, explained: Tensor) -> Tensor:
     """The numbers in `STATISTICS`, of order 1 for every data set and encoder: (b, 4).
 
@@ -133,24 +113,11 @@ def _statistics(scores: Tensor, y: Tensor, mask: Tensor, explained: Tensor) -> T
     likely = mask_classes(scores, mask).softmax(-1) * y.sum(-1, keepdim=True)  # (b, n, w)
     timid = ((y - likely) * scores).sum((1, 2)) / n.clamp_min(1)
     shots = torch.log1p(n / mask.sum(1).clamp_min(1))
-    return torch.stack([shots - 1.5, explained, _likelihood_gain(scores, y, mask), timid.clamp(-3, 3)], -1)
+    return torch.stack([shots - 1.5, explained, likelihood_gain(scores, y, mask), timid.clamp(-3, 3)], -1)
 
 
 def _kernel(cosine: Tensor) -> Tensor:
     return torch.exp(TAU * (cosine - 1))
-
-
-def _likelihood_gain(scores: Tensor, y: Tensor, classes: Tensor) -> Tensor:
-    """``1 + mean log-likelihood / log w`` of labelled rows: 1 when all are sure and right, 0 at chance, not below -1; (b,).
-
-    Args:
-        scores: (b, n, w) logits of the rows.
-        y: (b, n, w) labels, as many times as the row counts; zero for rows that do not.
-        classes: (b, w) bool, the classes that can be chosen.
-    """
-    ways = classes.sum(1).clamp_min(2).to(scores.dtype)
-    log_likelihood = (torch.log_softmax(mask_classes(scores, classes), -1) * y).sum((1, 2))
-    return (1 + log_likelihood / y.sum((1, 2)).clamp_min(1) / ways.log()).clamp_min(-1)
 
 
 def _centred(values: Tensor, named: Tensor) -> Tensor:
