@@ -65,14 +65,27 @@ class AdaptedModel:
 
         Args:
             inputs: texts, or pairs of texts if the examples were pairs.
-            max_risk: answer None where the expected risk (1 - probability of the answer x `confidence`) is above this.
+            max_risk: answer None where the expected `risk` of the answer is above this.
         """
         probabilities, known = self._predict(inputs)
         answers = [self.labels[c] for c in probabilities.argmax(1)]
         if max_risk is None:
             return answers
-        risk = 1 - probabilities.max(1, initial=0) * known
-        return [None if r > max_risk else answer for answer, r in zip(answers, risk, strict=True)]
+        if not 0 <= max_risk <= 1:
+            raise DataError(f"max_risk: expected a share of errors between 0 and 1, got {max_risk!r}")
+        return [None if r > max_risk else a for a, r in zip(answers, self._risk(probabilities, known), strict=True)]
+
+    def risk(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """(n,) probability that the answer of `predict` is wrong, the row belonging to none of the labels included.
+
+        As often as such answers were wrong on the tasks that meta-training held out, where a fifth of the rows belonged to no
+        label; 1 - (probability of the answer) x `confidence` where the head was trained without such tasks.
+        """
+        return self._risk(*self._predict(inputs))
+
+    def _risk(self, probabilities: np.ndarray, known: np.ndarray) -> np.ndarray:
+        score = 1 - probabilities.max(1, initial=0) * known
+        return score if self.model.risk is None else self.model.risk(score)
 
     def predict_proba(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n, w) probabilities of the labels, given that one of them is right; columns in the order of `labels`."""

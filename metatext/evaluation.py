@@ -19,9 +19,13 @@ from .features import FeatureStore, TaskFeatures, encode_tasks
 from .kinds import KINDS, Kind
 from .model import MetaModel
 from .report import Report
+from .risk import RiskCurve, fit_risk
 from .tasks import Task, check_tasks
 
 ROWS = 40_000  # support and query rows gathered at a time
+RISK_EPISODES = EpisodeConfig(n_way=(2, 16), k_shot=(0, 10), n_query=2, n_outside=8)
+RISK_N = 200  # episodes per task
+OUTSIDE_SHARE = 0.2  # of the rows belong to no class, as far as `learn_risk` is concerned
 CELLS = 10_000_000  # numbers per query row and support row or class that a method may hold at a time
 
 
@@ -128,6 +132,37 @@ def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch
         losses.append(kind.loss(logits, episodes.query_y, episodes.query_mask, episodes.outside).cpu().numpy())
         figures.append(_figures(kind.metric, logits.values.softmax(-1).cpu().numpy(), part))
     return np.concatenate(figures), np.concatenate(losses)
+
+
+@torch.no_grad()
+def learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], seed: int) -> RiskCurve:
+    """How often answers of some confidence are wrong, on tasks that chose the head but did not train it.
+
+    Every task counts alike; in its episodes of 2 to 16 ways and 0 to 10 shots, rows of other classes count a fifth.
+
+    Args:
+        model: the trained model.
+        unseen: features of one task each.
+        seed: of the episodes.
+    """
+    score, wrong, weight = [], [], []
+    for features in unseen:
+        batch = draw_for(features, RISK_EPISODES, RISK_N, seed)
+        for part in chunks(batch):
+            answer = by_model(model)(Draw(features.gather(part, next(model.head.parameters()).device), part, features))
+            real = part.query >= 0
+            top = (answer.probabilities.amax(-1) * answer.confidence).cpu().numpy()
+            right = answer.probabilities.argmax(-1).cpu().numpy() == part.query_y  # never for a row of no class
+            inside = real & ~part.outside
+            share = np.where(part.outside.any(1), OUTSIDE_SHARE, 0.0)[:, None]
+            counts = np.where(
+                part.outside, share / part.outside.sum(1, keepdims=True).clip(1), (1 - share) / inside.sum(1)[:, None]
+            )
+            score.append(1 - top[real])
+            wrong.append(~right[real])
+            weight.append(counts[real])
+    names = tuple(features.tasks[0].name for features in unseen)
+    return fit_risk(*map(np.concatenate, (score, wrong, weight)), names)
 
 
 def _with_outside(

@@ -17,6 +17,7 @@ from .features import EpisodeFeatures, encode_inputs
 from .heads import Logits, make_head
 from .kinds import KINDS
 from .representation import Support
+from .risk import RiskCurve
 from .storage import StorageError, read_folder, write_folder
 from .tasks import Task
 
@@ -35,6 +36,7 @@ class MetaModel(nn.Module):
         head_config: how the head was made.
         kinds: the kinds of task that it was trained on.
         notes: facts about the training run, kept in config.json as ``training``.
+        risk: how often answers of some confidence are wrong, learned on held-out tasks; None for a head that had none.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class MetaModel(nn.Module):
         self.head = make_head(head_config, encoder.dim)
         self.kinds = tuple(kinds)
         self.notes = dict(notes or {})
+        self.risk: RiskCurve | None = None
 
     @classmethod
     def from_encoder(
@@ -178,6 +181,7 @@ class MetaModel(nn.Module):
             "kinds": list(self.kinds),
             "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
             "head": configs.to_dict(self.head_config),
+            "risk": self.risk.to_dict() if self.risk else None,
             "training": self.notes,
         }
 
@@ -197,6 +201,7 @@ class MetaModel(nn.Module):
             encoder_config = configs.from_dict(EncoderConfig, {k: v for k, v in saved.items() if v not in (None, "")}, where)
             head_config = configs.from_dict(HeadConfig, config["head"], where)
             kinds, notes = tuple(config["kinds"]), config.get("training")
+            risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None
         except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
             raise StorageError(f"{where}/config.json is incomplete or damaged: {type(error).__name__}: {error}") from None
         if not (isinstance(expected, str) and isinstance(dim, int) and isinstance(config["kinds"], list)):
@@ -228,4 +233,5 @@ class MetaModel(nn.Module):
                 f"{where}/model.safetensors does not fit the head {head_config.name!r}: {wrong} is {shapes.get(wrong)}, expected {expected_shapes.get(wrong)}"
             )
         model.head.load_state_dict(dict(tensors))
+        model.risk = risk
         return model

@@ -22,12 +22,13 @@ import torch
 from .checkpoints import Checkpoints, check_same_run
 from .config import ConfigError, EpisodeConfig, MetatextError, TrainConfig, nearest, to_dict
 from .episodes import train_episodes
-from .evaluation import draw_for, episode_scores
+from .evaluation import draw_for, episode_scores, learn_risk
 from .features import FeatureStore, TaskFeatures, encode_tasks, local_share
 from .kinds import KINDS
 from .losses import meta_loss
 from .model import MetaModel
 from .plots import plot_learning_curve
+from .risk import RiskCurve
 from .storage import read_folder, write_json
 from .tasks import Task, check_tasks
 
@@ -74,8 +75,8 @@ def meta_train(
     Args:
         model: an encoder with a head; changed in place.
         tasks: what episodes are drawn from.
-        eval_tasks: unseen tasks; the head with the lowest loss on them is kept, and ``early_stopping_patience`` counts
-            their evaluations. None given: the last head is kept.
+        eval_tasks: unseen tasks; the head with the lowest loss on them is kept, ``early_stopping_patience`` counts
+            their evaluations, and ``model.risk`` is learned on them. None given: the last head is kept, without a risk.
         episodes: the shape of the training episodes.
         config: the loop.
         store: where features are kept; None: the default folder, its work shared among the processes of a launch.
@@ -110,6 +111,7 @@ def meta_train(
     if resume:
         check_same_run(resume.state["settings"], settings, output_dir)
 
+    model.risk = None  # of other weights
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     store = store or FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
     features = encode_tasks(store, tasks, vary_names=episodes.needs_varied_names)
@@ -200,10 +202,15 @@ def meta_train(
         plot_learning_curve(history, output_dir / "learning_curve.png")
     accelerator.wait_for_everyone()
     _load_best(model, output_dir)
+    model.eval()
+    if unseen and accelerator.is_main_process:
+        model.risk = learn_risk(model, unseen, config.seed)
+        model.save_pretrained(output_dir)
+    accelerator.wait_for_everyone()
+    _load_best(model, output_dir)
     if accelerator.is_main_process:
         for tracker in accelerator.trackers:  # not end_training(): it would part processes that have more to do together
             tracker.finish()
-    model.eval()
     return TrainResult(output_dir, step, best, history)
 
 
@@ -329,3 +336,4 @@ def _load_best(model: MetaModel, output_dir: Path) -> None:
     config, tensors = read_folder(output_dir, "head")
     model.head.load_state_dict(tensors)
     model.notes = config["training"]
+    model.risk = RiskCurve.from_dict(config["risk"]) if config["risk"] else None

@@ -14,7 +14,7 @@ PACKAGE = Path(metatext.__file__).parent
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
     ["config", "storage"],
-    ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "plots", "checkpoints"],
+    ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints"],
     ["columns", "kinds", "calibration"],
     ["report"],
     ["sources"],
