@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..config import HeadConfig
+from .attention import AttentionHead
 from .gp import GPHead
 from .metanet import MetanetHead
 from .protocol import Head, Logits
@@ -16,6 +17,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "prototype": PrototypeHead,
     "ridge": RidgeHead,
     "metanet": MetanetHead,
+    "attention": AttentionHead,
 }
 
 
