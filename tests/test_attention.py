@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from metatext import HeadConfig
 from metatext.heads import make_head
-from metatext.heads.attention import RELATIONS, SHARPNESS, Block, _contrast, _relations
+from metatext.heads.attention import RELATIONS, SHARPNESS, SelfAttention, _contrast, _relations
 from metatext.losses import classification, meta_loss
 from metatext.representation import Support
 
@@ -116,17 +116,15 @@ def test_contrast_of_nothing_known_is_zero():
     assert not _contrast(value, torch.zeros(1, 2, 3, dtype=torch.bool), 15.0).any()
 
 
-def test_block_by_hand():
-    """One head of scaled dot-product attention over the unmasked tokens, then the perceptron."""
+def test_attention_by_hand():
+    """One head of scaled dot-product attention over the unmasked tokens, added to them."""
     torch.manual_seed(0)
-    block = Block(4, 0.0).double()
+    attention = SelfAttention(4, 0.0).double()
     tokens, mask = torch.randn(1, 3, 4, dtype=torch.float64), torch.tensor([[True, True, False]])
-    x = block.norm(tokens)[0]
-    scores = (x @ block.query.weight.T) @ (x @ block.key.weight.T).T / 2  # sqrt of the width 4
+    x = attention.norm(tokens)[0]
+    scores = (x @ attention.query.weight.T) @ (x @ attention.key.weight.T).T / 2  # the root of the width 4
     weights = torch.cat([scores[:, :2].softmax(-1), torch.zeros(3, 1, dtype=torch.float64)], -1)
-    first = tokens[0] + weights @ (x @ block.value.weight.T)
-    second = first + block.output(torch.nn.functional.gelu(block.hidden(block.hidden_norm(first))))
-    torch.testing.assert_close(block(tokens, mask)[0], second)
+    torch.testing.assert_close(attention(tokens, mask)[0], tokens[0] + weights @ (x @ attention.value.weight.T))
 
 
 def test_what_the_support_shows_changes_what_is_added():

@@ -27,8 +27,9 @@ class AttentionHead(nn.Module):
     - `adapt`: the rows of the support relate to the classes, every row leaving itself out. A class's token is made of the
       mean relations of its own rows and of the other rows, ``log(1 + k)``, ``log w``, whether it has rows and a name, and how
       close its rows lie together; the tokens attend to each other.
-    - `logits`: a query has one token per class: its relation, what `gp` says, and the class's token. They attend to each
-      other, and a linear map reads off what is added to the logit of `gp`. It starts at zero: untrained, this is the head `gp`.
+    - `logits`: a query has one token per class: its relation, what `gp` says, and the class's token. A perceptron reads off
+      what is added to the logit of `gp`. It starts at zero: untrained, this is the head `gp`. (Attention among the tokens of a
+      query was measured too and changed nothing.)
 
     Nothing knows a class by its place, so permuting the classes permutes the logits.
 
@@ -42,9 +43,10 @@ class AttentionHead(nn.Module):
         e = config.token_dim
         self.base = GPHead(dim, config)
         self.class_in = nn.Linear(2 * RELATIONS + 5, e)
-        self.class_block = Block(e, config.dropout)
+        self.attention = SelfAttention(e, config.dropout)
+        self.class_perceptron = Perceptron(e, config.dropout)
         self.query_in = nn.Linear(RELATIONS + 2, e)
-        self.query_block = Block(e, config.dropout)
+        self.query_perceptron = Perceptron(e, config.dropout)
         self.norm = nn.LayerNorm(e, bias=False)
         self.out = nn.Linear(e, 1, bias=False)  # a bias would move all classes alike
         nn.init.zeros_(self.out.weight)
@@ -73,7 +75,7 @@ class AttentionHead(nn.Module):
         total = y.mT @ rows
         together = (total.square().sum(-1) + 1e-6).sqrt() / count.clamp_min(1)  # length of the mean of the rows
         facts = torch.stack([count.log1p(), count.gt(0).to(count), named.to(count), ways.log() / 2, together], -1)
-        tokens = self.class_block(self.class_in(torch.cat([*pooled, facts], -1)), mask)
+        tokens = self.class_perceptron(self.attention(self.class_in(torch.cat([*pooled, facts], -1)), mask))
         return {
             **{f"gp.{name}": value for name, value in self.base.adapt(support).items()},
             "tokens": tokens,
@@ -93,32 +95,48 @@ class AttentionHead(nn.Module):
         relations = _relations(query, params["rows"], params["labels"], params["names"], params["named"], mask)
         said = _contrast(base.values / 4, mask[:, None].expand_as(base.values), 4.0)
         tokens = self.query_in(torch.cat([relations, said], -1)) + params["tokens"][:, None]  # (b, q, w, e)
-        tokens = self.query_block(tokens, mask[:, None].expand(tokens.shape[:-1]))
-        values = base.values + self.out(self.norm(tokens))[..., 0]
+        values = base.values + self.out(self.norm(self.query_perceptron(tokens)))[..., 0]
         return Logits(mask_classes(values, mask), base.none)
 
 
-class Block(nn.Module):
-    """Attention of a set's tokens to each other, then a two-layer perceptron, both residual (Lee et al. 2019, SAB).
+class SelfAttention(nn.Module):
+    """One head of attention of a set's tokens to each other, added to them (Lee et al. 2019, SAB without its perceptron).
 
     Args:
         dim: e.
-        dropout: on what is added to the tokens.
+        dropout: on what is added.
     """
 
     def __init__(self, dim: int, dropout: float):
         super().__init__()
-        self.norm, self.hidden_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim)
         self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.hidden, self.output = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(..., w, e) tokens and (..., w) bool mask, True for at least one of a set -> (..., w, e)."""
+        """(b, w, e) tokens and (b, w) bool mask, True for at least one token of a set -> (b, w, e)."""
         x = self.norm(tokens)
-        found = scaled_dot_product_attention(self.query(x), self.key(x), self.value(x), attn_mask=mask[..., None, :])
-        tokens = tokens + self.dropout(found)
-        return tokens + self.dropout(self.output(gelu(self.hidden(self.hidden_norm(tokens)))))
+        found = scaled_dot_product_attention(self.query(x), self.key(x), self.value(x), attn_mask=mask[:, None])
+        return tokens + self.dropout(found)
+
+
+class Perceptron(nn.Module):
+    """A two-layer perceptron of each token alone, added to it.
+
+    Args:
+        dim: e; the hidden layer has twice the width.
+        dropout: on what is added.
+    """
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.hidden, self.output = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(..., e) -> (..., e)."""
+        return tokens + self.dropout(self.output(gelu(self.hidden(self.norm(tokens)))))
 
 
 def _relations(
