@@ -28,7 +28,7 @@ _PUBLIC = {
     "meta_train": "training",
     "TrainResult": "training",
     "evaluate_tasks": "evaluation",
-    "Report": "evaluation",
+    "Report": "report",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from .columns import DataError
     from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
     from .encoder import Encoder
-    from .evaluation import Report, evaluate_tasks
+    from .evaluation import evaluate_tasks
     from .features import FeatureStore
     from .model import MetaModel
+    from .report import Report
     from .tasks import Task, load_task, load_tasks
     from .training import TrainResult, meta_train

@@ -11,7 +11,7 @@ import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .config import (
     ConfigError,
@@ -49,9 +49,12 @@ class TrainData(_Checked):
 
 @dataclass(frozen=True)
 class TestData(_Checked):
-    """Which head is measured, on what."""
+    """Which heads are measured, on what, beside what."""
 
-    model: str = option("runs/metatext", "folder of a saved head")
+    model: str = option(
+        "runs/metatext", "the main head: a saved folder, or the name of a head (untrained, on the embedded encoder)"
+    )
+    heads: tuple[str, ...] = option((), "further heads: saved folders on the same encoder, or names of heads (untrained)")
     tasks: tuple[str, ...] = option(
         ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'"
     )
@@ -62,13 +65,24 @@ class TestData(_Checked):
     n_way: Range = option(5, "classes per episode", low=2)
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
     n_query: int = option(5, "query rows per class", low=1)
-    shots: tuple[int, ...] = option((1, 5), "support rows per class, a table each; 0: the label names alone")
+    shots: tuple[int, ...] = option((1, 5), "support rows per class, a table each; 0: the label names alone", low=0)
+    names: tuple[Literal["real", "numbered"], ...] = option(
+        ("real",), "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)"
+    )
     n_episodes: int = option(600, "episodes per task and number of shots (with class_splits: over all splits)", low=2)
     seed: int = option(0, "of the episodes", low=0)
     baselines: tuple[str, ...] = option(
-        ("untrained", "label_names", "nearest_centroid", "logistic_regression"), "measured on the same episodes"
+        ("untrained", "label_names", "nearest_centroid", "knn", "naive_mean", "logistic_regression", "logistic_regression_names"),
+        "measured on the same episodes; also setfit (slow; needs metatext[bench])",
     )
-    output: str | None = option(None, "JSON file for the figures; none: only the table")
+    reference: tuple[str, ...] = option(
+        ("logistic_regression", "label_names"), "the method that differences are to: the first of these that has an answer"
+    )
+    n_outside: int = option(0, "query rows per episode from the task's classes that are not in it", low=0)
+    outside: str | None = option(None, "a task whose rows belong to no class: further query rows of every episode")
+    outside_rows: int | None = option(None, "how many of its rows an episode gets; none: all", low=1)
+    output: str | None = option(None, "JSON file for the figures; none: only tables (with --plot: runs/meta_test.json)")
+    plot: bool = option(False, "draw accuracy against shots, and errors against rows answered, beside the JSON file")
     cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
 
 

@@ -6,22 +6,36 @@ import csv
 import io
 import json
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from .baselines import Method, baseline, by_model
 from .cli import AdaptData, Settings, TestData, TrainData
 from .columns import DataError
-from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
-from .evaluation import Report, evaluate_tasks
-from .features import FeatureStore, local_share
+from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+from .encoder import Encoder
+from .episodes import eligible_classes
+from .evaluation import compare, evaluate_tasks
+from .features import FeatureStore, encode_tasks, local_share
+from .heads import HEADS
+from .metrics import stratified_interval
 from .model import MetaModel
+from .plots import plot_risk_coverage, plot_shots
+from .report import MEAN, Report, summary
 from .storage import read_json, write_json, write_text
 from .tasks import Task, check_tasks, load_task, load_tasks
 from .training import meta_train
 
 logger = logging.getLogger(__name__)
+
+NAMES: dict[str, Callable[[Task], Task]] = {
+    "real": lambda task: task,
+    "numbered": lambda task: task.with_label_names([f"class {i + 1}" for i in range(len(task.labels))]),
+}
+"""What the option ``names`` does to the names that the encoder reads; labels and episodes stay the same."""
 
 
 def train(settings: Settings) -> None:
@@ -56,11 +70,12 @@ def train(settings: Settings) -> None:
         for k in data.test_shots
         if test
     }
+    reference = TestData().reference
     for k, report in reports.items():
-        _print(report, f"Unseen tasks, {k} example{'s' * (k != 1)} per class, no gradient step")
+        _print(report, f"Unseen tasks, {_shots(k)}, no gradient step", reference)
     metrics = result.output_dir / "metrics.json"
     written = json.loads(metrics.read_text(encoding="utf-8"))
-    write_json(metrics, {**written, "test": {str(k): report.to_dict() for k, report in reports.items()}})
+    write_json(metrics, {**written, "test": {str(k): report.to_dict(reference) for k, report in reports.items()}})
     if test:
         _show(model, max(test, key=lambda task: len(task.labels)), config.seed)
     print(
@@ -69,24 +84,46 @@ def train(settings: Settings) -> None:
 
 
 def test(settings: Settings) -> None:
-    """Measure a saved head and baselines on unseen tasks."""
+    """Measure heads and baselines on unseen tasks: a table per kind of names and number of shots, as they come."""
     _log()
     data = settings[TestData]
-    model = MetaModel.from_pretrained(data.model).to(_device())
+    model, methods = _methods(data)
     tasks = _sources(data.tasks, data.tasks_dir)
     n_episodes = data.n_episodes
     if data.class_splits:
         tasks = [part for task in tasks for part in _by_class_splits(task, Path(data.class_splits))]
         n_episodes = max(2, n_episodes // len(tasks))
+    outside = _sources([data.outside], data.tasks_dir)[0] if data.outside else None
     store = FeatureStore(model.encoder, data.cache_dir)
-    reports: dict[int, Report] = {}
-    for k in data.shots:
-        shape = EpisodeConfig(n_way=data.n_way, k_shot=k, n_query=data.n_query, fewer_ways=data.fewer_ways)
-        reports[k] = evaluate_tasks(model, tasks, shape, n_episodes, data.seed, data.baselines, store=store)
-        _print(reports[k], f"{k} example{'s' * (k != 1)} per class")
-    if data.output:
-        write_json(data.output, {"model": data.model, "shots": {str(k): report.to_dict() for k, report in reports.items()}})
-        print(f"\nfigures  {data.output}")
+    shape = EpisodeConfig(n_way=data.n_way, n_query=data.n_query, n_outside=data.n_outside, fewer_ways=data.fewer_ways)
+    for task in tasks:  # a task that is too small for the most shots shows before anything is measured
+        pool = encode_tasks(store, [task]).pool
+        for k in data.shots:
+            eligible_classes(pool, replace(shape, k_shot=k))
+    reports: dict[tuple[str, int], Report] = {}
+    for names in data.names:
+        named = [NAMES[names](task) for task in tasks]
+        for k in data.shots:
+            if names == "numbered" and k == 0:
+                continue  # there is nothing to decide by
+            drawn = replace(shape, k_shot=k)
+            report = compare(
+                methods, named, drawn, n_episodes, data.seed, store=store, outside=outside, outside_rows=data.outside_rows
+            )
+            reports[names, k] = report
+            _print(report, f"{_shots(k)}, {names} names", data.reference)
+    if len(reports) > 1:
+        columns = {f"{names} {k}": report for (names, k), report in reports.items()}
+        print(f"\nMeans over the tasks in %, by names and shots:\n{summary(columns)}")
+    by_names = {n: {k: r for (names, k), r in reports.items() if names == n} for n in dict.fromkeys(n for n, _ in reports)}
+    output = Path(data.output or "runs/meta_test.json")
+    if data.output or data.plot:
+        figures = {names: {str(k): r.to_dict(data.reference) for k, r in found.items()} for names, found in by_names.items()}
+        write_json(output, {"model": data.model, "heads": list(data.heads), "names": figures})
+        print(f"\nfigures  {output}")
+    if data.plot:
+        for names, found in by_names.items():
+            _draw(found, str(output.with_suffix("")), names)
 
 
 def adapt(settings: Settings) -> None:
@@ -121,12 +158,65 @@ def adapt(settings: Settings) -> None:
         print(f"{len(rows)} predictions -> {path}")
 
 
-def _print(report: Report, title: str) -> None:
+def _print(report: Report, title: str, reference: Sequence[str]) -> None:
     print(f"\n{title}:\n{report}")
-    for other in report.methods[1:]:
-        mean, half = report.difference("trained", other)
-        if not np.isnan(mean):
-            print(f"trained - {other}: {100 * mean:+.1f} ± {100 * half:.1f} (paired, over episodes)")
+    to = report.reference(reference)
+    if to is not None and len(report.methods) > 1:
+        print(f"\n{report.differences(to)}")
+    print(f"\n{report.calibration()}\nover all query rows together")
+
+
+def _draw(reports: dict[int, Report], stem: str, names: str) -> None:
+    """Accuracy against shots, and errors against the share of rows answered, as two pictures beside the figures."""
+    first = next(iter(reports.values()))
+
+    def line(method: str, tasks: Sequence[str]) -> list[tuple[float, float, float]]:
+        """Its band is over episodes, in the mean too: how much the tasks differ would hide how much the methods do."""
+        points = [(k, *stratified_interval([r.scores[task][method] for task in tasks])) for k, r in reports.items()]
+        return [point for point in points if not np.isnan(point[1])]
+
+    def curve(report: Report, method: str) -> list[tuple[float, float, float]]:
+        answered = not np.isnan(report.mean(method)[0])
+        return [(x, y, 0.0) for x, y in zip(*report.risk_coverage(method))] if answered else []
+
+    panels = {**{task: [task] for task in first.scores}, **({MEAN: list(first.scores)} if len(first.scores) > 1 else {})}
+    shots = {title: {method: line(method, tasks) for method in first.methods} for title, tasks in panels.items()}
+    risks = {_shots(k): {method: curve(report, method) for method in first.methods} for k, report in reports.items()}
+    plot_shots(shots, accuracy := f"{stem}_{first.metric}_{names}.png", first.metric)
+    plot_risk_coverage(risks, risk := f"{stem}_risk_{names}.png")
+    print(f"pictures {accuracy}, {risk}")
+
+
+def _shots(k: int) -> str:
+    return f"{k} example{'s' * (k != 1)} per class"
+
+
+def _methods(data: TestData) -> tuple[MetaModel, dict[str, Method]]:
+    """The main head, and the columns: it, further heads on its encoder, baselines."""
+    saved = not _untrained(data.model)
+    model = _load(data.model, None)
+    heads = [model, *(_load(name, model.encoder) for name in data.heads)]
+    columns = ["trained" if saved else _column(data.model), *map(_column, data.heads)]
+    baselines = [name for name in data.baselines if saved or name != "untrained"]  # an untrained head has its column
+    twice = next((name for name in columns if [*columns, *baselines].count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"heads: two columns would be called {twice!r}; give each head's folder a name of its own")
+    methods = {name: by_model(head.eval()) for name, head in zip(columns, heads, strict=True)}
+    return model, methods | {name: baseline(name, model) for name in baselines}
+
+
+def _load(name: str, encoder: Encoder | None) -> MetaModel:
+    """A saved head, or one that is named, untrained."""
+    made = MetaModel.from_encoder(encoder or "embedded", name) if _untrained(name) else MetaModel.from_pretrained(name, encoder)
+    return made.to(_device())
+
+
+def _untrained(name: str) -> bool:
+    return name in HEADS and not Path(name).is_dir()
+
+
+def _column(name: str) -> str:
+    return f"untrained_{name}" if _untrained(name) else Path(name).name
 
 
 def _sources(names, tasks_dir: str | None) -> list[Task]:

@@ -145,14 +145,40 @@ class HeadConfig(_Checked):
 class EpisodeConfig(_Checked):
     """The shape of an episode. Ranges are inclusive and drawn anew for every episode."""
 
-    n_way: Range = option((2, 16), "classes per episode; a task with fewer classes than a range allows uses what it has", low=2)
+    n_way: Range = option(
+        (2, 16),
+        "classes per episode, few as often as many; a task with fewer classes than a range allows uses what it has",
+        low=2,
+    )
     k_shot: Range = option((0, 16), "support rows per class; 0: the label name alone", low=0)
+    max_support: int | None = option(
+        None, "support rows per episode beyond which more ways mean fewer shots, never fewer than k_shot's lowest", low=1
+    )
     n_query: int = option(8, "query rows per class", low=1)
     n_outside: int = option(0, "query rows per episode from classes that are not in it (they train `confidence`)", low=0)
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
     unbalanced: float = option(0.0, "share of episodes in which every class draws a number of shots of its own", low=0, high=1)
     name_dropout: float = option(0.0, "share of episodes that hide the label names (never at 0 shots)", low=0, high=1)
+    name_noise: float = option(
+        0.0, "share of episodes whose label names say nothing, or name something else (never at 0 shots)", low=0, high=1
+    )
+    name_variation: float = option(
+        0.0, "share of episodes whose label names are written in another way, such as snake_case", low=0, high=1
+    )
     description_dropout: float = option(0.0, "share of episodes that hide the task's name or description", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name_dropout + self.name_noise > 1:
+            raise ConfigError(
+                f"name_noise: must be at most 1 together with name_dropout, got {self.name_noise} + {self.name_dropout}; "
+                f"an episode hides its names or shows such that say nothing"
+            )
+
+    @property
+    def needs_varied_names(self) -> bool:
+        """Whether episodes show names that are not the classes' own as they are."""
+        return self.name_noise + self.name_variation > 0
 
 
 @dataclass(frozen=True)
@@ -168,7 +194,12 @@ class TrainConfig(_Checked):
     warmup_ratio: float = option(0.05, "share of the steps over which the learning rate rises", low=0.0, high=1.0)
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = option("cosine", "learning-rate schedule")
     max_grad_norm: float = option(1.0, "largest norm of the gradient of the mean loss of an episode; 0: no clipping", low=0.0)
-    gradient_accumulation_steps: int = option(1, "parts a process works through one after the other per outer step", low=1)
+    gradient_accumulation_steps: int = option(
+        1,
+        "parts a process works through one after the other per outer step; episodes of a like size go together and are padded to "
+        "the largest of them, so with a wide range of n_way or k_shot 4 to 8 parts are several times as fast as one",
+        low=1,
+    )
     task_size_exponent: float = option(0.5, "a task is drawn in proportion to (rows ** this); 0: all alike", low=0.0, high=1.0)
     logging_steps: int = option(25, "steps between two points of the training curve", low=1)
     eval_steps: int = option(200, "steps between two evaluations on the unseen tasks", low=1)

@@ -7,7 +7,7 @@ episodes of a step do not depend on how many processes share them, and there is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -20,24 +20,35 @@ class EpisodeError(MetatextError, ValueError):
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows of t tasks grouped by class, every distinct text of a task once.
+    """Rows of t tasks grouped by class, every distinct text of a task once; and the names that classes may bear.
+
+    Label names are numbered: class j of task i is ``i * c + j``, and number j of the k-th way to name things without
+    meaning is ``(t + k) * c + j``.
 
     Attributes:
         names: t task names, for messages.
         rows: (n,) row numbers, over all tasks, ordered by task and class.
         start: (t, c) where a class begins in ``rows``; c is the largest number of classes.
         count: (t, c) how many rows it has; 0 where a task has fewer classes.
+        label_ids: (t * c,) which of the l different label names a class has; -1 where it has none.
+        lenders: (l,) for each of them one label name that is so; other classes may borrow it.
+        styles: in how many ways every label name can be written, the first as it is.
+        meaningless: how many ways there are to name things without meaning.
     """
 
     names: tuple[str, ...]
     rows: np.ndarray
     start: np.ndarray
     count: np.ndarray
+    label_ids: np.ndarray
+    lenders: np.ndarray
+    styles: int
+    meaningless: int
 
 
 @dataclass(frozen=True)
 class EpisodeBatch:
-    """b episodes as padded arrays of numbers. ``batch[i:j]`` is a part of it with the same padding.
+    """b episodes as padded arrays of numbers. ``batch[i:j]`` or ``batch[numbers]`` is a part of it with the same padding.
 
     Attributes:
         task: (b,) task numbers.
@@ -45,7 +56,9 @@ class EpisodeBatch:
         support, query: (b, s) and (b, q) row numbers, -1 where padded.
         support_y, query_y: the way (0..w-1) of each row; -1 where padded.
         outside: (b, q) bool, query rows of a class that is not in the episode (their way is -1).
-        named: (b, w) bool, the head may see this class's name.
+        named: (b, w) bool, the head may see the name of this class.
+        name: (b, w) the label name that it bears, numbered as in `Pool`; -1 where padded.
+        style: (b,) in which way the names are written, 0 as they are.
         described: (b,) bool, the head may see the task's name or description.
     """
 
@@ -57,17 +70,32 @@ class EpisodeBatch:
     query_y: np.ndarray
     outside: np.ndarray
     named: np.ndarray
+    name: np.ndarray
+    style: np.ndarray
     described: np.ndarray
 
     def __len__(self) -> int:
         return len(self.task)
 
-    def __getitem__(self, part: slice) -> EpisodeBatch:
+    def __getitem__(self, part: slice | np.ndarray) -> EpisodeBatch:
         return EpisodeBatch(*(getattr(self, item.name)[part] for item in fields(self)))
+
+    def trimmed(self) -> EpisodeBatch:
+        """The same without the columns that are padding in every episode: what a part of a batch does not need."""
+        ways, support, query = ((rows >= 0).any(0) for rows in (self.classes, self.support, self.query))
+        columns = {"classes": ways, "named": ways, "name": ways, "support": support, "support_y": support}
+        columns |= {"query": query, "query_y": query, "outside": query}
+        return replace(self, **{name: getattr(self, name)[:, keep] for name, keep in columns.items()})
 
 
 def make_pool(
-    names: Sequence[str], targets: Sequence[np.ndarray], text_ids: Sequence[np.ndarray], n_classes: Sequence[int]
+    names: Sequence[str],
+    targets: Sequence[np.ndarray],
+    text_ids: Sequence[np.ndarray],
+    n_classes: Sequence[int],
+    label_ids: np.ndarray | None = None,
+    styles: int = 1,
+    meaningless: int = 0,
 ) -> Pool:
     """Group rows by task and class.
 
@@ -77,6 +105,8 @@ def make_pool(
         text_ids: per task (n_i,) numbers that are equal where texts are equal. Only the first row of a text takes
             part, whatever its label: otherwise a text of the support could stand in the query.
         n_classes: per task how many classes it has (some may have no row).
+        label_ids: (t, c) numbers that are equal where label names are equal, -1 where there is none; None: none has.
+        styles, meaningless: see `Pool`.
     """
     width = max(n_classes, default=0)
     start = np.zeros((len(names), width), np.int64)
@@ -91,7 +121,12 @@ def make_pool(
         rows.append(order + offset)
         offset += len(y)
         filled += len(order)
-    return Pool(tuple(names), np.concatenate(rows) if rows else np.zeros(0, np.int64), start, count)
+    labels = np.full(start.size, -1) if label_ids is None else label_ids.reshape(-1).copy()
+    named = np.flatnonzero(labels >= 0)
+    _, first, labels[named] = np.unique(labels[named], return_index=True, return_inverse=True)
+    lenders = named[first]
+    all_rows = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    return Pool(tuple(names), all_rows, start, count, labels, lenders, styles, meaningless)
 
 
 def bounds(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -133,7 +168,7 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     eligible = eligible_classes(pool, config)[tasks]  # (b, c)
     b, have = len(tasks), eligible.sum(1)
     low, high = bounds(config.n_way)
-    ways = rng.integers(np.minimum(low, have), np.minimum(high, have) + 1)  # (b,)
+    ways = _log_uniform(rng, np.minimum(low, have), np.minimum(high, have))  # (b,)
     w = int(ways.max())
     order = np.argsort(np.where(eligible, rng.random(eligible.shape), 2.0), axis=1)  # eligible classes first, shuffled
     in_episode = np.arange(w) < ways[:, None]  # (b, w)
@@ -141,7 +176,8 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     counts = pool.count[tasks[:, None], classes]
 
     k_low, k_high = bounds(config.k_shot)
-    top = rng.integers(k_low, k_high + 1, (b, 1))
+    most = k_high if config.max_support is None else np.clip(config.max_support // ways, k_low, k_high)[:, None]
+    top = rng.integers(k_low, most + 1, (b, 1))
     own = rng.integers(k_low, top + 1, (b, w))
     shots = np.where(rng.random((b, 1)) < config.unbalanced, own, top)
     shots = np.where(in_episode, np.clip(shots, 0, counts - config.n_query), 0)
@@ -169,24 +205,88 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
         query_y = np.concatenate([query_y, np.full_like(extra, -1)], 1)
         outside = np.concatenate([outside, some], 1)
 
-    hide_names = (rng.random(b) < config.name_dropout) & (np.where(in_episode, shots, 1).min(1) > 0)
+    share = np.where(np.where(in_episode, shots, 1).min(1) > 0, rng.random(b), 1.0)  # a class without rows needs its name
+    hide_names = share < config.name_dropout
+    described = rng.random(b) >= config.description_dropout
+    classes = np.where(in_episode, classes, -1)
+    name = np.where(in_episode, tasks[:, None] * order.shape[1] + classes, -1)
+    style = np.zeros(b, np.int64)
+    if config.needs_varied_names:
+        if pool.styles < 2 or not pool.meaningless:
+            raise EpisodeError(
+                "name_noise and name_variation need the names to be encoded for them: encode_tasks(..., vary_names=True)"
+            )
+        noisy = np.flatnonzero(~hide_names & (share < config.name_dropout + config.name_noise))
+        name[noisy] = np.where(in_episode[noisy], _foreign_names(pool, name[noisy], have[noisy], rng), -1)
+        other = rng.integers(1, pool.styles, b)
+        style = np.where(rng.random(b) < config.name_variation, other, 0)
     return EpisodeBatch(
         task=np.asarray(tasks),
-        classes=np.where(in_episode, classes, -1),
+        classes=classes,
         support=support,
         support_y=support_y,
         query=query,
         query_y=query_y,
         outside=outside,
         named=in_episode & ~hide_names[:, None],
-        described=rng.random(b) >= config.description_dropout,
+        name=name,
+        style=style,
+        described=described,
     )
 
 
 def train_episodes(pool: Pool, config: EpisodeConfig, weights: np.ndarray, n: int, *, seed: int, step: int) -> EpisodeBatch:
-    """The n episodes of one outer step: tasks drawn by ``weights`` (t,), everything from (seed, step)."""
+    """The n episodes of one outer step: tasks drawn by ``weights`` (t,), everything from (seed, step).
+
+    Small episodes come first: the loss is a sum, so their order means nothing, and a part of them that is `trimmed` need
+    not be padded to the size of the largest.
+    """
     rng = np.random.default_rng([seed, step])
-    return draw_episodes(pool, config, rng.choice(len(weights), n, p=weights / weights.sum()), rng)
+    batch = draw_episodes(pool, config, rng.choice(len(weights), n, p=weights / weights.sum()), rng)
+    size = (batch.support >= 0).sum(1) + (batch.query >= 0).sum(1)
+    return batch[np.argsort(size, kind="stable")]
+
+
+def _foreign_names(pool: Pool, own: np.ndarray, have: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Names that tell nothing of the classes that bear them, distinct within each of b episodes.
+
+    Half of the episodes borrow names of other classes, of any task; the rest, and those for which too few are left,
+    number their classes, in a random order.
+
+    Args:
+        pool: its names.
+        own: (b, w) the classes' own names, -1 where padded.
+        have: (b,) how many classes the task has; numbers stay below.
+
+    Returns:
+        (b, w) names, numbered as in `Pool`.
+    """
+    b, w = own.shape
+    c = pool.count.shape[1]
+    numbers = np.argsort(rng.random((b, c)) + (np.arange(c) >= have[:, None]), axis=1)[:, :w]
+    invented = (len(pool.names) + rng.integers(pool.meaningless, size=(b, 1))) * c + numbers
+    n = len(pool.lenders)
+    if not n:
+        return invented
+    order = np.full((b, max(n, w) + 1), 2.0)
+    order[:, :n] = rng.random((b, n))
+    ids = np.where(own >= 0, pool.label_ids[own], -1)
+    order[np.arange(b)[:, None], ids] = 2.0  # its own names; -1 is the last column, which stands for no name
+    borrowed = pool.lenders[np.minimum(np.argsort(order, axis=1)[:, :w], n - 1)]
+    enough = (order < 2).sum(1) >= (own >= 0).sum(1)
+    return np.where((enough & (rng.random(b) < 0.5))[:, None], borrowed, invented)
+
+
+def _log_uniform(rng: np.random.Generator, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whole numbers from ``low`` to ``high`` (n,), w with a probability in proportion to log((w + 1) / w).
+
+    Every doubling of the ways is as likely as any other: drawn evenly from 2 to 150, one episode in forty would have
+    fewer than six ways, and most of the work would go into the widest.
+    """
+    if (low == high).all():
+        return high.copy()
+    share = rng.random(len(low))
+    return np.clip((low * ((high + 1) / low) ** share).astype(np.int64), low, high)
 
 
 def _distinct(rng: np.random.Generator, counts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .encoder import Encoder
 from .episodes import EpisodeBatch, Pool, make_pool
+from .label_names import MEANINGLESS, STYLES
 from .representation import Support
 from .storage import atomic_path
 from .tasks import Task
@@ -218,7 +219,8 @@ class TaskFeatures:
         pool: rows by task and class, every distinct text once.
         rows: (n, 3) numbers in the store: a text and -1, -1, or a pair's joint reading, first text and second text;
             (n, 1) where no task has pairs.
-        labels: (t, c) numbers of the label names' vectors, -1 where a class has no name.
+        names: (v, m) numbers of the vectors of label names, numbered as in `Pool`, in v ways of writing; -1 where a class
+            has no name.
         prompts: (t,) numbers of the vectors of the tasks' descriptions or names.
     """
 
@@ -226,20 +228,25 @@ class TaskFeatures:
     store: FeatureStore
     pool: Pool
     rows: np.ndarray
-    labels: np.ndarray
+    names: np.ndarray
     prompts: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(t, c) numbers of the vectors of the label names as they are, -1 where a class has no name."""
+        return self.names[0, : self.pool.count.size].reshape(self.pool.count.shape)
 
     def gather(self, batch: EpisodeBatch, device: torch.device | str = "cpu") -> EpisodeFeatures:
         """The tensors of a batch of episodes."""
         w, s = batch.classes.shape[1], batch.support.shape[1]
-        label_ids = np.where(batch.named, self.labels[batch.task[:, None], np.maximum(batch.classes, 0)], -1)
+        label_ids = np.where(batch.named, self.names[batch.style[:, None], batch.name], -1)
         prompts = np.where(batch.described, self.prompts[batch.task], -1)
-        way = torch.from_numpy(batch.support_y)
+        way = torch.from_numpy(batch.support_y).to(device)
         rows = torch.from_numpy(self.row_vectors(np.concatenate([batch.support, batch.query], 1))).to(device)  # (b, s + q, d)
         names = torch.from_numpy(self.store.gather(np.concatenate([label_ids, prompts[:, None]], 1))).to(device)  # (b, w + 1, d)
         support = Support(
             x=rows[:, :s],
-            y=torch.nn.functional.one_hot(way.clamp_min(0), w).float().mul(way.ge(0)[..., None]).to(device),
+            y=(way[..., None] == torch.arange(w, device=device)).float(),
             label_x=names[:, :w],
             task_x=names[:, w],
             row_mask=torch.from_numpy(batch.support >= 0).to(device),
@@ -280,23 +287,40 @@ class EpisodeFeatures:
         return EpisodeFeatures(self.support.to(dtype), self.query.to(dtype), self.query_mask, self.query_y, self.outside)
 
 
-def encode_tasks(store: FeatureStore, tasks: Sequence[Task]) -> TaskFeatures:
-    """Encode all texts, label names and descriptions of tasks that the store does not hold yet."""
-    rows, text_ids = [], []
-    for task in tasks:
-        ids = [_row_ids(store, task.inputs(start, min(start + CHUNK, len(task)))) for start in range(0, len(task), CHUNK)]
-        rows.append(np.concatenate(ids))
-        text_ids.append(rows[-1][:, 0])
-    all_rows = np.concatenate(rows)[:, : 3 if any(task.is_pair for task in tasks) else 1]
+def encode_tasks(store: FeatureStore, tasks: Sequence[Task], *, vary_names: bool = False) -> TaskFeatures:
+    """Encode all texts, label names and descriptions of tasks that the store does not hold yet.
+
+    Args:
+        store: keeps the vectors.
+        tasks: t of them.
+        vary_names: encode every label name in every way of `STYLES`, and `MEANINGLESS` names, which episodes with
+            ``name_variation`` or ``name_noise`` show: about ten times as many names.
+    """
+    rows = [_task_rows(store, task) for task in tasks]
+    text_ids = [ids[:, 0] for ids in rows]
+    if any(task.is_pair for task in tasks):
+        rows = [np.pad(ids, ((0, 0), (0, 3 - ids.shape[1])), constant_values=-1) for ids in rows]
     width = max(len(task.labels) for task in tasks)
-    names = [name for task in tasks for name in task.label_names if name is not None]
-    texts = store.add([*names, *(task.prompt for task in tasks)])
-    labels = np.full((len(tasks), width), -1, np.int64)
-    places = [(i, c) for i, task in enumerate(tasks) for c, name in enumerate(task.label_names) if name is not None]
-    if places:
-        labels[tuple(np.array(places).T)] = texts[: len(names)]
-    pool = make_pool([t.name for t in tasks], [t.targets for t in tasks], text_ids, [len(t.labels) for t in tasks])
-    return TaskFeatures(tuple(tasks), store, pool, all_rows, labels, texts[len(names) :])
+    names = [name for task in tasks for name in (*task.label_names, *[None] * (width - len(task.labels)))]
+    label_ids = np.unique([name.casefold() if name else "" for name in names], return_inverse=True)[1]
+    label_ids = np.where([bool(name) for name in names], label_ids, -1)
+    meaningless = MEANINGLESS if vary_names else ()
+    names += [invent(number) for invent in meaningless for number in range(width)]
+    styles = STYLES if vary_names else STYLES[:1]
+    texts = [write(name) for write in styles for name in names if name]
+    ids = store.add([*texts, *(task.prompt for task in tasks)])
+    table = np.full((len(styles), len(names)), -1, np.int64)
+    table[:, [bool(name) for name in names]] = ids[: len(texts)].reshape(len(styles), -1)
+    classes = [len(task.labels) for task in tasks]
+    targets = [task.targets for task in tasks]
+    pool = make_pool([t.name for t in tasks], targets, text_ids, classes, label_ids, len(styles), len(meaningless))
+    return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[len(texts) :])
+
+
+def _task_rows(store: FeatureStore, task: Task) -> np.ndarray:
+    """(n, 1) store numbers of a task's texts; (n, 3) of joint reading, first and second text of its pairs."""
+    chunks = (task.inputs(start, min(start + CHUNK, len(task))) for start in range(0, len(task), CHUNK))
+    return np.concatenate([_row_ids(store, chunk) for chunk in chunks])
 
 
 def combine_pair(joint: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -328,11 +352,9 @@ def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]]) -> 
 
 
 def _row_ids(store: FeatureStore, inputs: list) -> np.ndarray:
-    """(n, 3) store numbers of rows: text or joint reading, and the two texts of a pair (-1 for single texts)."""
-    ids = np.full((len(inputs), 3), -1, np.int64)
-    ids[:, 0] = store.add(inputs)
+    ids = store.add(inputs)[:, None]
     if isinstance(inputs[0], tuple):
-        ids[:, 1:] = store.add([text for pair in inputs for text in pair]).reshape(-1, 2)
+        ids = np.concatenate([ids, store.add([text for pair in inputs for text in pair]).reshape(-1, 2)], 1)
     return ids
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -20,7 +22,12 @@ def macro_f1(probabilities: np.ndarray, targets: np.ndarray) -> float:
 
 def nll(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """Mean negative log-likelihood of the targets, in nats."""
-    return float(-np.log(np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12)).mean())
+    return float(row_nll(probabilities, targets).mean(dtype=np.float64))
+
+
+def brier(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the rows of the squared differences to the one-hot target, summed over the classes (Brier 1950); 0 to 2."""
+    return float(row_brier(probabilities, targets).mean(dtype=np.float64))
 
 
 def ece(probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> float:
@@ -28,21 +35,43 @@ def ece(probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> float
 
     With few rows even a perfectly calibrated model shows some: pool rows before reading it.
     """
-    confidence = probabilities.max(1)
-    correct = probabilities.argmax(1) == targets
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(place, correct - confidence, bins)
-    return float(np.abs(gap).sum() / len(targets))
+    return calibration_error(probabilities.max(1), probabilities.argmax(1) == targets, bins)
 
 
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "nll": nll, "ece": ece}
+METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "nll": nll, "brier": brier, "ece": ece}
+
+
+def row_nll(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(n, w), (n,) -> (n,) negative log-likelihoods in nats; a probability below 1e-12 counts as 1e-12."""
+    return -np.log(np.maximum(probabilities[np.arange(len(targets)), targets], 1e-12))
+
+
+def row_brier(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(n, w), (n,) -> (n,) squared differences to the one-hot target, summed over the classes."""
+    return (probabilities**2).sum(1) - 2 * probabilities[np.arange(len(targets)), targets] + 1
+
+
+def calibration_error(top: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """`ece` of n answers, from their probabilities (n,) and whether they are right (n,)."""
+    place = np.minimum((top * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(place, right - top, bins)).sum() / len(top))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
     """Mean and half-width of its 95 % interval by Student's t; the half-width of one value is NaN-free: 0.0."""
+    return stratified_interval([values])
+
+
+def stratified_interval(groups: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Mean of the means of several samples, and the half-width of its 95 % interval, the groups being given, not drawn.
+
+    Student's t with as many degrees of freedom as all groups have together; a group of one value adds no width.
+    """
     from scipy.stats import t
 
-    n = len(values)
-    if n < 2:
-        return float(np.mean(values)), 0.0
-    return float(np.mean(values)), float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    mean = float(np.mean([np.mean(values) for values in groups]))
+    freedom = sum(len(values) - 1 for values in groups)
+    if not freedom:
+        return mean, 0.0
+    variance = sum(np.var(values, ddof=1) / len(values) for values in groups if len(values) > 1)
+    return mean, float(t.ppf(0.975, freedom) * np.sqrt(variance) / len(groups))

@@ -96,6 +96,17 @@ class Task:
             sizes[sizes.argmax()] -= 1
         return self.select(np.sort(np.concatenate([g[:size] for g, size in zip(groups, sizes)])))
 
+    def with_label_names(self, names: Sequence[str | None]) -> Task:
+        """The same task with other names for the encoder to read, one per class (None: no name); rows and labels stay.
+
+        Raises:
+            DataError: not as many names as classes.
+        """
+        if isinstance(names, str) or len(names) != len(self.labels):
+            got = repr(names) if isinstance(names, str) else len(names)
+            raise DataError(f"task {self.name!r}: expected {len(self.labels)} label names, one per class, got {got}")
+        return dataclasses.replace(self, label_names=tuple(names))
+
     def with_classes(self, labels: Sequence, name: str | None = None) -> Task:
         """The task of these classes only, in this order.
 

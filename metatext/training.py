@@ -21,13 +21,13 @@ import torch
 
 from .checkpoints import Checkpoints, check_same_run
 from .config import ConfigError, EpisodeConfig, MetatextError, TrainConfig, nearest, to_dict
-from .curve import plot_learning_curve
 from .episodes import train_episodes
 from .evaluation import draw_for, episode_scores
 from .features import FeatureStore, TaskFeatures, encode_tasks, local_share
 from .kinds import KINDS
 from .losses import meta_loss
 from .model import MetaModel
+from .plots import plot_learning_curve
 from .storage import read_folder, write_json
 from .tasks import Task, check_tasks
 
@@ -112,7 +112,7 @@ def meta_train(
 
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     store = store or FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
-    features = encode_tasks(store, tasks)
+    features = encode_tasks(store, tasks, vary_names=episodes.needs_varied_names)
     unseen = [encode_tasks(store, [task]) for task in eval_tasks]
     weights = np.array([len(task) for task in tasks], float) ** config.task_size_exponent
 
@@ -165,7 +165,7 @@ def meta_train(
         step_losses = []
         for part in _slices(config.meta_batch_size, accelerator):
             with accelerator.accumulate(wrapped):
-                data = features.gather(batch[part], device)
+                data = features.gather(batch[part].trimmed(), device)
                 losses = KINDS["classification"].loss(wrapped(data), data.query_y, data.query_mask, data.outside)
                 # a parameter that these episodes leave unused would stop DDP
                 loss = meta_loss(losses) + 0.0 * sum(p.sum() for p in trainable)
@@ -264,11 +264,14 @@ def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig):
 
 
 def _slices(n: int, accelerator) -> list[slice]:
-    """The parts of the n episodes of a step that this process works through, one per accumulation step."""
-    steps = accelerator.gradient_accumulation_steps
-    edges = np.linspace(0, n, accelerator.num_processes * steps + 1).round().astype(int)
-    first = accelerator.process_index * steps
-    return [slice(int(edges[i]), int(edges[i + 1])) for i in range(first, first + steps)]
+    """The parts of the n episodes of a step that this process works through, one per accumulation step.
+
+    Dealt in turn, because episodes come in the order of their size: every process gets small and large ones.
+    """
+    processes = accelerator.num_processes
+    parts = processes * accelerator.gradient_accumulation_steps
+    edges = np.linspace(0, n, parts + 1).round().astype(int)
+    return [slice(int(edges[i]), int(edges[i + 1])) for i in range(accelerator.process_index, parts, processes)]
 
 
 def _noise_seed(seed: int, step: int, process: int) -> int:

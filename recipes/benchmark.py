@@ -1,7 +1,7 @@
 """Speed on this machine, as figures that can be compared: medians of several runs, ratios where there is a rival.
 
-What:   share of a meta-training step that is forward, backward and optimizer; time of 1,000 steps of 16 episodes
-        (5-way 5-shot); adaptation beside encoding the same texts and beside fitting a logistic regression; start-up.
+What:   meta-training of every head at meta-batch 32, beside the same head driven one episode at a time; adaptation
+        beside encoding the same texts and beside fitting a logistic regression; start-up.
 Needs:  nothing but the installation.
 Launch: python recipes/benchmark.py [--repeats 5]
 """
@@ -19,12 +19,12 @@ from sklearn.linear_model import LogisticRegression
 
 import metatext as mt
 from metatext.episodes import train_episodes
-from metatext.features import encode_tasks
+from metatext.features import TaskFeatures, encode_tasks
 from metatext.heads import HEADS
 from metatext.losses import classification, meta_loss
 
-SHAPE = mt.EpisodeConfig(n_way=5, k_shot=5, n_query=5)
-STEPS = 200
+META_BATCH, STEPS = 32, 3
+SHAPES = [mt.EpisodeConfig(n_way=n_way, k_shot=5, n_query=5) for n_way in (5, 20)]
 
 
 def clock(call, repeats: int) -> float:
@@ -50,25 +50,39 @@ def excess(call, base, repeats: int) -> float:
     return statistics.median(differences)
 
 
-def step_parts(model: mt.MetaModel, features) -> np.ndarray:
-    """Seconds of (drawing, gathering, forward, backward, optimizer) in ``STEPS`` steps."""
+def joined(tasks: list[mt.Task]) -> mt.Task:
+    """One task with the classes of all of them: wide enough for any shape."""
+    named = [(text, f"{task.name}: {task.labels[y]}") for task in tasks for text, y in zip(task.inputs(), task.targets)]
+    return mt.load_task([{"text": text, "label": label} for text, label in named], name="joined")
+
+
+def meta_train(model: mt.MetaModel, features: TaskFeatures, shape: mt.EpisodeConfig, size: int) -> np.ndarray:
+    """Seconds of (drawing and gathering, forward and backward, optimizer) in ``STEPS`` outer steps of ``META_BATCH`` episodes,
+    drawn, gathered and passed through the head ``size`` at a time."""
     optimizer = torch.optim.AdamW(model.head.parameters())
-    weights, total = np.ones(len(features.tasks)), np.zeros(5)
+    total = np.zeros(3)
     for step in range(STEPS):
-        marks = [time.perf_counter()]
-        batch = train_episodes(features.pool, SHAPE, weights, 16, seed=0, step=step)
-        marks.append(time.perf_counter())
-        data = features.gather(batch)
-        marks.append(time.perf_counter())
-        loss = meta_loss(classification(model(data), data.query_y, data.query_mask, data.outside))
-        marks.append(time.perf_counter())
-        loss.backward()
-        marks.append(time.perf_counter())
-        torch.nn.utils.clip_grad_norm_(model.head.parameters(), 16.0)
+        for seed in range(META_BATCH // size):
+            start = time.perf_counter()
+            data = features.gather(train_episodes(features.pool, shape, np.ones(1), size, seed=seed, step=step))
+            gathered = time.perf_counter()
+            meta_loss(classification(model(data), data.query_y, data.query_mask, data.outside)).backward()
+            done = time.perf_counter()
+            total += gathered - start, done - gathered, 0
+        torch.nn.utils.clip_grad_norm_(model.head.parameters(), META_BATCH)
         optimizer.step()
         optimizer.zero_grad()
-        total += np.diff([*marks, time.perf_counter()])
+        total[2] += time.perf_counter() - done
     return total
+
+
+def compare(model: mt.MetaModel, features: TaskFeatures, shape: mt.EpisodeConfig, repeats: int) -> str:
+    """A row of the table: both ways in turn, so that a machine that drifts slows both; medians, the first run not counted."""
+    runs = [[meta_train(model, features, shape, size) for size in (META_BATCH, 1)] for _ in range(repeats + 1)]
+    batched, single = np.array(runs[1:]).transpose(1, 0, 2)  # (repeats, 3) each
+    fast, slow = (META_BATCH * STEPS / np.median(parts.sum(1)) for parts in (batched, single))
+    ratio, share = np.median(single.sum(1) / batched.sum(1)), 100 * np.median(1 - batched[:, 0] / batched.sum(1))
+    return f"{fast:6.0f} episodes/s, {ratio:4.1f} x one at a time ({slow:.0f}); {share:.0f} % of it in head and optimizer"
 
 
 def main() -> None:
@@ -76,22 +90,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="runs of which the median is given [5]")
     repeats = parser.parse_args().repeats
     encoder = mt.Encoder.load("embedded")
+    tasks = [task for task in mt.load_tasks("starter/train") if len(task.labels) >= 5]
     with tempfile.TemporaryDirectory() as folder:
-        store = mt.FeatureStore(encoder, folder, progress=False)
-        tasks = [task for task in mt.load_tasks("starter/train") if len(task.labels) >= 5]
-        features = encode_tasks(store, tasks)
-        print(f"meta-training, 16 episodes of {SHAPE.n_way}-way {SHAPE.k_shot}-shot per step, cached features:")
-        for name in HEADS:
-            runs = np.array([step_parts(mt.MetaModel.from_encoder(encoder, name), features) for _ in range(repeats)])
-            parts = np.median(runs, 0)
-            share = 100 * parts[2:].sum() / parts.sum()
-            print(
-                f"  {name:10} {parts.sum() / STEPS * 1000:6.1f} s per 1,000 steps; forward + backward + optimizer {share:.0f} %"
-            )
+        features = encode_tasks(mt.FeatureStore(encoder, folder, progress=False), [joined(tasks)])
+        for shape in SHAPES:
+            kind = f"{shape.n_way}-way {shape.k_shot}-shot, {shape.n_query} queries per class"
+            print(f"meta-training, {META_BATCH} episodes a step ({kind}), features cached, {torch.get_num_threads()} threads:")
+            for name in HEADS:
+                print(f"  {name:11} {compare(mt.MetaModel.from_encoder(encoder, name), features, shape, repeats)}", flush=True)
 
     task = tasks[0].with_classes(tasks[0].labels[:5])
-    rows = np.concatenate([np.flatnonzero(task.targets == c)[:5] for c in range(5)])
-    task = task.select(rows)
+    task = task.select(np.concatenate([np.flatnonzero(task.targets == c)[:5] for c in range(5)]))
     texts, names = task.inputs(), [name for name in task.label_names if name]
     x, y = encoder.encode(texts).numpy(), task.targets
     logistic = clock(lambda: LogisticRegression(C=10, max_iter=500).fit(x, y), repeats)
@@ -104,20 +113,15 @@ def main() -> None:
         support = model._support(texts, torch.from_numpy(y), names, None)
         with torch.no_grad():
             alone = clock(lambda model=model, support=support: model.head.adapt(support), repeats)
-        print(
-            f"  {name:10} adds {1000 * more:+.1f} ms; the head alone "
-            f"{1000 * alone:.2f} ms, {logistic / alone:.1f} x as fast as fitting the logistic regression"
-        )
+        rival = f"{logistic / alone:.1f} x as fast as fitting the logistic regression"
+        print(f"  {name:11} adds {1000 * more:+.1f} ms; the head alone {1000 * alone:.2f} ms, {rival}")
 
-    def start(code: str) -> float:
-        return clock(lambda: subprocess.run([sys.executable, "-c", code], check=True, capture_output=True), repeats)
+    def start(*arguments: str) -> float:
+        return clock(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True), repeats)
 
-    bare = start("pass")
-    print(f"import metatext: {start('import metatext') - bare:.3f} s above bare Python")
-    print(f"metatext --help: {start('from metatext.cli import main; main([])'):.3f} s")
-    print(
-        f"recipes/adapt.py --help: {clock(lambda: subprocess.run([sys.executable, 'recipes/adapt.py', '--help'], check=True, capture_output=True), repeats):.3f} s"
-    )
+    print(f"import metatext: {start('-c', 'import metatext') - start('-c', 'pass'):.3f} s above bare Python")
+    print(f"metatext --help: {start('-m', 'metatext', '--help'):.3f} s")
+    print(f"recipes/adapt.py --help: {start('recipes/adapt.py', '--help'):.3f} s")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
 RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py"}
+TINY = ["--n_episodes", "8", "--n_way", "5", "--fewer_ways", "--n_query", "2"]  # what the small corpora can give
 SMALL = ["--meta_steps", "4", "--meta_batch_size", "4", "--eval_steps", "2", "--save_steps", "2", "--eval_episodes", "4"]
 
 
@@ -41,6 +42,7 @@ def corpora(tmp_path):
     for path in CONFIGS:
         values = yaml.safe_load(path.read_text())
         names |= {n for key in ("tasks", "eval_tasks", "test_tasks") for n in values.get(key, []) if "/" not in n}
+        names |= {values["outside"]} if "outside" in values else set()
     starter = {task.name for task in mt.load_tasks("starter")}
     for name in names - starter:
         rows = [
@@ -88,13 +90,17 @@ def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, cap
         }
         assert str(output) in capsys.readouterr().out
     else:
-        output = tmp_path / "figures.json"
-        splits = corpora / "class_splits.json"
-        arguments = [str(path), "--model", str(small_head), "--tasks_dir", str(corpora), "--class_splits", str(splits)]
-        cli.run("test", [*arguments, "--n_episodes", "8", "--output", str(output)])
-        figures = json.loads(output.read_text())
-        assert set(figures["shots"]) == {"1", "5"}
-        assert "trained - logistic_regression" in capsys.readouterr().out
+        values, output = yaml.safe_load(path.read_text()), tmp_path / "figures.json"
+        arguments = [str(path), "--model", str(small_head), "--tasks_dir", str(corpora), "--output", str(output)]
+        if "--class_splits" in path.read_text():
+            arguments += ["--class_splits", str(corpora / "class_splits.json")]
+        cli.run("test", [*arguments, *TINY])
+        figures = json.loads(output.read_text())["names"]
+        assert set(figures) == set(values.get("names", ["real"]))
+        assert set(figures["real"]) == {str(k) for k in values["shots"]}
+        assert "paired: mean ± 95 % interval" in capsys.readouterr().out
+        if "outside" in values:
+            assert "auroc_far" in figures["real"]["5"]["pooled"]["trained"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -128,6 +134,59 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
     assert [row["text"] for row in rows] == ["where is my card", "hi"]
     classifier = mt.AdaptedModel.from_pretrained(output)
     assert [row["label"] for row in rows] == classifier.predict(["where is my card", "hi"])
+
+
+def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):
+    """The comparison: columns in order, a table per names and shots, and all of it as JSON and pictures."""
+    folders = [tmp_path / "main", tmp_path / "other head"]
+    for folder, head in zip(folders, ("gp", "prototype")):
+        mt.MetaModel.from_encoder(tiny, head).save_pretrained(folder)
+    output = tmp_path / "out" / "figures.json"
+    arguments = ["test", "--model", str(folders[0]), "--heads", str(folders[1]), "ridge", "--tasks", "starter/test", *TINY]
+    arguments += ["--shots", "0", "2", "--names", "real", "numbered", "--baselines", "label_names", "knn", "logistic_regression"]
+    cli.main([*arguments, "--plot", "--output", str(output), "--reference", "knn", "label_names", "--n_outside", "2"])
+    out = capsys.readouterr().out
+    written = json.loads(output.read_text())
+    assert written["model"] == str(folders[0]) and written["heads"] == [str(folders[1]), "ridge"]
+    assert {names: set(shots) for names, shots in written["names"].items()} == {"real": {"0", "2"}, "numbered": {"2"}}
+    real, numbered = written["names"]["real"], written["names"]["numbered"]
+    columns = ["trained", "other head", "untrained_ridge", "label_names", "knn", "logistic_regression"]
+    assert list(real["2"]["mean"]) == columns
+    assert real["0"]["reference"] == "label_names" and real["2"]["reference"] == numbered["2"]["reference"] == "knn"
+    assert real["0"]["mean"]["knn"] == {} and "auroc_near" in real["0"]["pooled"]["trained"]
+    assert real["2"]["mean"]["knn"] == numbered["2"]["mean"]["knn"]  # the same episodes; it reads no names
+    assert real["2"]["mean"]["label_names"] != numbered["2"]["mean"]["label_names"]
+    pictures = {f"figures_{what}_{names}.png" for what in ("accuracy", "risk") for names in ("real", "numbered")}
+    assert {path.name for path in output.parent.iterdir()} == {"figures.json", *pictures}
+    assert all((output.parent / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    heads = [line.split() for line in out.splitlines() if line.startswith("trained ")]
+    assert len(heads[-1]) == 1 + 3  # the last table: real 0, real 2, numbered 2
+    assert out.index("0 examples per class, real names") < out.index("2 examples per class, numbered names")
+
+
+def test_an_untrained_head_is_measured_by_its_name(capsys):
+    cli.main(
+        ["test", "--model", "prototype", "--tasks", "starter/test", "--shots", "1", *TINY, "--baselines", "untrained", "knn"]
+    )
+    out = capsys.readouterr().out
+    assert "\nuntrained_prototype  " in out and "\nuntrained  " not in out  # it is that baseline
+
+
+def test_a_task_too_small_for_the_most_shots_shows_before_anything_is_measured(small_head, capsys):
+    arguments = ["test", "--model", str(small_head), "--tasks", "starter/test", "--shots", "1", "99", *TINY]
+    with pytest.raises(SystemExit, match=r"0 of its \d+ classes have the 101 distinct texts"):
+        cli.main(arguments)
+    assert "per class" not in capsys.readouterr().out
+
+
+def test_numbered_names_change_names_alone():
+    from metatext.commands import NAMES
+
+    (task,) = (t for t in mt.load_tasks("starter/test") if t.name == "hobby_topics")
+    other = NAMES["numbered"](task)
+    assert other.label_names == tuple(f"class {i + 1}" for i in range(len(task.labels)))
+    assert other.labels == task.labels and other.targets is task.targets and other.rows is task.rows
+    assert NAMES["real"](task) is task
 
 
 def test_a_launched_recipe(tmp_path, tiny_folder):
@@ -179,6 +238,9 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["adapt", "--model", "nowhere"], "--examples is missing"),
         (["adapt", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
         (["test", "--model", "nowhere"], "nowhere is not a folder"),
+        (["test", "--model", "gp", "--heads", "gp"], "two columns would be called 'untrained_gp'"),
+        (["test", "--names", "fake"], "names: expected one of 'real', 'numbered', got 'fake'"),
+        (["test", "--shots", "-1"], "shots: must be at least 0"),
         (["test", "--n_shot", "3"], "unknown argument '--n_shot'; did you mean '--shots'"),
     ],
 )

@@ -27,6 +27,10 @@ def test_ranges(given, want):
         (lambda: mt.EpisodeConfig(n_query=2.5), r"n_query: expected a whole number, got 2.5 \(float\)"),
         (lambda: mt.EpisodeConfig(k_shot=True), "k_shot: expected a whole number, got True"),
         (lambda: mt.EpisodeConfig(unbalanced=1.5), "unbalanced: must be between 0 and 1, got 1.5"),
+        (
+            lambda: mt.EpisodeConfig(name_dropout=0.4, name_noise=0.7),
+            r"name_noise: must be at most 1 together with name_dropout, got 0.7 \+ 0.4",
+        ),
         (lambda: mt.HeadConfig(name="protoype"), "name: expected one of .*'ridge'.*did you mean 'prototype'"),
         (lambda: mt.TrainConfig(meta_lr="fast"), "meta_lr: expected a number, got 'fast'"),
         (lambda: mt.TrainConfig(meta_lr=float("nan")), "meta_lr: expected a number, got nan"),

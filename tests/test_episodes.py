@@ -67,10 +67,11 @@ def same(one: EpisodeBatch, other: EpisodeBatch) -> bool:
 
 
 RICH = dict(n_way=(2, 4), k_shot=(0, 5), n_query=2, n_outside=3, unbalanced=0.5, name_dropout=0.3, description_dropout=0.3)
+RICH |= dict(name_noise=0.4, name_variation=0.6)
 
 
 def test_pure_function_of_seed_and_step():
-    pool, config, weights = pool_of(data(20, 20, 20, 20, 20)), EpisodeConfig(**RICH), np.ones(1)
+    pool, config, weights = named_pool(5, 9), EpisodeConfig(**RICH), np.ones(2)
 
     def at(seed: int, step: int) -> EpisodeBatch:
         return train_episodes(pool, config, weights, 8, seed=seed, step=step)
@@ -94,11 +95,27 @@ def test_draw_takes_the_tasks_it_is_given():
 
 @pytest.mark.parametrize("cut", [(0, 3, 8), (0, 1, 2, 8), (0, 8)])
 def test_slices_equal_the_batch(cut):
-    batch = draw(pool_of(data(20, 20, 20, 20, 20)), n=8, **RICH)
+    batch = draw(named_pool(5, 9), n=8, **RICH)
     parts = [batch[i:j] for i, j in itertools.pairwise(cut)]
     assert [len(p) for p in parts] == list(np.diff(cut)) and len(batch) == 8
     for item in dataclasses.fields(EpisodeBatch):
         np.testing.assert_array_equal(np.concatenate([getattr(p, item.name) for p in parts]), getattr(batch, item.name))
+
+
+def test_small_episodes_come_first_and_a_part_is_trimmed_to_its_largest():
+    targets = data(*[20] * 60)
+    batch = draw(pool_of(targets), n=32, n_way=(2, 60), k_shot=(0, 8), n_query=2, n_outside=3)
+    rows = (batch.support >= 0).sum(1) + (batch.query >= 0).sum(1)
+    assert (np.diff(rows) >= 0).all() and rows[0] < rows[-1]
+    small = batch[:8].trimmed()
+    ways = (batch.classes[:8] >= 0).sum(1).max()
+    assert small.classes.shape == small.named.shape == small.name.shape == (8, ways) and ways < batch.classes.shape[1]
+    assert small.support.shape == small.support_y.shape == (8, (batch.support[:8] >= 0).sum(1).max())
+    assert small.query.shape == small.query_y.shape == small.outside.shape == (8, 2 * ways + 3)
+    check(small, [targets], [np.arange(len(targets))], 2)
+    for mine, whole in ((small.support, batch.support), (small.query, batch.query), (small.query_y, batch.query_y)):
+        assert [row[row >= 0].tolist() for row in mine] == [row[row >= 0].tolist() for row in whole[:8]]
+    assert same(batch.trimmed(), batch) and same(small.trimmed(), small)
 
 
 @pytest.mark.parametrize("n_way, k_shot, n_query", [(2, 0, 1), (2, 1, 1), (3, 5, 2), (5, 1, 8), (5, 10, 10), (150, 1, 1)])
@@ -118,7 +135,8 @@ def test_ranges_are_covered_inclusively():
     batch = draw(pool_of(targets), n=600, n_way=(2, 5), k_shot=(0, 4), n_query=1)
     ways = (batch.classes >= 0).sum(1)
     assert set(ways) == {2, 3, 4, 5}
-    assert chisquare(np.bincount(ways)[2:]).pvalue > 1e-3
+    share = np.log([3 / 2, 4 / 3, 5 / 4, 6 / 5]) / np.log(6 / 2)
+    assert chisquare(np.bincount(ways)[2:], 600 * share).pvalue > 1e-3
     k = shots(batch)
     assert all(len(set(row[row >= 0])) == 1 for row in k)  # balanced unless asked
     assert set(k.max(1)) == {0, 1, 2, 3, 4}
@@ -126,9 +144,44 @@ def test_ranges_are_covered_inclusively():
     check(batch, [targets], [np.arange(len(targets))], 1)
 
 
+def test_few_ways_are_as_frequent_as_many():
+    targets = [data(*[3] * 150), data(*[3] * 20)]
+    pool = make_pool(["wide", "narrow"], targets, [np.arange(450), np.arange(60)], [150, 20])
+    batch = draw(pool, n=4000, n_way=(2, 150), k_shot=(0, 1), n_query=1)
+    ways = (batch.classes >= 0).sum(1)
+    for task, top in ((0, 150), (1, 20)):
+        drawn = ways[batch.task == task]
+        assert drawn.min() == 2 and top - 5 <= drawn.max() <= top
+        edges = np.array([2, 4, 8, 16, top + 1])
+        counts = np.histogram(drawn, edges)[0]  # 2 to 3, 4 to 7, 8 to 15, the rest
+        assert chisquare(counts, len(drawn) * np.diff(np.log(edges)) / np.log((top + 1) / 2)).pvalue > 1e-3
+
+
 def test_a_range_above_the_classes_takes_what_there_is():
     batch = draw(pool_of(data(9, 9, 9)), n=200, n_way=(2, 16), k_shot=1, n_query=1)
     assert set((batch.classes >= 0).sum(1)) == {2, 3}
+
+
+@pytest.mark.parametrize("unbalanced", [0.0, 1.0])
+def test_more_ways_mean_fewer_shots_where_the_support_is_limited(unbalanced):
+    targets = data(*[20] * 60)
+    shape = dict(n_way=(2, 60), k_shot=(0, 16), n_query=2, unbalanced=unbalanced, max_support=100)
+    batch = draw(pool_of(targets), n=600, **shape)
+    check(batch, [targets], [np.arange(len(targets))], 2)
+    ways, k = (batch.classes >= 0).sum(1), shots(batch)
+    assert (k.max(1) <= np.minimum(16, 100 // ways)).all()
+    assert batch.support.shape[1] <= 100
+    assert k[ways <= 6].max() == 16 and k[ways > 50].max() == 1
+
+
+def test_a_limited_support_never_goes_below_the_fewest_shots():
+    targets = data(*[20] * 30)
+    batch = draw(pool_of(targets), n=100, n_way=30, k_shot=(2, 8), n_query=2, max_support=40)
+    assert (shots(batch) == 2).all()
+    assert batch.support.shape == (100, 60)
+    assert same(
+        draw(pool_of(targets), n_way=4, k_shot=5, n_query=2, max_support=20), draw(pool_of(targets), n_way=4, k_shot=5, n_query=2)
+    )
 
 
 def test_duplicate_texts_and_texts_under_two_labels():
@@ -208,6 +261,122 @@ def test_dropout_shares(share):
     silent = ~draw(pool, description_dropout=share, **config).described
     for found in (hidden.all(1).mean(), silent.mean()):
         assert found == share if share in (0, 1) else abs(found - share) < 0.04
+
+
+def named_pool(*n_classes: int, names: list[list[int]] | None = None, styles: int = 4, meaningless: int = 3):
+    """Tasks with so many classes of 9 rows; every class has a name of its own, or those of ``names`` (-1: none)."""
+    width = max(n_classes)
+    label_ids = np.full((len(n_classes), width), -1)
+    for i, n in enumerate(n_classes):
+        label_ids[i, :n] = names[i] if names else np.arange(n) + 1000 * i
+    targets = [data(*[9] * n, seed=i) for i, n in enumerate(n_classes)]
+    ids = [np.arange(len(t)) for t in targets]
+    return make_pool([f"task {i}" for i in range(len(ids))], targets, ids, n_classes, label_ids, styles, meaningless)
+
+
+def own_names(pool, batch: EpisodeBatch) -> np.ndarray:
+    return np.where(batch.classes >= 0, batch.task[:, None] * pool.count.shape[1] + batch.classes, -1)
+
+
+def distinct(row: np.ndarray) -> bool:
+    return len(set(row.tolist())) == len(row)
+
+
+def test_classes_bear_their_own_names_as_they_are_unless_asked():
+    pool = named_pool(5, 3)
+    batch = draw(pool, n_way=(2, 5), k_shot=(0, 2), n_query=1, name_dropout=0.5)
+    np.testing.assert_array_equal(batch.name, own_names(pool, batch))
+    assert not batch.style.any()
+
+
+def test_the_rows_drawn_do_not_depend_on_the_names():
+    pool = named_pool(5, 9)
+    shape = dict(n_way=(2, 9), k_shot=(0, 4), n_query=2, n_outside=3, unbalanced=0.5, name_dropout=0.2, description_dropout=0.3)
+    plain, varied = draw(pool, **shape), draw(pool, **shape, name_noise=0.5, name_variation=0.7)
+    for field in ("task", "classes", "support", "support_y", "query", "query_y", "outside", "named", "described"):
+        np.testing.assert_array_equal(getattr(plain, field), getattr(varied, field))
+
+
+def test_names_of_an_episode_are_written_in_one_of_the_other_ways():
+    pool = named_pool(5, styles=4)
+    batch = draw(pool, n=2000, n_way=3, k_shot=(0, 1), n_query=1, name_variation=0.6)
+    assert batch.style.shape == (2000,)
+    counts = np.bincount(batch.style, minlength=4)
+    assert len(counts) == 4 and chisquare(counts, [800, 400, 400, 400]).pvalue > 1e-3
+    np.testing.assert_array_equal(batch.name, own_names(pool, batch))
+    assert (draw(pool, n=100, n_way=3, k_shot=1, n_query=1, name_variation=1.0).style > 0).all()
+
+
+@pytest.mark.parametrize("unbalanced", [0.0, 1.0])
+def test_names_say_something_at_zero_shots(unbalanced):
+    pool = named_pool(5, 7)
+    batch = draw(pool, n=400, n_way=(2, 4), k_shot=(0, 3), n_query=1, unbalanced=unbalanced, name_noise=1.0)
+    live = batch.classes >= 0
+    some_zero = ((shots(batch) == 0) & live).any(1)
+    own = own_names(pool, batch)
+    assert some_zero.any() and not some_zero.all()
+    np.testing.assert_array_equal(batch.name[some_zero], own[some_zero])
+    assert (batch.name != own)[live & ~some_zero[:, None]].all()
+    assert batch.named[live].all() and (batch.name[~live] == -1).all()
+
+
+def test_hidden_and_meaningless_names_keep_their_shares():
+    pool = named_pool(6)
+    batch = draw(pool, n=4000, n_way=3, k_shot=1, n_query=1, name_dropout=0.3, name_noise=0.5)
+    hidden, foreign = ~batch.named.any(1), (batch.name != own_names(pool, batch)).all(1)
+    assert not (hidden & foreign).any()
+    assert abs(hidden.mean() - 0.3) < 0.04 and abs(foreign.mean() - 0.5) < 0.04
+
+
+def test_meaningless_names_are_numbers_in_a_random_order():
+    pool = named_pool(4, 2, meaningless=3)
+    batch = draw(pool, n=4000, n_way=(2, 4), k_shot=1, n_query=1, name_noise=1.0)
+    invented = (batch.name >= 2 * 4) | (batch.classes < 0)  # behind the 2 x 4 names of classes
+    assert (invented.all(1) | ~invented[:, :2].any(1)).all()  # all names of an episode or none
+    here = batch[np.flatnonzero(invented.all(1))]
+    way, number = np.divmod(here.name - 8, 4)
+    live = here.classes >= 0
+    assert all(distinct(row[mask]) for row, mask in zip(number, live))
+    assert all(distinct(row[mask]) is False for row, mask in zip(way, live))  # one way of naming in an episode
+    assert chisquare(np.bincount(way[:, 0])).pvalue > 1e-3 and way[live].max() == 2
+    assert (number[here.task == 1][:, :2] < 2).all()  # a task of two classes counts to two
+    four = (here.task == 0) & (live.sum(1) == 4)
+    orders = Counter(map(tuple, number[four].tolist()))
+    assert len(orders) == 24 and chisquare(list(orders.values())).pvalue > 1e-3
+
+
+def test_borrowed_names_belong_to_something_else():
+    pool = named_pool(3, 12)
+    batch = draw(pool, n=4000, n_way=3, k_shot=1, n_query=1, name_noise=1.0)
+    assert (batch.name >= 0).all()
+    borrowed = (batch.name < 2 * 12).all(1)
+    assert 0.45 < borrowed.mean() < 0.55
+    here, own = batch.name[borrowed], own_names(pool, batch)[borrowed]
+    assert all(distinct(row) and not set(row.tolist()) & set(mine.tolist()) for row, mine in zip(here, own))
+    lent = np.bincount(here[batch.task[borrowed] == 0].ravel(), minlength=24)
+    assert not lent[:12].any() and chisquare(lent[12:]).pvalue > 1e-3  # all classes of the other task alike
+
+
+def test_equal_names_count_as_one():
+    """Two tasks with the classes 7 and 8 each: neither has another name to borrow."""
+    pool = named_pool(2, 2, 2, names=[[7, 8], [8, 7], [-1, 7]])
+    assert pool.lenders.size == 2
+    batch = draw(pool, n=200, n_way=2, k_shot=1, n_query=1, name_noise=1.0)
+    assert (batch.name >= 6).all()
+    some = draw(named_pool(2, 4, names=[[7, 8], [8, 1, 2, 7]]), n=200, n_way=2, k_shot=1, n_query=1, name_noise=1.0)
+    lent = some.name[(some.task == 0) & (some.name < 8).all(1)]
+    assert set(map(frozenset, lent.tolist())) == {frozenset({5, 6})}
+
+
+def test_tasks_without_any_name_are_numbered():
+    batch = draw(named_pool(3, names=[[-1, -1, -1]]), n=50, n_way=3, k_shot=1, n_query=1, name_noise=1.0)
+    assert (batch.name >= 3).all() and batch.named.all()
+
+
+@pytest.mark.parametrize("config", [{"name_noise": 0.1}, {"name_variation": 0.1}])
+def test_varied_names_must_be_encoded(config):
+    with pytest.raises(EpisodeError, match=r"need the names to be encoded for them: encode_tasks\(\.\.\., vary_names=True\)"):
+        draw(pool_of(data(9, 9)), n_way=2, k_shot=1, n_query=1, **config)
 
 
 @pytest.mark.parametrize("n_way", [2, (2, 4)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 
 import numpy as np
@@ -16,6 +17,7 @@ import metatext as mt
 from metatext import features
 from metatext.episodes import draw_episodes
 from metatext.features import FeatureStore, default_folder, encode_inputs, encode_tasks, text_keys
+from metatext.label_names import MEANINGLESS, STYLES
 
 
 @pytest.fixture
@@ -379,6 +381,7 @@ def test_gathered_episodes_and_their_masks(tiny, tmp_path):
     texts = [*tasks[0].inputs(), *tasks[1].inputs()]
     named = {(0, c): tasks[0].label_names[c] for c in range(4)} | {(1, 1): tasks[1].label_names[1]}
 
+    @functools.cache
     def vector(text):
         return tiny.encode([text])[0]
 
@@ -405,6 +408,54 @@ def test_gathered_episodes_and_their_masks(tiny, tmp_path):
     assert seen == {(True, True, True), (True, True, False), (True, False, False), (False, False, False)}
     assert torch.equal(data.query_y, torch.from_numpy(batch.query_y))
     assert torch.equal(data.outside, torch.from_numpy(batch.outside))
+
+
+def test_gathered_names_are_those_that_the_episode_bears(tiny, tmp_path):
+    """Own, borrowed and meaningless names, each written as the episode says."""
+    rows = [{"text": text, "label": i % 3} for i, text in enumerate(letter_texts(24))]
+    named = mt.load_task(rows, name="named", label_names={0: "ab c", 1: "de f", 2: "gh i"})
+    half = mt.load_task(rows, name="half", label_names={0: "jk l", 1: None, 2: "ab c"})
+    store = FeatureStore(tiny, tmp_path)
+    found = encode_tasks(store, [named, half], vary_names=True)
+    table = [*named.label_names, *half.label_names, *(invent(n) for invent in MEANINGLESS for n in range(3))]
+    assert found.names.shape == (len(STYLES), len(table))
+    assert store.gather(found.labels).any(-1).tolist() == [[True] * 3, [True, False, True]]
+
+    shape = mt.EpisodeConfig(
+        n_way=(2, 3), k_shot=(0, 2), n_query=1, name_dropout=0.2, name_noise=0.5, name_variation=0.7, unbalanced=0.3
+    )
+    batch = draw_episodes(found.pool, shape, np.arange(200) % 2, np.random.default_rng(0))
+    support = found.gather(batch).support
+    texts = [
+        [STYLES[style](table[name]) if seen and table[name] else None for name, seen in zip(names, shown)]
+        for names, shown, style in zip(batch.name, batch.named, batch.style)
+    ]
+    assert support.label_mask.tolist() == [[text is not None for text in row] for row in texts]
+    flat = [text for row in texts for text in row]
+    there = [i for i, text in enumerate(flat) if text]
+    vectors = support.label_x.reshape(-1, tiny.dim)
+    assert torch.allclose(vectors[there], tiny.encode([flat[i] for i in there]), atol=1e-5)
+    assert not vectors[[i for i, text in enumerate(flat) if text is None]].any()
+    assert {"ab c", "ab_c", "about: de f", "AbC", "class 1", "LABEL_2", None} <= set(flat)
+    assert all(len(set(row)) == len(row) for row in ([t for t in row if t] for row in texts))
+
+
+def test_names_are_multiplied_only_when_asked(tiny, tmp_path):
+    task = letter_task("a", classes=2)
+    store = FeatureStore(tiny, tmp_path)
+    plain = encode_tasks(store, [task])
+    before = store.encoded
+    assert before == len(task) + 2 + 1 and plain.names.shape == (1, 2) and plain.pool.styles == 1
+    varied = encode_tasks(store, [task], vary_names=True)
+    assert len(STYLES) < store.encoded - before <= len(STYLES) * (2 + 2 * len(MEANINGLESS))
+    assert np.array_equal(varied.labels, plain.labels)
+    assert varied.pool.styles == len(STYLES) and varied.pool.meaningless == len(MEANINGLESS)
+
+
+def test_tasks_without_any_label_name(tiny, tmp_path):
+    task = dataclasses.replace(letter_task("a", classes=3), label_names=(None,) * 3)
+    found = encode_tasks(FeatureStore(tiny, tmp_path), [task])
+    assert found.labels.tolist() == [[-1, -1, -1]]
 
 
 def test_a_part_of_a_batch_gathers_the_same(tiny, tmp_path):

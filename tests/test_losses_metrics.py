@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 
 from metatext.heads import Logits
 from metatext.kinds import KINDS
 from metatext.losses import classification, meta_loss
-from metatext.metrics import METRICS, accuracy, ece, interval, macro_f1, nll
+from metatext.metrics import METRICS, accuracy, brier, ece, interval, macro_f1, nll, stratified_interval
 
 LOW = torch.finfo(torch.float32).min
 
@@ -109,6 +109,8 @@ def test_figures_by_hand():
     assert accuracy(PROBABILITIES, TARGETS) == 0.75
     assert macro_f1(PROBABILITIES, TARGETS) == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
     assert nll(PROBABILITIES, TARGETS) == pytest.approx(-np.log([0.7, 0.6, 0.3, 0.9]).mean())
+    squares = [0.3**2 + 0.2**2 + 0.1**2, 0.1**2 + 0.4**2 + 0.3**2, 0.2**2 + 0.5**2 + 0.7**2, 0.05**2 + 0.05**2 + 0.1**2]
+    assert brier(PROBABILITIES, TARGETS) == pytest.approx(np.mean(squares))
     assert ece(PROBABILITIES, TARGETS, bins=2) == pytest.approx(abs(3 - 2.7) / 4)  # 0.7, 0.6, 0.9 and the wrong 0.5: one bin
 
 
@@ -127,6 +129,10 @@ def test_ece_of_certain_answers():
     assert ece(certain, np.array([0, 1, 0, 1])) == 0.5
 
 
+def test_brier_of_certain_answers():
+    assert brier(np.eye(3), np.array([0, 1, 2])) == 0.0 and brier(np.eye(3), np.array([1, 2, 0])) == 2.0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_figures_against_scikit_learn(seed):
     probabilities, targets = random_answers(seed)
@@ -136,6 +142,7 @@ def test_figures_against_scikit_learn(seed):
     exact = probabilities.astype(np.float64)
     exact /= exact.sum(1, keepdims=True)
     assert nll(exact, targets) == pytest.approx(log_loss(targets, exact, labels=range(5)))
+    assert brier(exact, targets) == pytest.approx(brier_score_loss(targets, exact, labels=range(5), scale_by_half=False))
 
 
 def test_macro_f1_counts_the_classes_that_occur():
@@ -164,3 +171,20 @@ def test_interval_against_scipy(n):
 
 def test_interval_of_one_value():
     assert interval(np.array([0.25])) == (0.25, 0.0)
+
+
+def test_stratified_interval_by_hand():
+    groups = [np.array([0.0, 1.0, 0.5]), np.array([2.0, 4.0])]
+    error = math.sqrt(0.25 / 3 + 2.0 / 2) / 2
+    assert stratified_interval(groups) == pytest.approx(((0.5 + 3.0) / 2, stats.t.ppf(0.975, 3) * error))
+    assert stratified_interval([np.array([1.0]), np.array([2.0])]) == (1.5, 0.0)
+
+
+def test_stratified_interval_covers_the_mean_of_the_groups():
+    """Groups that differ much among themselves and little within: their differences do not widen the interval."""
+    rng = np.random.default_rng(0)
+    centres, covered = np.array([-3.0, 0.0, 5.0]), 0
+    for _ in range(2000):
+        mean, half = stratified_interval([c + rng.standard_normal(8) for c in centres])
+        covered += abs(mean - centres.mean()) <= half
+    assert 0.94 <= covered / 2000 <= 0.965

@@ -14,13 +14,15 @@ PACKAGE = Path(metatext.__file__).parent
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
     ["config", "storage"],
-    ["episodes", "catalogue", "metrics", "losses", "representation", "curve", "checkpoints"],
-    ["columns", "kinds"],
+    ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "plots", "checkpoints"],
+    ["columns", "kinds", "calibration"],
+    ["report"],
     ["sources"],
     ["tasks", "encoder"],
     ["features", "heads"],
     ["model"],
-    ["adapted", "evaluation"],
+    ["adapted", "finetuning", "baselines"],
+    ["evaluation"],
     ["training"],
     ["cli"],
     ["commands"],

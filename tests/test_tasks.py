@@ -745,6 +745,25 @@ def test_sample_of_many_alike():
     assert len(task.sample(10)) <= 10
 
 
+def test_with_label_names(uneven):
+    other = uneven.with_label_names(["one", None, "three", "4", "e"])
+    assert other.label_names == ("one", None, "three", "4", "e")
+    assert (other.name, other.labels, other.inputs()) == (uneven.name, uneven.labels, uneven.inputs())
+    assert other.targets is uneven.targets and uneven.label_names == tuple("abcde")
+
+
+@pytest.mark.parametrize(("names", "got"), [(["x", "y"], "2"), ("xyz", "'xyz'")])
+def test_with_label_names_of_another_number(uneven, names, got):
+    with pytest.raises(DataError, match=f"task 'uneven': expected 5 label names, one per class, got {got}"):
+        uneven.with_label_names(names)
+
+
+def test_a_task_of_one_class_loads():
+    """Rows of no class, for `evaluate_tasks(outside=)`."""
+    task = load_task(rows_of(["oos"] * 3))
+    assert task.labels == ("oos",) and len(task) == 3
+
+
 def test_with_classes(uneven):
     part = uneven.with_classes(["c", "a"], name="two")
     assert (part.name, part.labels, part.label_names) == ("two", ("c", "a"), ("c", "a"))

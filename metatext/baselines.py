@@ -1,0 +1,203 @@
+"""The methods that heads are compared with, by name: each answers the same episodes from the same features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .config import ConfigError, nearest
+from .episodes import EpisodeBatch
+from .features import EpisodeFeatures, TaskFeatures
+from .finetuning import setfit
+from .heads.protocol import mask_classes
+from .model import MetaModel
+from .representation import class_means
+
+NEIGHBOURS = 5  # of `knn`
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Episodes of one task as a method sees them.
+
+    Attributes:
+        features: tensors of the support and of the query rows.
+        batch: the numbers of these rows.
+        source: what the numbers count, for methods that read the texts.
+    """
+
+    features: EpisodeFeatures
+    batch: EpisodeBatch
+    source: TaskFeatures
+
+    def texts(self, rows: np.ndarray) -> list[str] | list[tuple[str, str]]:
+        """The texts, or pairs of texts, of (n,) row numbers."""
+        starts = np.cumsum([0, *map(len, self.source.tasks)])
+        place = np.searchsorted(starts, rows, side="right") - 1
+        found: list = [None] * len(rows)
+        for number in np.unique(place):
+            here = np.flatnonzero(place == number)
+            texts = self.source.tasks[number].select(rows[here] - starts[number]).inputs()
+            for i, text in zip(here, texts, strict=True):
+                found[i] = text
+        return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method's answer to b episodes of q query rows.
+
+    Attributes:
+        probabilities: (b, q, w); NaN where the method has no answer to an episode.
+        confidence: (b, q) score, 0 to 1, that the row belongs to any of the classes. A head has learned it; a baseline gives the
+            score that it decides by: its largest probability, or (1 + its largest cosine) / 2.
+    """
+
+    probabilities: Tensor
+    confidence: Tensor
+
+
+Method = Callable[[Draw], Answer]
+
+
+def by_model(model: MetaModel) -> Method:
+    """A model's own probabilities and confidence."""
+
+    def answer(draw: Draw) -> Answer:
+        logits = model(draw.features)
+        return Answer(logits.values.softmax(-1), (-logits.none).double().sigmoid())  # float32 would tie all sure rows at 1
+
+    return answer
+
+
+def label_names(draw: Draw) -> Answer:
+    """Softmax of 20 x the cosine to the label name; no support row is used."""
+    support = draw.features.support
+    return _by_cosine(draw, support.label_x, support.label_mask)
+
+
+def nearest_centroid(draw: Draw) -> Answer:
+    """Softmax of 20 x the cosine to the mean of the class's rows; no name is used."""
+    support = draw.features.support
+    means, count = class_means(support, support.x)
+    return _by_cosine(draw, means, count > 0)
+
+
+def naive_mean(draw: Draw) -> Answer:
+    """Softmax of 20 x the cosine to label name + mean of the class's rows (of unit length), or to the one that is there."""
+    support = draw.features.support
+    means, count = class_means(support, support.x)
+    return _by_cosine(
+        draw, normalize(means, dim=-1) + support.label_x * support.label_mask[..., None], (count > 0) | support.label_mask
+    )
+
+
+def knn(draw: Draw) -> Answer:
+    """The `NEIGHBOURS` rows of the support with the largest cosine vote, each with weight exp(20 x cosine)."""
+    support, query = draw.features.support, draw.features.query
+    cosine = mask_classes(query @ support.x.mT, support.row_mask)  # (b, q, d) @ (b, d, s) -> (b, q, s)
+    if not cosine.shape[2]:
+        return _nothing(draw)
+    best, rows = cosine.topk(min(NEIGHBOURS, cosine.shape[2]), -1)
+    votes = torch.zeros_like(cosine).scatter_(-1, rows, (20 * best).softmax(-1))
+    answer = votes @ support.y  # (b, q, s) @ (b, s, w) -> (b, q, w)
+    return _where(support.row_mask.any(1), answer, (1 + best[..., 0]) / 2)
+
+
+def logistic_regression(draw: Draw) -> Answer:
+    """scikit-learn's LogisticRegression(C=10, max_iter=500) on the support's features, episode by episode."""
+    support = draw.features.support
+    return _by_logistic_regression(draw, support.x, support.y, support.row_mask)
+
+
+def logistic_regression_names(draw: Draw) -> Answer:
+    """`logistic_regression` with the label names as further rows of their classes."""
+    support = draw.features.support
+    names = torch.diag_embed(support.label_mask.to(support.y.dtype))  # (b, w, w): name c is a row of class c
+    parts = ((support.x, support.label_x), (support.y, names), (support.row_mask, support.label_mask))
+    return _by_logistic_regression(draw, *(torch.cat(pair, 1) for pair in parts))
+
+
+def _untrained(model: MetaModel) -> Method:
+    fresh = MetaModel.from_encoder(model.encoder, model.head_config)
+    return by_model(fresh.to(next(model.head.parameters()).device).eval())
+
+
+def _setfit(model: MetaModel) -> Method:
+    fit = setfit(model.encoder)
+
+    def answer(draw: Draw) -> Answer:
+        if any(task.is_pair for task in draw.source.tasks):  # it reads single texts
+            return _nothing(draw)
+        batch, out = draw.batch, _nothing(draw).probabilities.cpu()
+        for i in range(len(batch)):
+            rows, live = batch.support[i] >= 0, batch.query[i] >= 0
+            if len(np.unique(batch.support_y[i, rows])) > 1:
+                seen, asked = draw.texts(batch.support[i, rows]), draw.texts(batch.query[i, live])
+                out[i] = 0.0
+                out[i, torch.from_numpy(live)] = fit(seen, batch.support_y[i, rows], asked, out.shape[2])
+        return Answer(out, out.amax(-1))
+
+    return answer
+
+
+BASELINES: dict[str, Callable[[MetaModel], Method]] = {
+    "untrained": _untrained,
+    "label_names": lambda model: label_names,
+    "nearest_centroid": lambda model: nearest_centroid,
+    "knn": lambda model: knn,
+    "naive_mean": lambda model: naive_mean,
+    "logistic_regression": lambda model: logistic_regression,
+    "logistic_regression_names": lambda model: logistic_regression_names,
+    "setfit": _setfit,
+}
+
+
+def baseline(name: str, model: MetaModel) -> Method:
+    """The baseline ``name`` of `BASELINES` on the encoder of ``model``.
+
+    Raises:
+        ConfigError: there is none of that name, or it needs a package that is not installed.
+    """
+    if name not in BASELINES:
+        raise ConfigError(f"unknown baseline {name!r}{nearest(name, BASELINES, end='.')} Known: {', '.join(BASELINES)}")
+    return BASELINES[name](model)
+
+
+def _by_cosine(draw: Draw, classes: Tensor, known: Tensor) -> Answer:
+    """From class vectors (b, w, d) of any length; no answer to an episode with a class that has none."""
+    cosine = mask_classes(draw.features.query @ normalize(classes, dim=-1).mT, known)  # (b, q, d) @ (b, d, w) -> (b, q, w)
+    everyone = (known == draw.features.support.class_mask).all(1)
+    return _where(everyone, (20 * cosine).softmax(-1), (1 + cosine.amax(-1)) / 2)
+
+
+def _by_logistic_regression(draw: Draw, x: Tensor, y: Tensor, mask: Tensor) -> Answer:
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    rows, query = x.cpu().numpy(), draw.features.query.cpu().numpy()
+    way, live = y.argmax(-1).cpu().numpy(), mask.cpu().numpy()
+    out = np.full((*query.shape[:2], y.shape[2]), np.nan, np.float32)
+    with threadpool_limits(1):  # such small fits lose time to threads
+        for i in range(len(rows)):
+            if len(np.unique(way[i, live[i]])) > 1:
+                fitted = LogisticRegression(C=10, max_iter=500).fit(rows[i, live[i]], way[i, live[i]])
+                out[i] = 0.0
+                out[i][:, fitted.classes_] = fitted.predict_proba(query[i])
+    return Answer(torch.from_numpy(out), torch.from_numpy(out.max(-1)))
+
+
+def _where(answered: Tensor, probabilities: Tensor, confidence: Tensor) -> Answer:
+    """An answer, but none to the episodes where ``answered`` (b,) is False."""
+    return Answer(torch.where(answered[:, None, None], probabilities, torch.nan), confidence)
+
+
+def _nothing(draw: Draw) -> Answer:
+    """No answer to any episode."""
+    query, support = draw.features.query, draw.features.support
+    return Answer(query.new_full((*query.shape[:2], support.y.shape[2]), torch.nan), query.new_zeros(query.shape[:2]))

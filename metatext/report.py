@@ -1,0 +1,166 @@
+"""What a comparison found: figures of several methods on the same episodes, as tables and as JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .calibration import Rows, concatenate, figures, risk_coverage
+from .metrics import interval, stratified_interval
+
+POINTS = 101  # of a risk-coverage curve that is written or drawn
+MEAN = "mean over tasks"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of several methods on the same episodes.
+
+    Attributes:
+        metric: name of the figure.
+        scores: task -> method -> (n_episodes,) figure of each episode, NaN where the method has no answer.
+        rows: task -> method -> what is kept of all its query rows.
+        settings: how the episodes were drawn.
+    """
+
+    metric: str
+    scores: dict[str, dict[str, np.ndarray]]
+    rows: dict[str, dict[str, Rows]]
+    settings: dict[str, Any]
+
+    @property
+    def methods(self) -> list[str]:
+        """The columns, the measured model first."""
+        return list(next(iter(self.scores.values())))
+
+    def mean(self, method: str = "trained", task: str | None = None) -> tuple[float, float]:
+        """Mean and half-width of the 95 % interval: of one task over its episodes (Student's t), else over the tasks."""
+        if task is not None:
+            return interval(self.scores[task][method])
+        means = np.array([scores[method].mean() for scores in self.scores.values()])
+        return interval(means) if len(means) > 1 else interval(next(iter(self.scores.values()))[method])
+
+    def difference(self, method: str, other: str, task: str | None = None) -> tuple[float, float]:
+        """Mean paired difference ``method - other`` and the half-width of its 95 % interval.
+
+        Of one task over its episodes; else the mean over the tasks, over the episodes of these very tasks.
+        """
+        tasks = self.scores if task is None else (task,)
+        return stratified_interval([self.scores[t][method] - self.scores[t][other] for t in tasks])
+
+    def figures(self, method: str, task: str | None = None) -> dict[str, float]:
+        """`calibration.figures` over all query rows of a task, else of all tasks together."""
+        return figures(self._rows(method, task))
+
+    def risk_coverage(self, method: str, task: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Share of rows answered and share of errors among them, at `POINTS` shares at most; see `calibration.risk_coverage`."""
+        coverage, risk = risk_coverage(self._rows(method, task))
+        shown = np.unique(np.linspace(0, len(coverage) - 1, POINTS).round().astype(int))
+        return coverage[shown], risk[shown]
+
+    def reference(self, names: Sequence[str]) -> str | None:
+        """The first of ``names`` that has an answer to all episodes; None if none has."""
+        return next((n for n in names if n in self.methods and not np.isnan(self.mean(n)[0])), None)
+
+    def differences(self, reference: str) -> str:
+        """The table of `difference` to the method ``reference``."""
+        others = [method for method in self.methods if method != reference]
+        table = self._table(others, lambda method, task: self.difference(method, reference, task), "+.1f")
+        return f"{table}\n{self.metric} minus that of {reference} in points, paired: mean ± 95 % interval, over episodes"
+
+    def calibration(self) -> str:
+        """The table of `figures` over the rows of all tasks, a line per method; nll in nats, AUROC in %."""
+        found = {method: self.figures(method) for method in self.methods}
+        keys = list(max(found.values(), key=len))
+        cells = [["", *keys]]
+        for method, values in found.items():
+            shown = [(100 * v, ".1f") if "auroc" in k else (v, ".3f") for k, v in values.items()]
+            cells.append([method, *(format(*pair) for pair in shown or [("-", "")] * len(keys))])
+        return align(cells)
+
+    def to_dict(self, reference: Sequence[str] = ()) -> dict[str, Any]:
+        """Plain JSON values.
+
+        Args:
+            reference: see `Report.reference`; none: without ``differences``.
+
+        Returns:
+            ``settings``; ``tasks``: task -> method -> figure, ``interval_95`` and `figures`; ``mean``: method -> the mean over the
+            tasks; ``pooled``: method -> `figures` over the rows of all tasks, and ``risk_coverage``: method -> lists; and
+            ``differences``: task or "mean over tasks" -> method -> [mean, half-width], ``reference`` the method they are to.
+        """
+
+        def entry(method: str, task: str | None = None) -> dict[str, Any]:
+            mean, half = self.mean(method, task)
+            known = {} if np.isnan(mean) else {self.metric: round(mean, 6), "interval_95": round(half, 6)}
+            return {**known, **(_rounded(self.figures(method, task)) if task else {})}
+
+        curves = {m: self.risk_coverage(m) for m in self.methods if self._rows(m, None).answered}
+        values = {
+            "metric": self.metric,
+            "settings": self.settings,
+            "tasks": {task: {method: entry(method, task) for method in self.methods} for task in self.scores},
+            "mean": {method: entry(method) for method in self.methods},
+            "pooled": {method: _rounded(self.figures(method)) for method in self.methods},
+            "risk_coverage": {
+                method: {"coverage": coverage.round(4).tolist(), "error": error.round(4).tolist()}
+                for method, (coverage, error) in curves.items()
+            },
+        }
+        to = self.reference(reference)
+        if to is None:
+            return values
+        answering = [m for m in self.methods if m != to and not np.isnan(self.mean(m)[0])]
+        places = {**{task: task for task in self.scores}, MEAN: None}
+        found = {
+            shown: {m: [round(v, 6) for v in self.difference(m, to, task)] for m in answering} for shown, task in places.items()
+        }
+        return {**values, "reference": to, "differences": found}
+
+    def __str__(self) -> str:
+        shape = ", ".join(
+            f"{k} {v}" for k, v in self.settings.items() if k in ("n_way", "k_shot", "n_query", "n_episodes", "seed")
+        )
+        return "\n".join(
+            [
+                self._table(self.methods, self.mean, ".1f"),
+                f"{self.metric} in %, mean ± 95 % interval (a task: over episodes; the mean: over tasks); {shape} per task",
+            ]
+        )
+
+    def _rows(self, method: str, task: str | None) -> Rows:
+        return concatenate([rows[method] for name, rows in self.rows.items() if task in (None, name)])
+
+    def _table(self, methods: Sequence[str], value, form: str) -> str:
+        """A line per task and one for their mean; ``value(method, task)`` is a mean and a half-width."""
+        words = [method.split("_") for method in methods]  # a long name takes several lines, not a wide column
+        height = max(map(len, words), default=1)
+        cells = [list(line) for line in zip([""] * height, *([""] * (height - len(word)) + word for word in words))]
+        for task in [*self.scores, *([None] if len(self.scores) > 1 else [])]:
+            pairs = [value(method, task) for method in methods]
+            cells.append([task or MEAN, *("-" if np.isnan(m) else f"{100 * m:{form}} ± {100 * h:.1f}" for m, h in pairs)])
+        return align(cells)
+
+
+def summary(reports: Mapping[str, Report]) -> str:
+    """Means over the tasks, a line per method and a column per report, whose keys name the columns."""
+    methods = list(dict.fromkeys(method for report in reports.values() for method in report.methods))
+    cells = [["", *reports]]
+    for method in methods:
+        means = [report.mean(method)[0] if method in report.methods else np.nan for report in reports.values()]
+        cells.append([method, *("-" if np.isnan(mean) else f"{100 * mean:.1f}" for mean in means)])
+    return align(cells)
+
+
+def align(cells: Sequence[Sequence[str]]) -> str:
+    """Rows of texts as lines: the first column to the left, the others to the right, two blanks between them."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {k: round(v, 6) for k, v in values.items()}
