@@ -16,7 +16,7 @@ RELATIONS = 2 * (2 + len(SHARPNESS))  # numbers in a relation
 
 
 class AttentionHead(nn.Module):
-    """In-context prediction: attention decides, from how the support behaves, what to add to the logits of the head `gp`.
+    """In-context prediction: from how the support behaves, learned tokens decide what to add to the logits of the head `gp`.
 
     An attention head on the features themselves (Lee et al. 2019; Fifty et al. 2024) learns directions of the data sets it
     was trained on and loses on others. This one sees rotation-invariant numbers only. The *relation* of a text to class c
@@ -28,8 +28,10 @@ class AttentionHead(nn.Module):
       mean relations of its own rows and of the other rows, ``log(1 + k)``, ``log w``, whether it has rows and a name, and how
       close its rows lie together; the tokens attend to each other.
     - `logits`: a query has one token per class: its relation, what `gp` says, and the class's token. A perceptron reads off
-      what is added to the logit of `gp`. It starts at zero: untrained, this is the head `gp`. Nearly all
-      of the gain comes from the class's token; attention among the tokens of a query was measured and changed nothing.
+      what is added to the logit of `gp`. It starts at zero: untrained, this is the head `gp`.
+
+    Measured on other data sets, one run each: without the class's token it loses about 2.5 points at one shot; without the
+    attention among the classes' tokens it loses nothing that the noise would show.
 
     Nothing knows a class by its place, so permuting the classes permutes the logits.
 
