@@ -176,8 +176,8 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     counts = pool.count[tasks[:, None], classes]
 
     k_low, k_high = bounds(config.k_shot)
-    most = k_high if config.max_support is None else np.clip(config.max_support // ways, k_low, k_high)[:, None]
-    top = rng.integers(k_low, most + 1, (b, 1))
+    most = np.full(b, k_high) if config.max_support is None else np.clip(config.max_support // ways, k_low, k_high)
+    top = _log_uniform(rng, np.full(b, k_low + 1), most + 1)[:, None] - 1
     own = rng.integers(k_low, top + 1, (b, w))
     shots = np.where(rng.random((b, 1)) < config.unbalanced, own, top)
     shots = np.where(in_episode, np.clip(shots, 0, counts - config.n_query), 0)

@@ -63,12 +63,14 @@ class Representation(nn.Module):
     Args:
         dim: d.
         rank: of the residual map; 0: none.
+        learned: whether alpha and gamma are; else they keep their start, a name weighs as one row, and at rank 0 no gradient
+            flows through what is made of features alone.
     """
 
-    def __init__(self, dim: int, rank: int = 0):
+    def __init__(self, dim: int, rank: int = 0, learned: bool = True):
         super().__init__()
-        self.alpha = nn.Parameter(torch.tensor([0.0, 0.0]))
-        self.gamma = nn.Parameter(torch.tensor(0.1))
+        self.alpha = nn.Parameter(torch.tensor([0.0, 0.0]), requires_grad=learned)
+        self.gamma = nn.Parameter(torch.tensor(0.1), requires_grad=learned)
         self.down = nn.Linear(dim, rank, bias=False) if rank else None
         self.up = nn.Linear(rank, dim, bias=False) if rank else None
         if rank:

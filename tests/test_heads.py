@@ -39,6 +39,11 @@ def shaken(config: HeadConfig, dim: int = D, dtype: torch.dtype = torch.float64)
     return head
 
 
+def learned(head) -> list[tuple[str, torch.nn.Parameter]]:
+    """The parameters that training may move, by name."""
+    return [(name, parameter) for name, parameter in head.named_parameters() if parameter.requires_grad]
+
+
 def unit(*shape: int, generator: torch.Generator) -> torch.Tensor:
     return normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1)
 
@@ -292,7 +297,7 @@ def test_gradients_of_the_features(config, shots):
 def test_gradients_of_the_parameters(config):
     head = shaken(config, 4)
     support, query = task([2, 1, 0], d=4)
-    names, values = zip(*((n, p.detach().clone().requires_grad_()) for n, p in head.named_parameters()), strict=True)
+    names, values = zip(*((n, p.detach().clone().requires_grad_()) for n, p in learned(head)), strict=True)
 
     class Both(torch.nn.Module):
         def __init__(self):
@@ -328,7 +333,7 @@ def test_every_parameter_has_a_finite_gradient(config, shots, zeros, start):
     loss = loss_of(head, support, query)
     loss.backward()
     assert loss.isfinite()
-    for name, parameter in head.named_parameters():
+    for name, parameter in learned(head):
         assert parameter.grad is not None, f"{name} has no part in the loss"
         assert parameter.grad.isfinite().all(), name
 
@@ -336,7 +341,7 @@ def test_every_parameter_has_a_finite_gradient(config, shots, zeros, start):
 def test_training_moves_every_parameter(config):
     """Two steps, as what starts behind a zero matrix moves in the second only."""
     head = make_head(config, D).double()
-    shots = [2, 1, 3]
+    shots = [2, 1, 3, 0]
     support, query = task(shots, b=3)
     near = support.label_x.repeat_interleave(torch.tensor(shots), 1)  # rows that their names explain in part
     support = dataclasses.replace(support, x=normalize(support.x + 0.5 * near, dim=-1))
@@ -346,7 +351,8 @@ def test_training_moves_every_parameter(config):
         optimizer.zero_grad()
         loss_of(head, support, query).backward()
         optimizer.step()
-    assert not [n for n, p in head.named_parameters() if torch.equal(p, before[n])]
+    assert not [n for n, p in learned(head) if torch.equal(p, before[n])]
+    assert not [n for n, p in head.named_parameters() if not p.requires_grad and not torch.equal(p, before[n])]
 
 
 # --- the numbers of each formula -------------------------------------------------------------------------------------
@@ -372,7 +378,7 @@ def test_prototype_by_hand():
         head.representation.alpha.copy_(torch.tensor([0.3, 0.7]))
         head.temperature.log_scale.copy_(torch.tensor([1.0, 0.5, -0.25]))
         head.novelty.slope.fill_(1.5)
-        head.novelty.threshold.fill_(0.4)
+        head.novelty.threshold.copy_(torch.tensor([0.4, 0.1, -0.2]))
     gamma = head.representation.gamma.item()
     names = np.array([[0.8, -0.6], [-0.6, 0.8]]) + gamma * np.array([0.0, 1.0])
     names /= np.linalg.norm(names, axis=1, keepdims=True)
@@ -384,7 +390,19 @@ def test_prototype_by_hand():
     cosine = query[0].numpy() @ classes.T
     logits = answer(head, support, query)
     np.testing.assert_allclose(logits.values[0].detach(), temperature * cosine, rtol=1e-6)
-    np.testing.assert_allclose(logits.none[0].detach(), np.exp(1.5) * (0.4 - cosine.max(1)), rtol=1e-6)
+    own = np.array([(support.x[0].numpy()[:2] @ classes[0]).mean(), support.x[0].numpy()[2] @ classes[1]])  # cohesion
+    level = 0.4 + 0.1 * np.log(1 + 1.5) - 0.2 * np.log(2) + 0.5 * own
+    expected = -np.exp(1.5) * ((cosine - level).max(1) + 0.6 * cosine.max(1))
+    np.testing.assert_allclose(logits.none[0].detach(), expected, rtol=1e-6)
+
+
+def test_a_class_without_rows_is_as_close_as_is_learned():
+    support, _ = task([0, 0])
+    head = make_head(HeadConfig("prototype"), D).double().eval()
+    with torch.no_grad():
+        head.novelty.alone.fill_(0.2)
+    level = head.novelty.threshold[0] + head.novelty.threshold[2] * np.log(2) + 0.5 * 0.2
+    torch.testing.assert_close(head.adapt(support)["level"].detach(), level.detach().expand(1, 2))
 
 
 def test_prototype_without_names_is_the_mean():
@@ -454,7 +472,7 @@ def test_ridge_without_rows_is_its_prior():
 @pytest.mark.parametrize("shots", [[0, 0, 0], [2, 1, 3], [4, 0, 1]], ids=str)
 @pytest.mark.parametrize("near", [0.0, 1.0])
 def test_gp_by_numpy(shots, near):
-    """The formulas of the class's docstring, written down again for one task without padding."""
+    """The formulas of the class's docstring, written down again for one task without padding; every row really left out."""
     head = shaken(HeadConfig("gp"))
     support, query = task(shots)
     support = dataclasses.replace(
@@ -463,40 +481,50 @@ def test_gp_by_numpy(shots, near):
     x, y, q, w = support.x[0].numpy(), support.y[0].numpy(), query[0].numpy(), len(shots)
     names = support.label_x[0].numpy() + head.representation.gamma.item() * support.task_x[0].numpy()
     names /= np.linalg.norm(names, axis=1, keepdims=True)
-    explained = 1.0
-    if len(x):
-        cosine = x @ names.T
-        scores = np.exp(head.log_sharpness.item()) * (cosine - cosine.mean(0))
-        likelihood = scores[y > 0] - np.log(np.exp(scores).sum(1))
-        explained = max(1 + likelihood.mean() / np.log(w), -1)
-    slope, threshold = head.gate.tolist()
-    gate = max(1 / (1 + np.exp(-slope * (explained - threshold))), 0.02)
-    z, labels = np.concatenate([x, names]), np.concatenate([y, np.eye(w)])
-    noise_row, noise_name = np.exp(head.log_noise.detach().numpy())
+
+    def gain(scores):
+        return max(1 + (scores[y > 0] - np.log(np.exp(scores).sum(1))).mean() / np.log(w), -1)
+
+    explained = gain(15 * (x @ names.T - (x @ names.T).mean(0))) if len(x) else 1.0
+    gate = max(1 / (1 + np.exp(-14 * (explained - 0.12))), 0.02)
 
     def kernel(a, b):
-        return np.exp(np.exp(head.log_tau.item()) * (a @ b.T - 1))
+        return np.exp(2 * (a @ b.T - 1))
 
     def prior(a):
         values = a @ names.T
-        return gate * (head.offset.item() + explained**2) * (values - values.mean(1, keepdims=True))
+        return gate * (0.5 + explained**2) * (values - values.mean(1, keepdims=True))
 
-    noise = np.diag([noise_row] * len(x) + [noise_name / gate] * w)
-    dual = np.linalg.inv(kernel(z, z) + noise) @ (labels - 1 / w - prior(z))
-    expected = head.adapt(support)["scale"].item() * (prior(q) + kernel(q, z) @ dual)
-    np.testing.assert_allclose(answer(head, support, query).values[0].detach(), expected, rtol=1e-8, atol=1e-8)
+    def predict(a, z, labels, noise):
+        return prior(a) + kernel(a, z) @ np.linalg.inv(kernel(z, z) + noise) @ (labels - 1 / w - prior(z))
+
+    base = head.temperature(support.y.sum(1), support.class_mask).item()
+    expected = prior(q)  # without rows
+    statistics = [np.log1p(len(x) / w) - 1.5, explained, 1.0, 0.0]
+    if len(x):
+        z, labels = np.concatenate([x, names]), np.concatenate([y, np.eye(w)])
+        noise = np.diag([0.1] * len(x) + [0.15 / gate] * w)
+        rest = [np.arange(len(z)) != i for i in range(len(x))]
+        left_out = base * np.concatenate([predict(x[i : i + 1], z[r], labels[r], noise[r][:, r]) for i, r in enumerate(rest)])
+        expected = predict(q, z, labels, noise)
+        likely = np.exp(left_out) / np.exp(left_out).sum(1, keepdims=True)
+        statistics[2:] = gain(left_out), np.clip(((y - likely) * left_out).sum(1).mean(), -3, 3)
+    read = torch.tensor([statistics], dtype=torch.float64)
+    scale = base * np.exp(2 * np.tanh(head.network(read).item() / 2))
+    assert head.adapt(support)["scale"].item() == pytest.approx(scale, rel=1e-8)
+    np.testing.assert_allclose(answer(head, support, query).values[0].detach(), scale * expected, rtol=1e-8, atol=1e-8)
 
 
 def test_gp_averages_rows_beyond_its_limit(monkeypatch):
     """Copies of a row are one row with so much less noise: there the averages are exact."""
-    head = shaken(HeadConfig("gp"))
+    head = shaken(HeadConfig("gp", generated=False))  # a left-out group is more than a left-out row
     support, query = task([9, 6, 0], b=2)  # a limit of 9 makes 3 groups in each of the 3 classes
     source = torch.tensor([0, 1, 2] * 3 + [9, 10, 11] * 2)
     support = dataclasses.replace(support, x=support.x[:, source])
     exact = answer(head, support, query)
     wide, _, _ = padded(support, query, 4, 0, 0)
     monkeypatch.setattr(gp, "ROWS", 9)
-    assert head.adapt(support)["z"].shape[1] == 9 + 3
+    assert head.adapt(support)["rows"].shape[1] == 9
     close(exact, answer(head, support, query))
     close(exact, answer(head, wide, query))
 
@@ -505,7 +533,7 @@ def test_gp_beyond_its_limit_has_finite_gradients(monkeypatch):
     monkeypatch.setattr(gp, "ROWS", 5)
     head = shaken(HeadConfig("gp", rank=2))
     loss_of(head, *task([7, 0, 1], b=2)).backward()
-    assert all(p.grad.isfinite().all() for p in head.parameters())
+    assert all(p.grad.isfinite().all() for _, p in learned(head))
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 3), (2, 16, 1)])

@@ -7,6 +7,7 @@ from torch import nn
 from ..config import HeadConfig
 from .attention import AttentionHead
 from .gp import GPHead
+from .inner_loop import InnerLoopHead
 from .metanet import MetanetHead
 from .protocol import Head, Logits
 from .prototype import PrototypeHead
@@ -18,6 +19,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "ridge": RidgeHead,
     "metanet": MetanetHead,
     "attention": AttentionHead,
+    "inner_loop": InnerLoopHead,
 }
 
 

@@ -51,21 +51,20 @@ class MetanetHead(nn.Module):
         self.novelty = Novelty()
 
     def adapt(self, support: Support) -> Params:
-        """``weights`` (b, w, d), ``bias`` (b, w), ``classes`` (b, w, d), ``scale`` (b,), ``class_mask`` (b, w)."""
+        """``weights`` (b, w, d), ``bias`` (b, w), ``scale`` (b,), and what `Novelty.adapt` gives."""
         classes, task = self.representation(support)
         generated = self.network(torch.cat([classes, task[:, None].expand_as(classes)], -1))  # (b, w, 2d) -> (b, w, d + 1)
         count = (support.y * support.row_mask[..., None]).sum(1)
         return {
             "weights": classes + generated[..., :-1],
             "bias": generated[..., -1],
-            "classes": classes,
             "scale": self.temperature(count, support.class_mask),
-            "class_mask": support.class_mask,
+            **self.novelty.adapt(support, self.representation.features(support.x), classes),
         }
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
         """See `Head.logits`."""
         query = self.representation.features(query)
-        values = query @ params["weights"].mT + params["bias"][:, None]  # (b, q, d) @ (b, d, w) -> (b, q, w)
-        none = self.novelty(query @ params["classes"].mT, params["class_mask"])
-        return Logits(mask_classes(params["scale"][:, None, None] * values, params["class_mask"]), none)
+        scores = query @ params["weights"].mT + params["bias"][:, None]  # (b, q, d) @ (b, d, w) -> (b, q, w)
+        values = mask_classes(params["scale"][:, None, None] * scores, params["class_mask"])
+        return Logits(values, self.novelty(params, query, scores))

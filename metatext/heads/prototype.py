@@ -24,13 +24,14 @@ class PrototypeHead(nn.Module):
         self.novelty = Novelty()
 
     def adapt(self, support: Support) -> Params:
-        """``classes`` (b, w, d), ``scale`` (b,), ``class_mask`` (b, w)."""
+        """``scale`` (b,), and what `Novelty.adapt` gives: ``classes`` (b, w, d), ``level``, ``class_mask`` (b, w)."""
         classes, _ = self.representation(support)
         scale = self.temperature((support.y * support.row_mask[..., None]).sum(1), support.class_mask)
-        return {"classes": classes, "scale": scale, "class_mask": support.class_mask}
+        return {"scale": scale, **self.novelty.adapt(support, self.representation.features(support.x), classes)}
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
         """See `Head.logits`."""
-        cosine = self.representation.features(query) @ params["classes"].mT  # (b, q, d) @ (b, d, w) -> (b, q, w)
+        query = self.representation.features(query)
+        cosine = query @ params["classes"].mT  # (b, q, d) @ (b, d, w) -> (b, q, w)
         values = params["scale"][:, None, None] * cosine
-        return Logits(mask_classes(values, params["class_mask"]), self.novelty(cosine, params["class_mask"]))
+        return Logits(mask_classes(values, params["class_mask"]), self.novelty(params, query, cosine))

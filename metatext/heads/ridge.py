@@ -31,11 +31,13 @@ class RidgeHead(nn.Module):
         self.novelty = Novelty()
 
     def adapt(self, support: Support) -> Params:
-        """``weights`` (b, w, d), ``classes`` (b, w, d), ``scale`` (b,), ``class_mask`` (b, w)."""
+        """``weights`` (b, w, d), ``scale`` (b,), and what `Novelty.adapt` gives."""
         classes, _ = self.representation(support)
         mask = support.class_mask
         ways = mask.sum(1).clamp_min(1).to(classes.dtype)  # (b,)
-        x = self.representation.features(support.x) * support.row_mask[..., None]
+        x = self.representation.features(support.x)
+        known = self.novelty.adapt(support, x, classes)
+        x = x * support.row_mask[..., None]
         y = (support.y - mask[:, None] / ways[:, None, None]) * support.row_mask[..., None] * mask[:, None]
         count = (support.y * support.row_mask[..., None]).sum(1)  # (b, w)
         shots = torch.log1p(count.sum(1) / ways)
@@ -53,11 +55,11 @@ class RidgeHead(nn.Module):
         else:
             gram = x.mT @ x + lam * torch.eye(d, dtype=x.dtype, device=x.device)
             weights = prior + torch.linalg.solve(gram, x.mT @ residual).mT
-        return {"weights": weights, "classes": classes, "scale": self.temperature(count, mask), "class_mask": mask}
+        return {"weights": weights, "scale": self.temperature(count, mask), **known}
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
         """See `Head.logits`."""
         query = self.representation.features(query)
-        values = params["scale"][:, None, None] * (query @ params["weights"].mT)  # (b, q, d) @ (b, d, w) -> (b, q, w)
-        none = self.novelty(query @ params["classes"].mT, params["class_mask"])
-        return Logits(mask_classes(values, params["class_mask"]), none)
+        scores = query @ params["weights"].mT  # (b, q, d) @ (b, d, w) -> (b, q, w)
+        values = mask_classes(params["scale"][:, None, None] * scores, params["class_mask"])
+        return Logits(values, self.novelty(params, query, scores))
