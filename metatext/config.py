@@ -134,10 +134,13 @@ class EncoderConfig(_Checked):
 class HeadConfig(_Checked):
     """Which meta-network head turns a task representation into task parameters."""
 
-    name: Literal["gp", "prototype", "ridge", "metanet", "inner_loop"] = option("gp", "the meta-network head", flag="head")
+    name: Literal["gp", "prototype", "ridge", "metanet", "attention", "inner_loop"] = option(
+        "gp", "the meta-network head", flag="head"
+    )
     rank: int = option(0, "rank of the learned residual map of the features; 0: features as they are", low=0)
     hidden_dim: int = option(256, "width of the hidden layer of the head `metanet`", low=1)
-    dropout: float = option(0.0, "dropout inside the head `metanet`", low=0.0, high=0.9)
+    token_dim: int = option(32, "width of a class's token in the head `attention`", low=1)
+    dropout: float = option(0.0, "dropout inside the heads `metanet` and `attention`", low=0.0, high=0.9)
     generated: bool = option(True, "in the head `gp` a meta-network sets the sharpness of a task's probabilities")
     inner_steps: int = option(5, "gradient steps on the support in the head `inner_loop`", low=0)
     first_order: bool = option(False, "the head `inner_loop` takes its inner gradients as constants in the outer gradient")

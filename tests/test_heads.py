@@ -21,7 +21,7 @@ D = 6
 
 @pytest.fixture(params=[(name, rank) for name in HEADS for rank in (0, 2)], ids=lambda p: f"{p[0]}-rank{p[1]}")
 def config(request) -> HeadConfig:
-    return HeadConfig(name=request.param[0], rank=request.param[1], hidden_dim=7)
+    return HeadConfig(name=request.param[0], rank=request.param[1], hidden_dim=7, token_dim=3)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from ..config import HeadConfig
+from .attention import AttentionHead
 from .gp import GPHead
 from .inner_loop import InnerLoopHead
 from .metanet import MetanetHead
@@ -17,6 +18,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "prototype": PrototypeHead,
     "ridge": RidgeHead,
     "metanet": MetanetHead,
+    "attention": AttentionHead,
     "inner_loop": InnerLoopHead,
 }
 
