@@ -41,7 +41,9 @@ class TrainData(_Checked):
     )
     test_tasks: tuple[str, ...] = option((), "unseen tasks to measure the final head on; they choose nothing")
     tasks_dir: str | None = option(None, "folder of corpora that plain names are looked up in")
-    max_rows_per_task: int | None = option(None, "at most so many rows of a task, in proportion to its classes", low=10)
+    max_rows_per_task: int | None = option(
+        None, "at most so many rows of a task, in proportion to its classes; the same whatever the seed", low=10
+    )
     test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
     test_episodes: int = option(100, "episodes per test task and number of shots", low=2)
     cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")

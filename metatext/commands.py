@@ -52,7 +52,7 @@ def train(settings: Settings) -> None:
     inner = [task for task in loaded if task.name in data.eval_tasks]
     outer = _sources([name for name in data.eval_tasks if name not in {task.name for task in loaded}], data.tasks_dir)
     test = _sources(data.test_tasks, data.tasks_dir)
-    limit = (lambda task: task.sample(data.max_rows_per_task, config.seed)) if data.max_rows_per_task else (lambda task: task)
+    limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
     tasks = [limit(task) for task in loaded if task.name not in data.eval_tasks]
     unseen = [limit(task) for task in inner + outer]
     check_tasks(tasks, unseen, test)

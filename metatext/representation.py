@@ -98,7 +98,8 @@ class Representation(nn.Module):
 
     A class embedding is the unit-length mixture of the mean of its rows and of its label name, the name weighing as much
     as ``g alpha(k)`` rows: ``unit(k mean + g alpha(k) name)``, ``log alpha`` linear in ``log(1 + k)``, g the `gate`: names
-    count as far as they explain the support. The name is read in the light of the task: ``name + gamma * task``. With ``rank`` > 0 every feature first passes a learned
+    count as far as they explain the support. The name is read against the task: ``name + gamma * task``, gamma starting below
+    zero, for what a name shares with the task's own text does not tell its classes apart. With ``rank`` > 0 every feature first passes a learned
     low-rank residual map, ``unit(x + U V x)``, U starting at zero.
 
     Args:
@@ -111,7 +112,7 @@ class Representation(nn.Module):
     def __init__(self, dim: int, rank: int = 0, learned: bool = True):
         super().__init__()
         self.alpha = nn.Parameter(torch.tensor([0.0, 0.0]), requires_grad=learned)
-        self.gamma = nn.Parameter(torch.tensor(0.1), requires_grad=learned)
+        self.gamma = nn.Parameter(torch.tensor(-0.2), requires_grad=learned)
         self.down = nn.Linear(dim, rank, bias=False) if rank else None
         self.up = nn.Linear(rank, dim, bias=False) if rank else None
         if rank:
@@ -122,7 +123,7 @@ class Representation(nn.Module):
         return x if self.down is None else normalize(x + self.up(self.down(x)), dim=-1)
 
     def label_features(self, support: Support) -> Tensor:
-        """(b, w, d) label names in the light of the task's text, unit length, zero where a class has no name."""
+        """(b, w, d) label names against the task's text, unit length, zero where a class has no name."""
         task = self.features(support.task_x) * support.task_mask[:, None]
         names = self.features(support.label_x) + self.gamma * task[:, None]
         return normalize(names, dim=-1) * support.label_mask[..., None]

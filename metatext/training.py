@@ -34,7 +34,7 @@ from .tasks import Task, check_tasks
 
 logger = logging.getLogger(__name__)
 
-EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(1, 5), n_query=5, fewer_ways=True)
+EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(0, 16), max_support=160, n_query=5, fewer_ways=True)
 
 
 class TrainingError(MetatextError, RuntimeError):

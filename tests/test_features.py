@@ -424,7 +424,7 @@ def test_gathered_names_are_those_that_the_episode_bears(tiny, tmp_path):
     shape = mt.EpisodeConfig(
         n_way=(2, 3), k_shot=(0, 2), n_query=1, name_dropout=0.2, name_noise=0.5, name_variation=0.7, unbalanced=0.3
     )
-    batch = draw_episodes(found.pool, shape, np.arange(200) % 2, np.random.default_rng(0))
+    batch = draw_episodes(found.pool, shape, np.arange(600) % 2, np.random.default_rng(0))
     support = found.gather(batch).support
     texts = [
         [STYLES[style](table[name]) if seen and table[name] else None for name, seen in zip(names, shown)]

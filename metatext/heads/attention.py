@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from ..config import HeadConfig
-from ..representation import Representation, Support
+from ..representation import Representation, Support, gate, names_explain
 from .gp import GPHead, _grouped
 from .protocol import Logits, Params, mask_classes
 
@@ -67,6 +67,8 @@ class AttentionHead(nn.Module):
             self.representation.features(support.x), support.y * support.row_mask[..., None], support.row_mask
         )
         y = y * size[..., None]  # how many examples of a class a row stands for
+        trust = gate(names_explain(rows @ names.mT, y, named))
+        names = names * trust[:, None, None]  # names that say nothing are alike to all texts
         count = y.sum(1)  # (b, w)
         relations = _relations(rows, rows, y, names, named, mask, own=y)  # (b, n, w, r)
         others = (size[..., None] - y) * mask[:, None]

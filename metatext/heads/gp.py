@@ -51,7 +51,7 @@ class GPHead(nn.Module):
         self.novelty = Novelty()
 
     def adapt(self, support: Support) -> Params:
-        """``rows`` (b, n, d), ``names`` (b, w, d), ``dual`` (b, n + w, w), ``named`` (b, w), ``weight`` and ``scale`` (b, 1, 1),
+        """``rows`` (b, n, d), ``names`` (b, w, d), ``dual`` (b, n + w, w), ``named`` (b, w), ``weight`` (b, 1, 1), ``scale`` (b,),
         and what `Novelty.adapt` gives."""
         mask, named = support.class_mask, support.label_mask
         classes, _ = self.representation(support)
@@ -89,7 +89,7 @@ class GPHead(nn.Module):
             "dual": dual,
             "named": named,
             "weight": weight,
-            "scale": scale[:, None, None],
+            "scale": scale,
             **self.novelty.adapt(support, x, classes),
         }
 
@@ -100,7 +100,7 @@ class GPHead(nn.Module):
         cosine = torch.cat([query @ params["rows"].mT, to_names], -1)  # (b, q, n + w)
         prior = _centred(params["weight"] * to_names, params["named"])
         scores = prior + _kernel(cosine) @ params["dual"]  # (b, q, n + w) @ (b, n + w, w) -> (b, q, w)
-        values = mask_classes(params["scale"] * scores, params["class_mask"])
+        values = mask_classes(params["scale"][:, None, None] * scores, params["class_mask"])
         return Logits(values, self.novelty(params, query, scores))
 
 
