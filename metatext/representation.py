@@ -98,9 +98,9 @@ class Representation(nn.Module):
 
     A class embedding is the unit-length mixture of the mean of its rows and of its label name, the name weighing as much
     as ``g alpha(k)`` rows: ``unit(k mean + g alpha(k) name)``, ``log alpha`` linear in ``log(1 + k)``, g the `gate`: names
-    count as far as they explain the support. The name is read against the task: ``name + gamma * task``, gamma starting below
-    zero, for what a name shares with the task's own text does not tell its classes apart. With ``rank`` > 0 every feature first passes a learned
-    low-rank residual map, ``unit(x + U V x)``, U starting at zero.
+    count as far as they explain the support. The name is read against the task: ``name + gamma * task``, gamma starting
+    below zero, for what a name shares with the task's own text does not tell its classes apart. With ``rank`` > 0 every
+    feature first passes a learned low-rank residual map, ``unit(x + U V x)``, U starting at zero.
 
     Args:
         dim: d.

@@ -24,7 +24,7 @@ from metatext.heads import HEADS
 from metatext.losses import classification, meta_loss
 
 META_BATCH, STEPS = 32, 3
-SHAPES = [mt.EpisodeConfig(n_way=n_way, k_shot=5, n_query=5) for n_way in (5, 20)]
+SHAPES = [mt.EpisodeConfig(n_way=n_way, k_shot=k_shot, n_query=5) for n_way, k_shot in ((5, 1), (5, 5), (20, 5))]
 
 
 def clock(call, repeats: int) -> float:
