@@ -33,6 +33,7 @@ class AdaptedModel:
         label_names: per class the text that the encoder read, or None.
         kind: kind of task.
         pairs: whether the examples were pairs of texts; None when there were no examples.
+        risk_curve: the model's `RiskCurve` when it adapted, or None.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class AdaptedModel:
         self.label_names = tuple(label_names)
         self.kind = kind
         self.pairs = pairs
-        self.head = (
-            copy.deepcopy(model.head).eval().requires_grad_(False)
-        )  # a value: training the model further does not reach it
+        # values: training the model further does not reach them
+        self.head = copy.deepcopy(model.head).eval().requires_grad_(False)
+        self.risk_curve = model.risk
+        self.described = copy.deepcopy(model.describe())
         parameter = next(self.head.parameters())
         with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
             self.params = self.head.adapt(support.to(parameter.device).to(parameter.dtype))
@@ -67,13 +69,32 @@ class AdaptedModel:
             inputs: texts, or pairs of texts if the examples were pairs.
             max_risk: answer None where the expected `risk` of the answer is above this.
         """
-        probabilities, known = self._predict(inputs)
-        answers = [self.labels[c] for c in probabilities.argmax(1)]
-        if max_risk is None:
-            return answers
-        if not 0 <= max_risk <= 1:
+        return self.predict_table(inputs, max_risk)["label"]
+
+    def predict_table(
+        self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None, progress: bool = False
+    ) -> dict[str, Any]:
+        """All that is said of each row, in one pass over the texts.
+
+        Args:
+            inputs: texts, or pairs of texts if the examples were pairs.
+            max_risk: see `predict`.
+            progress: show a bar.
+
+        Returns:
+            ``label``: list of n labels; ``probability`` of that label, ``confidence`` and ``risk``: numpy (n,).
+
+        Raises:
+            DataError: ``max_risk`` is no share, or the inputs are not what the examples were.
+        """
+        if max_risk is not None and not 0 <= max_risk <= 1:
             raise DataError(f"max_risk: expected a share of errors between 0 and 1, got {max_risk!r}")
-        return [None if r > max_risk else a for a, r in zip(answers, self._risk(probabilities, known), strict=True)]
+        probabilities, known = self._predict(inputs, progress)
+        risk = self._risk(probabilities, known)
+        labels = [self.labels[c] for c in probabilities.argmax(1)]
+        if max_risk is not None:
+            labels = [None if r > max_risk else label for label, r in zip(labels, risk, strict=True)]
+        return {"label": labels, "probability": probabilities.max(1, initial=0), "confidence": known, "risk": risk}
 
     def risk(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n,) probability that the answer of `predict` is wrong, the row belonging to none of the labels included.
@@ -85,7 +106,7 @@ class AdaptedModel:
 
     def _risk(self, probabilities: np.ndarray, known: np.ndarray) -> np.ndarray:
         score = 1 - probabilities.max(1, initial=0) * known
-        return score if self.model.risk is None else self.model.risk(score)
+        return score if self.risk_curve is None else self.risk_curve(score)
 
     def predict_proba(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n, w) probabilities of the labels, given that one of them is right; columns in the order of `labels`."""
@@ -96,11 +117,16 @@ class AdaptedModel:
         return self._predict(inputs)[1]
 
     @torch.no_grad()
-    def _predict(self, inputs: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    def _predict(self, inputs: Sequence, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
         rows = check_inputs(inputs)
         if rows and self.pairs is not None and isinstance(rows[0], tuple) != self.pairs:
             raise DataError(f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not")
-        parts = [self._logits(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
+        starts = range(0, len(rows), CHUNK)
+        if progress:
+            from tqdm.auto import tqdm
+
+            starts = tqdm(starts, desc="predicting", unit=f" x {CHUNK} rows")
+        parts = [self._logits(rows[i : i + CHUNK]) for i in starts]
         if not parts:
             return np.zeros((0, len(self.labels)), np.float32), np.zeros(0, np.float32)
         probabilities = torch.cat([part.values[0].softmax(-1) for part in parts])
@@ -124,7 +150,7 @@ class AdaptedModel:
         task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
         tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
-        write_folder(folder, {"content": CONTENT, "task": task, **self.model.describe()}, tensors)
+        write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, encoder: Encoder | None = None) -> AdaptedModel:

@@ -70,7 +70,8 @@ def by_model(model: MetaModel) -> Method:
 
     def answer(draw: Draw) -> Answer:
         logits = model(draw.features)
-        return Answer(logits.values.softmax(-1), (-logits.none).double().sigmoid())  # float32 would tie all sure rows at 1
+        none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
+        return Answer(logits.values.softmax(-1).cpu(), (-none).sigmoid())
 
     return answer
 

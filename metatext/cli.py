@@ -100,6 +100,9 @@ class AdaptData(_Checked):
     description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
     output_dir: str = option("runs/adapted", "folder for the adapted classifier")
     predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
+    max_risk: float | None = option(
+        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
+    )
     predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 
 

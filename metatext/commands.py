@@ -87,6 +87,8 @@ def test(settings: Settings) -> None:
     """Measure heads and baselines on unseen tasks: a table per kind of names and number of shots, as they come."""
     _log()
     data = settings[TestData]
+    if set(data.names) == {"numbered"} and set(data.shots) == {0}:
+        raise ConfigError("names: numbered names say nothing at 0 shots; add shots, or real to names")
     model, methods = _methods(data)
     tasks = _sources(data.tasks, data.tasks_dir)
     n_episodes = data.n_episodes
@@ -146,13 +148,12 @@ def adapt(settings: Settings) -> None:
         from .tasks import load_inputs
 
         rows = load_inputs(data.predict, columns, pairs=task.is_pair)
-        answers, known = classifier.predict(rows), classifier.confidence(rows)
-        probabilities = classifier.predict_proba(rows).max(1)
+        table = classifier.predict_table(rows, data.max_risk, progress=True)
         out = io.StringIO()
         writer = csv.writer(out)
-        writer.writerow(["text", *(["text_pair"] if task.is_pair else []), "label", "probability", "confidence"])
-        for row, answer, p, c in zip(rows, answers, probabilities, known, strict=True):
-            writer.writerow([*(row if task.is_pair else (row,)), answer, f"{p:.4f}", f"{c:.4f}"])
+        writer.writerow(["text", *(["text_pair"] if task.is_pair else []), *table])
+        for row, label, *numbers in zip(rows, *table.values(), strict=True):
+            writer.writerow([*(row if task.is_pair else (row,)), label, *(f"{number:.4f}" for number in numbers)])
         path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
         write_text(path, out.getvalue())
         print(f"{len(rows)} predictions -> {path}")
@@ -248,9 +249,8 @@ def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 
     classifier = model.adapt(task.select(support))
     rows = task.select(rest).inputs()
     print(f"\n{task.name}, adapted with {shots} examples per class:")
-    answers = classifier.predict(rows)
-    probabilities = classifier.predict_proba(rows).max(1)
-    for i, row, answer, p in zip(rest, rows, answers, probabilities, strict=True):
+    table = classifier.predict_table(rows)
+    for i, row, answer, p in zip(rest, rows, table["label"], table["probability"], strict=True):
         text = " | ".join(row) if isinstance(row, tuple) else row
         right = task.labels[task.targets[i]]
         mark = "right" if answer == right else f"wrong, it is: {right}"

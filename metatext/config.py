@@ -141,7 +141,9 @@ class HeadConfig(_Checked):
     hidden_dim: int = option(256, "width of the hidden layer of the head `metanet`", low=1)
     token_dim: int = option(32, "width of a class's token in the head `attention`", low=1)
     dropout: float = option(0.0, "dropout inside the heads `metanet` and `attention`", low=0.0, high=0.9)
-    generated: bool = option(True, "in the head `gp` a meta-network sets the sharpness of a task's probabilities")
+    generated: bool = option(
+        True, "in the heads `gp` and `attention` a meta-network sets the sharpness of a task's probabilities"
+    )
     inner_steps: int = option(5, "gradient steps on the support in the head `inner_loop`", low=0)
     first_order: bool = option(False, "the head `inner_loop` takes its inner gradients as constants in the outer gradient")
 

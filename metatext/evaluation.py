@@ -13,20 +13,19 @@ from . import calibration
 from .baselines import Draw, Method, baseline, by_model
 from .calibration import FAR, INSIDE, NEAR
 from .columns import DataError
-from .config import EpisodeConfig, to_dict
+from .config import ConfigError, EpisodeConfig, to_dict
 from .episodes import EpisodeBatch, draw_episodes
 from .features import FeatureStore, TaskFeatures, encode_tasks
 from .kinds import KINDS, Kind
 from .model import MetaModel
 from .report import Report
-from .risk import RiskCurve, fit_risk
 from .tasks import Task, check_tasks
 
 ROWS = 40_000  # support and query rows gathered at a time
 RISK_EPISODES = EpisodeConfig(n_way=(2, 16), k_shot=(0, 10), n_query=2, n_outside=8)
 RISK_N = 200  # episodes per task
-OUTSIDE_SHARE = 0.2  # of the rows belong to no class, as far as `learn_risk` is concerned
-CELLS = 10_000_000  # numbers per query row and support row or class that a method may hold at a time
+OUTSIDE_SHARE = 0.2  # of the rows belong to no class, as far as `risk_answers` is concerned
+CELLS = 10_000_000  # numbers that a method may hold at a time: one for a query row and a support row, some for a query row and a class
 
 
 def evaluate_tasks(
@@ -59,10 +58,18 @@ def evaluate_tasks(
         progress: show a bar.
 
     Raises:
-        ConfigError: an unknown baseline, or one that needs a package that is not installed.
+        ConfigError: an unknown baseline, or one that needs a package that is not installed; a head that bears the name of another
+            column, or stands on another encoder.
         DataError: no task, or two of one name; ``outside`` is measured itself, or has no text that is not the task's.
         EpisodeError: a task has too few classes or rows for these episodes.
     """
+    for name, head in (heads or {}).items():
+        if name == "trained" or name in baselines:
+            raise ConfigError(f"heads: two columns would be called {name!r}; give the head another name")
+        if head.encoder.fingerprint != model.encoder.fingerprint:
+            raise ConfigError(
+                f"heads: {name!r} stands on another encoder than the model; features of one say nothing to the other"
+            )
     methods = {"trained": by_model(model.eval())}
     methods |= {name: by_model(head.eval()) for name, head in (heads or {}).items()}
     methods |= {name: baseline(name, model) for name in baselines}
@@ -117,7 +124,7 @@ def draw_for(features: TaskFeatures, episodes: EpisodeConfig, n: int, seed: int)
 def chunks(batch: EpisodeBatch) -> list[EpisodeBatch]:
     """Parts of a batch that gather about `ROWS` rows and make tables of about `CELLS` numbers, one episode at least."""
     support, query, ways = batch.support.shape[1], batch.query.shape[1], batch.classes.shape[1]
-    size = max(1, min(ROWS // (support + query), CELLS // (query * (support + ways))))
+    size = max(1, min(ROWS // (support + query), CELLS // (query * (support + 8 * ways))))
     return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
@@ -135,34 +142,28 @@ def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch
 
 
 @torch.no_grad()
-def learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], seed: int) -> RiskCurve:
-    """How often answers of some confidence are wrong, on tasks that chose the head but did not train it.
+def risk_answers(model: MetaModel, features: TaskFeatures, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `fit_risk` learns from on one task: the score of each answer, whether it was wrong, and how much it counts.
 
-    Every task counts alike; in its episodes of 2 to 16 ways and 0 to 10 shots, rows of other classes count a fifth.
+    Every episode counts alike; where it has rows of other classes, these count a fifth.
 
     Args:
         model: the trained model.
-        unseen: features of one task each.
-        seed: of the episodes.
+        features: of one task that did not train it.
+        seed: of the episodes, `RISK_N` of the shape `RISK_EPISODES`.
     """
     score, wrong, weight = [], [], []
-    for features in unseen:
-        batch = draw_for(features, RISK_EPISODES, RISK_N, seed)
-        for part in chunks(batch):
-            answer = by_model(model)(Draw(features.gather(part, next(model.head.parameters()).device), part, features))
-            real = part.query >= 0
-            top = (answer.probabilities.amax(-1) * answer.confidence).cpu().numpy()
-            right = answer.probabilities.argmax(-1).cpu().numpy() == part.query_y  # never for a row of no class
-            inside = real & ~part.outside
-            share = np.where(part.outside.any(1), OUTSIDE_SHARE, 0.0)[:, None]
-            counts = np.where(
-                part.outside, share / part.outside.sum(1, keepdims=True).clip(1), (1 - share) / inside.sum(1)[:, None]
-            )
-            score.append(1 - top[real])
-            wrong.append(~right[real])
-            weight.append(counts[real])
-    names = tuple(features.tasks[0].name for features in unseen)
-    return fit_risk(*map(np.concatenate, (score, wrong, weight)), names)
+    for part in chunks(draw_for(features, RISK_EPISODES, RISK_N, seed)):
+        answer = by_model(model)(Draw(features.gather(part, next(model.head.parameters()).device), part, features))
+        real = part.query >= 0
+        top = (answer.probabilities.amax(-1) * answer.confidence).numpy()
+        right = answer.probabilities.argmax(-1).numpy() == part.query_y  # never for a row of no class
+        share = np.where(part.outside.any(1), OUTSIDE_SHARE, 0.0)[:, None]
+        outside, inside = (rows.sum(1, keepdims=True).clip(1) for rows in (part.outside, real & ~part.outside))
+        score.append(1 - top[real])
+        wrong.append(~right[real])
+        weight.append(np.where(part.outside, share / outside, (1 - share) / inside)[real])
+    return np.concatenate(score), np.concatenate(wrong), np.concatenate(weight)
 
 
 def _with_outside(

@@ -22,13 +22,13 @@ import torch
 from .checkpoints import Checkpoints, check_same_run
 from .config import ConfigError, EpisodeConfig, MetatextError, TrainConfig, nearest, to_dict
 from .episodes import train_episodes
-from .evaluation import draw_for, episode_scores, learn_risk
+from .evaluation import draw_for, episode_scores, risk_answers
 from .features import FeatureStore, TaskFeatures, encode_tasks, local_share
 from .kinds import KINDS
 from .losses import meta_loss
 from .model import MetaModel
 from .plots import plot_learning_curve
-from .risk import RiskCurve
+from .risk import RiskCurve, fit_risk
 from .storage import read_folder, write_json
 from .tasks import Task, check_tasks
 
@@ -91,9 +91,11 @@ def meta_train(
     from tqdm.auto import tqdm
 
     check_tasks(tasks, eval_tasks)
-    if not episodes.n_outside:
-        logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` and `max_risk` stay untrained")
     accelerator = _accelerator(config)
+    if accelerator.is_main_process and not episodes.n_outside:
+        logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
+    if accelerator.is_main_process and not len(eval_tasks):
+        logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
     shares = accelerator.num_processes * accelerator.gradient_accumulation_steps
     if config.meta_batch_size < shares:
         raise TrainingError(
@@ -203,12 +205,10 @@ def meta_train(
     accelerator.wait_for_everyone()
     _load_best(model, output_dir)
     model.eval()
-    if unseen and accelerator.is_main_process:
-        model.risk = learn_risk(model, unseen, config.seed)
-        model.save_pretrained(output_dir)
-    accelerator.wait_for_everyone()
-    _load_best(model, output_dir)
+    if unseen:
+        model.risk = _learn_risk(model, unseen, config, accelerator)
     if accelerator.is_main_process:
+        model.save_pretrained(output_dir)
         for tracker in accelerator.trackers:  # not end_training(): it would part processes that have more to do together
             tracker.finish()
     return TrainResult(output_dir, step, best, history)
@@ -327,6 +327,19 @@ def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainCon
     }
 
 
+def _learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> RiskCurve:
+    """The risk curve from the unseen tasks, which the processes share; the same on every process."""
+    from accelerate.utils import gather_object
+    from tqdm.auto import tqdm
+
+    share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
+    bar = tqdm(share, desc="learning the risk of answers", unit="task", disable=not accelerator.is_main_process)
+    mine = [(number, risk_answers(model, unseen[number], config.seed)) for number in bar]
+    everyone = sorted(gather_object(mine), key=lambda pair: pair[0])
+    columns = (np.concatenate(column) for column in zip(*(answers for _, answers in everyone)))
+    return fit_risk(*columns, tuple(features.tasks[0].name for features in unseen))
+
+
 def _keep(model: MetaModel, output_dir: Path, settings: dict[str, Any], best: dict[str, float]) -> None:
     model.notes = {"settings": {k: v for k, v in settings.items() if k not in ("encoder", "head")}, "kept": best}
     model.save_pretrained(output_dir)
@@ -336,4 +349,4 @@ def _load_best(model: MetaModel, output_dir: Path) -> None:
     config, tensors = read_folder(output_dir, "head")
     model.head.load_state_dict(tensors)
     model.notes = config["training"]
-    model.risk = RiskCurve.from_dict(config["risk"]) if config["risk"] else None
+    model.risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None

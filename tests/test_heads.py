@@ -13,6 +13,7 @@ from torch.nn.functional import gelu, normalize
 from metatext import HeadConfig
 from metatext.heads import HEADS, Logits, gp, make_head
 from metatext.heads.metanet import MetaNetwork
+from metatext.heads.protocol import Novelty
 from metatext.losses import classification, meta_loss
 from metatext.representation import Support
 
@@ -184,6 +185,17 @@ def test_padding_changes_nothing(head, shots, extra):
         rtol=1e-6,
         atol=1e-6,
     )
+
+
+def test_padded_classes_are_not_near(config):
+    """Whatever the threshold has learned: a padded class is further away than any other."""
+    head = make_head(config, D).double().eval()
+    novelty = next(module for module in head.modules() if isinstance(module, Novelty))
+    with torch.no_grad():
+        novelty.threshold.copy_(torch.tensor([0.9, 0.9, 0.9]))
+    support, query = task([3, 3, 3, 3])
+    wide, long, mask = padded(support, query, 0, 5, 0)
+    close(Logits(query, answer(head, support, query).none), Logits(query, head.logits(head.adapt(wide), long, mask).none), 1e-6)
 
 
 def test_batching_changes_nothing(head):
@@ -434,7 +446,7 @@ def ridge_by_numpy(head, support: Support, dual: bool) -> np.ndarray:
     shots = np.log1p(len(x) / w)
     (a, b), (e, f) = head.log_lambda.tolist(), head.log_beta.tolist()
     lam, beta = np.exp(a + b * shots), np.exp(e + f * shots)
-    prior = beta * (names - names.mean(0)).T  # (d, w)
+    prior = trust_by_numpy(x, y, names) * beta * (names - names.mean(0)).T  # (d, w)
     residual = (y - 1 / w) - x @ prior
     if dual:
         return (prior + x.T @ np.linalg.inv(x @ x.T + lam * np.eye(len(x))) @ residual).T
@@ -461,7 +473,9 @@ def test_ridge_minimises_its_objective():
     lam = (head.log_lambda[0] + head.log_lambda[1] * shots).exp().item()
     nothing = dataclasses.replace(support, row_mask=torch.zeros_like(support.row_mask))
     beta = (head.log_beta[1] * shots).exp()  # the prior at no rows has beta(0)
-    prior = (beta * head.adapt(nothing)["weights"][0]).detach()
+    names = normalize(support.label_x[0] + head.representation.gamma.detach() * support.task_x[0], dim=-1).numpy()
+    trust = trust_by_numpy(x.numpy(), support.y[0].numpy(), names) / trust_by_numpy(x.numpy()[:0], None, names)
+    prior = (trust * beta * head.adapt(nothing)["weights"][0]).detach()
 
     def objective(weights):
         return ((x @ weights.T - y) ** 2).sum() + lam * ((weights - prior) ** 2).sum()
@@ -478,7 +492,8 @@ def test_ridge_without_rows_is_its_prior():
     support, _ = task([0, 0, 0])
     support = MISSING["description"](support)
     names = support.label_x[0]
-    torch.testing.assert_close(head.adapt(support)["weights"][0].detach(), names - names.mean(0))
+    trust = 1 / (1 + np.exp(-14 * 0.88))  # nothing speaks against the names
+    torch.testing.assert_close(head.adapt(support)["weights"][0].detach(), trust * (names - names.mean(0)))
 
 
 @pytest.mark.parametrize("shots", [[0, 0, 0], [2, 1, 3], [4, 0, 1]], ids=str)
@@ -501,7 +516,7 @@ def test_gp_by_numpy(shots, near):
 
     def prior(a):
         values = a @ names.T
-        return gate * (0.5 + explained**2) * (values - values.mean(1, keepdims=True))
+        return gate * (0.5 + max(explained, 0) ** 2) * (values - values.mean(1, keepdims=True))
 
     def predict(a, z, labels, noise):
         return prior(a) + kernel(a, z) @ np.linalg.inv(kernel(z, z) + noise) @ (labels - 1 / w - prior(z))
@@ -535,6 +550,16 @@ def test_gp_averages_rows_beyond_its_limit(monkeypatch):
     assert head.adapt(support)["rows"].shape[1] == 9
     close(exact, answer(head, support, query))
     close(exact, answer(head, wide, query))
+
+
+@pytest.mark.parametrize("name", ["gp", "attention"])
+def test_order_of_rows_does_not_matter_beyond_the_limit(name, monkeypatch):
+    monkeypatch.setattr(gp, "ROWS", 12)
+    head = shaken(HeadConfig(name))
+    support, query = task([9, 14, 5], b=2)
+    order = torch.randperm(28, generator=torch.Generator().manual_seed(3))
+    other = dataclasses.replace(support, x=support.x[:, order], y=support.y[:, order], row_mask=support.row_mask[:, order])
+    close(answer(head, support, query), answer(head, other, query))
 
 
 def test_gp_beyond_its_limit_has_finite_gradients(monkeypatch):

@@ -12,7 +12,7 @@ import metatext as mt
 from metatext import evaluation
 from metatext.adapted import AdaptedModel
 from metatext.columns import DataError
-from metatext.evaluation import learn_risk
+from metatext.evaluation import risk_answers
 from metatext.features import encode_tasks
 from metatext.model import MetaModel
 from metatext.risk import RiskCurve, fit_risk
@@ -21,6 +21,12 @@ from metatext.storage import StorageError
 TEXTS = ["ab", "ba", "aab", "xy", "yx", "xxy"]
 TARGETS = ["early"] * 3 + ["late"] * 3
 QUERIES = ["abba", "yyx", "mn", "bab", "xyx"]
+
+
+def learn(model, features) -> RiskCurve:
+    """As at the end of a training, in one process."""
+    columns = map(np.concatenate, zip(*(risk_answers(model, one, 0) for one in features)))
+    return fit_risk(*columns, tuple(one.tasks[0].name for one in features))
 
 
 def curve(score=(0.0, 0.5, 1.0), risk=(0.1, 0.1, 0.9)) -> RiskCurve:
@@ -67,13 +73,13 @@ def test_learned_from_rows_inside_and_outside(tiny, monkeypatch):
     model = MetaModel.from_encoder(tiny).eval()
     store = mt.FeatureStore(tiny, progress=False)
     features = [encode_tasks(store, [make_task(name, 6, 30)]) for name in ("one", "two")]
-    learned = learn_risk(model, features[:1], 0)
-    assert learned == learn_risk(model, features[:1], 0) and learned.tasks == ("one",) and learned.rows > 600
-    other = learn_risk(model, features[1:], 0)
+    learned = learn(model, features[:1])
+    assert learned == learn(model, features[:1]) and learned.tasks == ("one",) and learned.rows > 600
+    other = learn(model, features[1:])
     assert 0 <= learned.risk[0] < learned.risk[-1] <= 1
     scores = np.linspace(0.1, 0.9, 9)
     assert np.abs(learned(scores) - other(scores)).mean() < 0.25
-    assert learn_risk(model, features, 0).rows == learned.rows + other.rows
+    assert learn(model, features).rows == learned.rows + other.rows
 
 
 def test_max_risk_asks_the_learned_risk(tiny, tmp_path):
@@ -81,15 +87,18 @@ def test_max_risk_asks_the_learned_risk(tiny, tmp_path):
     clf = model.adapt(TEXTS, TARGETS)
     score = 1 - clf.predict_proba(QUERIES).max(1) * clf.confidence(QUERIES)
     np.testing.assert_allclose(clf.risk(QUERIES), score)
+    assert set(clf.predict_table(QUERIES)) == {"label", "probability", "confidence", "risk"}
     middle = float(np.sort(score)[2])
-    model.risk = curve((0.0, middle, np.nextafter(middle, 1.0), 1.0), (0.05, 0.05, 0.6, 0.6))
+    clf.risk_curve = model.risk = curve((0.0, middle, np.nextafter(middle, 1.0), 1.0), (0.05, 0.05, 0.6, 0.6))
     assert clf.risk(QUERIES).tolist() == [0.05 if s <= middle else 0.6 for s in score]
     answers = clf.predict(QUERIES)
     assert clf.predict(QUERIES, max_risk=0.1) == [a if s <= middle else None for a, s in zip(answers, score, strict=True)]
     assert clf.predict(QUERIES, max_risk=0.6) == answers and clf.predict(QUERIES, max_risk=0.01) == [None] * 5
     model.save_pretrained(tmp_path / "head")
+    clf = model.adapt(TEXTS, TARGETS)
+    model.risk = None  # training goes on: a classifier that was made before keeps its own
     clf.save_pretrained(tmp_path / "classifier")
-    assert MetaModel.from_pretrained(tmp_path / "head", tiny).risk == model.risk
+    assert MetaModel.from_pretrained(tmp_path / "head", tiny).risk == clf.risk_curve
     np.testing.assert_array_equal(AdaptedModel.from_pretrained(tmp_path / "classifier", tiny).risk(QUERIES), clf.risk(QUERIES))
 
 

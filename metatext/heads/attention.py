@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 from ..config import HeadConfig
-from ..representation import Representation, Support, gate, names_explain
-from .gp import GPHead, _grouped
+from ..representation import Representation, Support
+from .gp import GPHead
 from .protocol import Logits, Params, mask_classes
 
 SHARPNESS = (10.0, 30.0)  # of the kernels: the first sees all rows of a class, the second its nearest ones
@@ -20,9 +20,9 @@ class AttentionHead(nn.Module):
 
     An attention head on the features themselves (Lee et al. 2019; Fifty et al. 2024) learns directions of the data sets it
     was trained on and loses on others. This one sees rotation-invariant numbers only. The *relation* of a text to class c
-    holds its cosine to the label name, its cosine to the mean of the rows and, for each ``SHARPNESS`` t, the log of the mean
-    of ``exp(t (x.x_i - 1))`` over the rows, over t (attention over the rows with their labels as values, Nadaraya 1964);
-    each as a difference to the mean over the classes and as a log-probability over them.
+    holds its cosine to the label name, times the trust in names, its cosine to the mean of the rows and, for each
+    ``SHARPNESS`` t, the log of the mean of ``exp(t (x.x_i - 1))`` over the rows, over t (attention over the rows with their
+    labels as values, Nadaraya 1964); each as a difference to the mean over the classes and as a log-probability over them.
 
     - `adapt`: the rows of the support relate to the classes, every row leaving itself out. A class's token is made of the
       mean relations of its own rows and of the other rows, ``log(1 + k)``, ``log w``, whether it has rows and a name, and how
@@ -37,7 +37,7 @@ class AttentionHead(nn.Module):
 
     Args:
         dim: d.
-        config: ``token_dim`` e, ``dropout``, and ``rank`` of the residual map.
+        config: ``token_dim`` e, ``dropout``, and those of the head `gp`: ``rank``, ``generated``.
     """
 
     def __init__(self, dim: int, config: HeadConfig):
@@ -59,19 +59,14 @@ class AttentionHead(nn.Module):
         return self.base.representation
 
     def adapt(self, support: Support) -> Params:
-        """Those of the head `gp`, under ``gp.``, and ``tokens`` (b, w, e), ``rows`` (b, n, d), ``labels`` (b, n, w),
-        ``names`` (b, w, d), ``named`` (b, w), ``class_mask`` (b, w)."""
+        """Those of the head `gp`, ``trusted`` (b, w, d) its names times the trust in them, and ``tokens`` (b, w, e)."""
         mask, named = support.class_mask, support.label_mask
-        names = self.representation.label_features(support)
-        rows, y, size = _grouped(
-            self.representation.features(support.x), support.y * support.row_mask[..., None], support.row_mask
-        )
-        y = y * size[..., None]  # how many examples of a class a row stands for
-        trust = gate(names_explain(rows @ names.mT, y, named))
-        names = names * trust[:, None, None]  # names that say nothing are alike to all texts
+        base = self.base.adapt(support)
+        rows, y = base["rows"], base["labels"]
+        names = base["trust"][:, None, None] * base["names"]  # names that say nothing are alike to all texts
         count = y.sum(1)  # (b, w)
         relations = _relations(rows, rows, y, names, named, mask, own=y)  # (b, n, w, r)
-        others = (size[..., None] - y) * mask[:, None]
+        others = (y.sum(-1, keepdim=True) - y) * mask[:, None]
         pooled = [
             torch.einsum("bnw,bnwr->bwr", weight, relations) / weight.sum(1).clamp_min(1)[..., None] for weight in (y, others)
         ]
@@ -80,23 +75,14 @@ class AttentionHead(nn.Module):
         together = (total.square().sum(-1) + 1e-6).sqrt() / count.clamp_min(1)  # length of the mean of the rows
         facts = torch.stack([count.log1p(), count.gt(0).to(count), named.to(count), ways.log() / 2, together], -1)
         tokens = self.class_perceptron(self.attention(self.class_in(torch.cat([*pooled, facts], -1)), mask))
-        return {
-            **{f"gp.{name}": value for name, value in self.base.adapt(support).items()},
-            "tokens": tokens,
-            "rows": rows,
-            "labels": y,
-            "names": names,
-            "named": named,
-            "class_mask": mask,
-        }
+        return {**base, "trusted": names, "tokens": tokens}
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
         """See `Head.logits`."""
-        query = torch.where(query_mask[..., None], query, torch.zeros_like(query))
         mask = params["class_mask"]
-        base = self.base.logits({k[3:]: v for k, v in params.items() if k.startswith("gp.")}, query, query_mask)
+        base = self.base.logits(params, query, query_mask)
         query = self.representation.features(query)
-        relations = _relations(query, params["rows"], params["labels"], params["names"], params["named"], mask)
+        relations = _relations(query, params["rows"], params["labels"], params["trusted"], params["named"], mask)
         said = _contrast(base.values / 4, mask[:, None].expand_as(base.values), 4.0)
         tokens = self.query_in(torch.cat([relations, said], -1)) + params["tokens"][:, None]  # (b, q, w, e)
         values = base.values + self.out(self.norm(self.query_perceptron(tokens)))[..., 0]

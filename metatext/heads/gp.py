@@ -25,7 +25,7 @@ class GPHead(nn.Module):
     With unit features x, label names l, kernel ``k(a, b) = exp(2 (a.b - 1))`` and Z = support rows and label names:
 
     - ``u`` and ``g``: how well the names explain the support (`names_explain`), and the trust that follows (`gate`).
-    - prior mean ``m_c(z) = g (0.5 + u^2) (z.l_c - its mean over the classes)``.
+    - prior mean ``m_c(z) = g (0.5 + max(u, 0)^2) (z.l_c - its mean over the classes)``.
     - ``A = K^-1 (Y - 1/w - m(Z))`` with ``K = k(Z, Z) + diag(0.1 for rows, 0.15 / g for names)``; 0 without rows: then the prior alone
       decides, a multiple of the cosine to the name.
     - logits ``T (m(q) + k(q, Z) A)``. ``T`` is the `Temperature` of shots and ways times what a `MetaNetwork` reads in the
@@ -51,7 +51,7 @@ class GPHead(nn.Module):
         self.novelty = Novelty()
 
     def adapt(self, support: Support) -> Params:
-        """``rows`` (b, n, d), ``names`` (b, w, d), ``dual`` (b, n + w, w), ``named`` (b, w), ``weight`` (b, 1, 1), ``scale`` (b,),
+        """``rows`` (b, n, d), ``labels`` (b, n, w), ``trust`` (b,) in the ``names`` (b, w, d), ``dual`` (b, n + w, w), ``named`` (b, w), ``weight`` (b, 1, 1), ``scale`` (b,),
         and what `Novelty.adapt` gives."""
         mask, named = support.class_mask, support.label_mask
         classes, _ = self.representation(support)
@@ -59,14 +59,15 @@ class GPHead(nn.Module):
         x = self.representation.features(support.x)
         y = support.y * support.row_mask[..., None]
         count = y.sum(1)  # (b, w)
-        rows, row_y, size = _grouped(x, y, support.row_mask)
+        rows, row_y, size = grouped(x, y, support.row_mask)
         ways = mask.sum(1).clamp_min(1).to(x.dtype)[:, None, None]
         # in blocks: at rank 0 the products of rows are constants, and no gradient goes through them
         to_names = rows @ names.mT  # (b, n, d) @ (b, d, w) -> (b, n, w)
         among_names = names @ names.mT  # (b, w, w)
-        explained = names_explain(to_names, row_y * size[..., None], named)  # (b,)
+        labels = row_y * size[..., None]  # how many examples of each class a row stands for
+        explained = names_explain(to_names, labels, named)  # (b,)
         trust = gate(explained)
-        weight = (trust * (OFFSET + explained.square()))[:, None, None]
+        weight = (trust * (OFFSET + explained.clamp_min(0).square()))[:, None, None]
 
         noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(count)], 1)
         real = torch.cat([size > 0, named & support.row_mask.any(1, keepdim=True)], 1)  # (b, n + w)
@@ -81,10 +82,12 @@ class GPHead(nn.Module):
         if self.network is not None:
             n = rows.shape[1]
             left_out = row_y - 1 / ways - dual[:, :n] / inverse.diagonal(dim1=1, dim2=2)[:, :n, None]
-            read = _statistics(scale[:, None, None] * left_out, row_y * size[..., None], mask, explained)
+            read = _statistics(scale[:, None, None] * left_out, labels, mask, explained)
             scale = scale * (2 * torch.tanh(self.network(read)[:, 0] / 2)).exp()
         return {
             "rows": rows,
+            "labels": labels,
+            "trust": trust,
             "names": names,
             "dual": dual,
             "named": named,
@@ -126,8 +129,15 @@ def _centred(values: Tensor, named: Tensor) -> Tensor:
     return (values - mean) * named[:, None]
 
 
-def _grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows, labels and how many examples each row stands for; beyond `ROWS`, means of groups within a class.
+
+    The rows of a class are cut into groups in the order of a fixed projection, so the order they come in does not matter.
+
+    Args:
+        x: (b, s, d) features.
+        y: (b, s, w) one-hot labels, zero where padded.
+        row_mask: (b, s) bool.
 
     Returns:
         (b, n, d), (b, n, w), (b, n) with size 0 where padded.
@@ -135,10 +145,14 @@ def _grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Te
     b, s, w = y.shape
     if s <= ROWS:
         return x * row_mask[..., None], y, row_mask.to(x.dtype)
+    direction = torch.sin(torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device) ** 2)
+    order = (x @ direction).masked_fill(~row_mask, torch.inf).argsort(1)[..., None]  # (b, s, 1)
+    x, y, row_mask = x.take_along_dim(order, 1), y.take_along_dim(order, 1), row_mask.take_along_dim(order[..., 0], 1)
     groups = max(1, ROWS // w)
     own = y.argmax(-1)  # (b, s)
-    rank = (y.cumsum(1) - y).gather(2, own[..., None])[..., 0].long() % groups  # which of its class, dealt out in turn
-    place = torch.where(row_mask, own * groups + rank, w * groups)  # the last place takes the padding
+    rank = (y.cumsum(1) - y).gather(2, own[..., None])[..., 0]  # how many of its class come before it
+    group = (rank * groups / y.sum(1).clamp_min(1).gather(1, own)).long().clamp(max=groups - 1)
+    place = torch.where(row_mask, own * groups + group, w * groups)  # the last place takes the padding
     size = torch.zeros(b, w * groups + 1, dtype=x.dtype, device=x.device).scatter_add_(1, place, row_mask.to(x.dtype))
     total = torch.zeros(b, w * groups + 1, x.shape[-1], dtype=x.dtype, device=x.device)
     total = total.scatter_add(1, place[..., None].expand_as(x), x)

@@ -38,7 +38,7 @@ class Head(Protocol):
         ...
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
-        """Logits of (b, q, d) queries; rows where ``query_mask`` (b, q) is False may hold anything."""
+        """Logits of (b, q, d) queries; rows where ``query_mask`` (b, q) is False may hold any finite numbers."""
         ...
 
 
@@ -101,9 +101,9 @@ class Novelty(nn.Module):
             query: (b, q, d) features as the head sees them.
             evidence: (b, q, w) what the classifier says for each class, before its temperature.
         """
-        mask = params["class_mask"][:, None]
-        near = (query @ params["classes"].mT - params["level"][:, None]).masked_fill(~mask, -2.0).amax(-1)
-        best = evidence.masked_fill(~mask, torch.finfo(evidence.dtype).min).amax(-1)
+        mask, lowest = params["class_mask"][:, None], torch.finfo(evidence.dtype).min
+        near = (query @ params["classes"].mT - params["level"][:, None]).masked_fill(~mask, lowest).amax(-1)
+        best = evidence.masked_fill(~mask, lowest).amax(-1)
         return -self.slope.clamp(max=5).exp() * (near + self.gamma * best)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import HeadConfig
-from ..representation import Representation, Support
+from ..representation import Representation, Support, gate, names_explain
 from .protocol import Logits, Novelty, Params, Temperature, mask_classes
 
 
@@ -14,7 +14,7 @@ class RidgeHead(nn.Module):
     """``W = argmin ||X W - Y||^2 + lambda ||W - W0||^2``, solved exactly; differentiable in lambda and W0.
 
     ``Y`` is one-hot minus 1/w. ``W0`` is the classifier that the label names make: their features, centred over the
-    classes, times a learned ``beta(k)``, so that at 0 shots the names alone decide. ``lambda`` follows the number of
+    classes, times a learned ``beta(k)`` and the `gate`, so that at 0 shots the names alone decide. ``lambda`` follows the number of
     shots, ``log lambda`` linear in ``log(1 + k)``. The prior is ours; the solver of the paper is the case W0 = 0.
 
     Args:
@@ -45,7 +45,8 @@ class RidgeHead(nn.Module):
         beta = (self.log_beta[0] + self.log_beta[1] * shots).clamp(-6, 6).exp()[:, None, None]
         names = self.representation.label_features(support)
         named = support.label_mask.sum(1).clamp_min(1)[:, None, None]
-        prior = beta * (names - names.sum(1, keepdim=True) / named) * support.label_mask[..., None]  # (b, w, d)
+        trust = gate(names_explain(x @ names.mT, support.y * support.row_mask[..., None], support.label_mask))[:, None, None]
+        prior = trust * beta * (names - names.sum(1, keepdim=True) / named) * support.label_mask[..., None]  # (b, w, d)
         residual = y - x @ prior.mT  # (b, s, w)
         residual = residual * support.row_mask[..., None] * mask[:, None]
         s, d = x.shape[1:]
