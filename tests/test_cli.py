@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -134,6 +135,11 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
     assert [row["text"] for row in rows] == ["where is my card", "hi"]
     classifier = mt.AdaptedModel.from_pretrained(output)
     assert [row["label"] for row in rows] == classifier.predict(["where is my card", "hi"])
+    np.testing.assert_allclose([float(row["risk"]) for row in rows], classifier.risk(["where is my card", "hi"]), atol=1e-4)
+    adapt = ["adapt", "--model", str(head), "--examples", str(examples), "--predict", str(new), "--output_dir", str(output)]
+    cli.main([*adapt, *columns, "--max_risk", "0"])
+    with open(output / "predictions.csv", newline="") as file:
+        assert all((row["label"] == "") == (float(row["risk"]) > 0) for row in csv.DictReader(file))
 
 
 def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):

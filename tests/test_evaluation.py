@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from metatext import EpisodeConfig, FeatureStore, HeadConfig, MetaModel, Report, Task, evaluate_tasks, evaluation, load_task
 from metatext.baselines import BASELINES, Answer
+from metatext.config import ConfigError
 from metatext.evaluation import chunks, draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.kinds import KINDS
@@ -299,3 +301,19 @@ def test_no_tasks(model):
 def test_a_task_that_is_too_small_is_named_before_anything_is_measured(model, tasks):
     with pytest.raises(ValueError, match=r"'second'.* at least 4"):
         run(model, tasks, EpisodeConfig(n_way=4, k_shot=1, n_query=1))
+
+
+def test_columns_do_not_replace_each_other(model, tiny, tasks):
+    other = MetaModel.from_encoder(tiny, "ridge")
+    for name in ("trained", "knn"):
+        with pytest.raises(ConfigError, match=f"heads: two columns would be called '{name}'; give the head another name"):
+            run(model, tasks, heads={name: other}, baselines=("knn",))
+
+
+def test_a_head_on_another_encoder_is_refused(model, tiny, tasks, monkeypatch):
+    other = MetaModel.from_encoder(tiny, "ridge")
+    foreign = copy.copy(other.encoder)
+    foreign.fingerprint = "other weights"
+    monkeypatch.setattr(other, "encoder", foreign)
+    with pytest.raises(ConfigError, match="heads: 'far' stands on another encoder than the model"):
+        run(model, tasks, heads={"far": other})
