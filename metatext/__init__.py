@@ -22,7 +22,7 @@ _PUBLIC = {
     "load_task": "tasks",
     "load_tasks": "tasks",
     "Encoder": "encoder",
-    "FeatureStore": "features",
+    "FeatureStore": "store",
     "MetaModel": "model",
     "AdaptedModel": "adapted",
     "meta_train": "training",
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
     from .encoder import Encoder
     from .evaluation import evaluate_tasks
-    from .features import FeatureStore
     from .model import MetaModel
     from .report import Report
+    from .store import FeatureStore
     from .tasks import Task, load_task, load_tasks
     from .training import TrainResult, meta_train

@@ -19,13 +19,14 @@ from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, Train
 from .encoder import Encoder
 from .episodes import eligible_classes
 from .evaluation import compare, evaluate_tasks
-from .features import FeatureStore, encode_tasks, local_share
+from .features import encode_tasks
 from .heads import HEADS
 from .metrics import stratified_interval
 from .model import MetaModel
 from .plots import plot_risk_coverage, plot_shots
 from .report import MEAN, Report, summary
 from .storage import read_json, write_json, write_text
+from .store import FeatureStore, local_share
 from .tasks import Task, check_tasks, load_task, load_tasks
 from .training import meta_train
 

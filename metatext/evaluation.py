@@ -15,10 +15,11 @@ from .calibration import FAR, INSIDE, NEAR
 from .columns import DataError
 from .config import ConfigError, EpisodeConfig, to_dict
 from .episodes import EpisodeBatch, draw_episodes
-from .features import FeatureStore, TaskFeatures, encode_tasks
+from .features import TaskFeatures, encode_tasks
 from .kinds import KINDS, Kind
 from .model import MetaModel
 from .report import Report
+from .store import FeatureStore
 from .tasks import Task, check_tasks
 
 ROWS = 40_000  # support and query rows gathered at a time

@@ -1,21 +1,9 @@
-"""Features, computed once per distinct text and kept memory-mapped.
-
-A `FeatureStore` is a folder of *segments*. A segment is two files: ``<name>.npy`` with one float32 vector per row, and
-``<name>.keys.npy`` with the 128-bit hashes of the texts. Its name is the hash of its list of texts, and its batches are
-formed from that whole list: a run that was interrupted finds the finished *parts* of the same segment, computes the
-rest and ends with the same bits as an undisturbed one. Nothing is written twice and nothing half-written is ever read.
-"""
+"""Tasks whose texts are encoded, and the tensors of their episodes."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,188 +13,10 @@ from .encoder import Encoder
 from .episodes import EpisodeBatch, Pool, make_pool
 from .label_names import MEANINGLESS, STYLES
 from .representation import Support
-from .storage import atomic_path
+from .store import FeatureStore
 from .tasks import Task
 
-logger = logging.getLogger(__name__)
-
-PART = 2048  # texts per part: what an interruption can cost, and the unit that processes share
-PATIENCE = 180.0  # seconds without a new part after which a process does the others' share too
 CHUNK = 50_000  # rows read from a data set at a time
-
-
-def default_folder() -> Path:
-    """$METATEXT_CACHE, else metatext/features in the user's cache folder."""
-    base = os.environ.get("METATEXT_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "metatext" / "features"
-
-
-def local_share() -> tuple[int, int]:
-    """(rank, processes) of this process among those that a launcher started on this machine."""
-    return int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def text_keys(inputs: Iterable[str | tuple[str, str]]) -> np.ndarray:
-    """128-bit hashes of texts or pairs: (n,) strings of 16 bytes, which numpy sorts and searches."""
-
-    def key(row) -> bytes:
-        if isinstance(row, tuple):  # the length keeps ("ab", "c") and ("a", "bc") apart, the role pairs and texts
-            return digest(f"{len(row[0])}\0{row[0]}\0{row[1]}", b"pair")
-        return digest(row, b"text")
-
-    def digest(text: str, role: bytes) -> bytes:
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, person=role).digest()
-
-    return np.frombuffer(b"".join(map(key, inputs)), "S16")
-
-
-class FeatureStore:
-    """The vectors of one encoder for every text it has seen.
-
-    Args:
-        encoder: computes what is missing.
-        folder: where all stores lie; None: `default_folder`. The encoder's own folder in it is named by its key.
-        progress: show a bar while encoding.
-        share: (rank, processes) when several processes of this machine add the same texts at the same time, see
-            `local_share`: each encodes its part of them and waits on the disk for the rest.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        folder: str | Path | None = None,
-        progress: bool = True,
-        share: tuple[int, int] = (0, 1),
-    ):
-        self.encoder = encoder
-        self.share = share
-        self.folder = Path(folder or default_folder()) / encoder.key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.progress = progress
-        self.tables: list[np.ndarray] = []
-        self.offsets = np.zeros(1, np.int64)
-        self._keys = np.zeros(0, "S16")  # sorted
-        self._ids = np.zeros(0, np.int64)
-        self._loaded: set[str] = set()
-        self.encoded = 0  # texts that this object had to encode
-        self._load_segments()
-
-    def add(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
-        """Encode what is missing, and return where each input's vector lies: (n,) numbers for `gather`."""
-        keys = text_keys(inputs)
-        ids = self._find(keys)
-        if (ids < 0).any():
-            missing = np.flatnonzero(ids < 0)
-            rows = missing[np.unique(keys[missing], return_index=True)[1]]
-            lengths = np.array([_characters(inputs[i]) for i in rows])
-            rows = rows[np.lexsort((keys[rows], -lengths))]  # long ones first: memory runs out early or never
-            self._make_segment([inputs[i] for i in rows], keys[rows])
-            self._load_segments()
-            ids = self._find(keys)
-        return ids
-
-    def gather(self, ids: np.ndarray) -> np.ndarray:
-        """Vectors of ids of any shape: float32 (..., d); zeros where an id is -1."""
-        flat = ids.reshape(-1)
-        out = np.empty((len(flat), self.encoder.dim), np.float32)
-        out[flat < 0] = 0
-        order = np.argsort(flat)
-        edges = np.searchsorted(flat[order], self.offsets)
-        for number in np.flatnonzero(np.diff(edges)):  # one gather per segment, none per row
-            here = order[edges[number] : edges[number + 1]]
-            out[here] = self.tables[number].take(flat[here] - self.offsets[number], 0)
-        return out.reshape(*ids.shape, self.encoder.dim)
-
-    def _find(self, keys: np.ndarray) -> np.ndarray:
-        if not len(self._keys):
-            return np.full(len(keys), -1, np.int64)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, self._ids[at], -1)
-
-    def _load_segments(self) -> None:
-        all_keys, all_ids = [self._keys], [self._ids]
-        for path in sorted(self.folder.glob("*.keys.npy")):
-            name = path.name.removesuffix(".keys.npy")
-            if name in self._loaded:
-                continue
-            try:
-                keys = np.load(path)
-                table = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-                if table.shape != (len(keys), self.encoder.dim) or table.dtype != np.float32:
-                    raise ValueError(f"holds {table.shape}, its keys say {len(keys)}")
-            except (OSError, ValueError, EOFError) as error:
-                logger.warning("the cached features %s are damaged (%s) and are computed again", path.parent / name, error)
-                path.unlink(missing_ok=True)
-                continue
-            self._loaded.add(name)
-            self.tables.append(table.view(np.ndarray))  # still mapped; indexing a plain array costs less
-            all_keys.append(keys)
-            all_ids.append(np.arange(len(keys)) + self.offsets[-1])
-            self.offsets = np.append(self.offsets, self.offsets[-1] + len(keys))
-        keys, ids = np.concatenate(all_keys), np.concatenate(all_ids)
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._ids = keys[order], ids[order]
-
-    def _make_segment(self, inputs: list, keys: np.ndarray) -> None:
-        from tqdm.auto import tqdm
-
-        name = hashlib.blake2b(keys.tobytes(), digest_size=12).hexdigest()
-        parts = self.folder / f"{name}.parts"
-        parts.mkdir(exist_ok=True)
-        final = self.folder / f"{name}.keys.npy"
-        starts = range(0, len(inputs), PART)
-        rank, processes = self.share
-        files = [parts / f"{number:06d}.npy" for number in range(len(starts))]
-        bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
-
-        def encode(numbers: Iterable[int]) -> None:
-            for number in numbers:
-                part = inputs[starts[number] : starts[number] + PART]
-                if not _whole(files[number], (len(part), self.encoder.dim)):
-                    _save(files[number], self.encoder.encode(part).numpy())
-                    self.encoded += len(part)
-                bar.update(processes * len(part))
-
-        encode(range(rank, len(starts), processes))
-        bar.close()
-        done = final.exists if rank else lambda: final.exists() or all(file.is_file() for file in files)
-        alone = self._wait(done, parts) is False
-        if alone and not final.exists():  # the others found other texts missing and are at another segment
-            encode(range(len(starts)))
-        if (rank == 0 or alone) and not final.exists():
-            try:
-                self._merge(files, self.folder / f"{name}.npy", len(inputs))
-                _save(final, keys)
-            except FileNotFoundError:  # another run made the same segment meanwhile and took its parts away
-                if not final.exists():
-                    raise
-        if rank == 0 or alone:
-            shutil.rmtree(parts, ignore_errors=True)
-
-    def _merge(self, files: list[Path], path: Path, n: int) -> None:
-        with atomic_path(path) as temporary:
-            table = np.lib.format.open_memmap(temporary, "w+", np.float32, (n, self.encoder.dim))
-            for number, file in enumerate(files):
-                table[number * PART : (number + 1) * PART] = np.load(file)
-            table.flush()
-            del table
-
-    @staticmethod
-    def _wait(done: Callable[[], bool], parts: Path) -> bool:
-        """Wait for the other processes of this machine by looking at the disk: a collective would time out.
-
-        Returns:
-            True when done; False when nothing new has come to the folder ``parts`` for `PATIENCE` seconds.
-        """
-        seen, last = -1, time.monotonic()
-        while not done():
-            count = sum(1 for _ in parts.glob("*.npy"))
-            if count != seen:
-                seen, last = count, time.monotonic()
-            if time.monotonic() - last > PATIENCE:
-                return False
-            time.sleep(0.1)
-        return True
 
 
 @dataclass(frozen=True)
@@ -356,20 +166,3 @@ def _row_ids(store: FeatureStore, inputs: list) -> np.ndarray:
     if isinstance(inputs[0], tuple):
         ids = np.concatenate([ids, store.add([text for pair in inputs for text in pair]).reshape(-1, 2)], 1)
     return ids
-
-
-def _characters(row: str | tuple[str, str]) -> int:
-    return len(row) if isinstance(row, str) else len(row[0]) + len(row[1])
-
-
-def _whole(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether a part is there and undamaged."""
-    try:
-        return np.load(path, mmap_mode="r").shape == shape
-    except (OSError, ValueError, EOFError):
-        return False
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array)

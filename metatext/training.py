@@ -23,13 +23,14 @@ from .checkpoints import Checkpoints, check_same_run
 from .config import ConfigError, EpisodeConfig, MetatextError, TrainConfig, nearest, to_dict
 from .episodes import train_episodes
 from .evaluation import draw_for, episode_scores, risk_answers
-from .features import FeatureStore, TaskFeatures, encode_tasks, local_share
+from .features import TaskFeatures, encode_tasks
 from .kinds import KINDS
 from .losses import meta_loss
 from .model import MetaModel
 from .plots import plot_learning_curve
 from .risk import RiskCurve, fit_risk
 from .storage import read_folder, write_json
+from .store import FeatureStore, local_share
 from .tasks import Task, check_tasks
 
 logger = logging.getLogger(__name__)

@@ -15,14 +15,16 @@ from scripts.train_head import letter_task
 
 import metatext as mt
 from metatext import features
+from metatext import store as stores
 from metatext.episodes import draw_episodes
-from metatext.features import FeatureStore, default_folder, encode_inputs, encode_tasks, text_keys
+from metatext.features import encode_inputs, encode_tasks
 from metatext.label_names import MEANINGLESS, STYLES
+from metatext.store import FeatureStore, default_folder, text_keys
 
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(features, "PART", 8)
+    monkeypatch.setattr(stores, "PART", 8)
 
 
 class Counting:
@@ -243,10 +245,10 @@ def test_a_process_without_a_share_waits_for_the_result(tiny, tmp_path, monkeypa
 def test_share_of_a_launch(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert features.local_share() == (0, 1)
+    assert stores.local_share() == (0, 1)
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert features.local_share() == (1, 2)
+    assert stores.local_share() == (1, 2)
 
 
 @pytest.mark.parametrize("moment", [0, 2, 5])
@@ -504,7 +506,7 @@ def test_inputs_that_are_not_kept(tiny):
 
 def test_processes_that_miss_different_texts_do_not_wait_for_ever(tiny, tmp_path, monkeypatch):
     """Another run wrote two of the texts between the starts of the two: each would wait for parts that nobody makes."""
-    monkeypatch.setattr(features, "PATIENCE", 0.3)
+    monkeypatch.setattr(stores, "PATIENCE", 0.3)
     texts = ["abc", "de", "fgh", "ij"]
     late = FeatureStore(tiny, tmp_path / "run", share=(0, 2))
     FeatureStore(tiny, tmp_path / "run").add(texts[:2])

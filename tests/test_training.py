@@ -16,8 +16,9 @@ from metatext import training
 from metatext.checkpoints import Checkpoints
 from metatext.config import ConfigError
 from metatext.evaluation import draw_for, episode_scores
-from metatext.features import FeatureStore, encode_tasks
+from metatext.features import encode_tasks
 from metatext.storage import read_folder
+from metatext.store import FeatureStore
 from metatext.training import EVAL_EPISODES, TrainingError, meta_train
 
 EPISODES = mt.EpisodeConfig(n_way=(2, 4), k_shot=(0, 4), n_query=3, n_outside=2)

@@ -23,14 +23,15 @@ def encode(encoder: str, cache: str, texts: int, part: int, pause: float, save_t
     """Parts of ``part`` texts, ``pause`` seconds before each; vectors and count go to ``save_to`` (.npz)."""
     import torch
 
-    from metatext import Encoder, features
+    from metatext import Encoder
+    from metatext import store as stores
 
     torch.set_num_threads(threads)
-    features.PART = part
+    stores.PART = part
     loaded = Encoder.load(encoder)
     inner = loaded.encode
     loaded.encode = lambda inputs: (time.sleep(pause), inner(inputs))[1]
-    store = features.FeatureStore(loaded, cache, progress=False, share=features.local_share())
+    store = stores.FeatureStore(loaded, cache, progress=False, share=stores.local_share())
     vectors = store.gather(store.add(letter_texts(texts)))
     np.savez(save_to.format(rank=os.environ.get("LOCAL_RANK", "0")), vectors=vectors, encoded=store.encoded)
 

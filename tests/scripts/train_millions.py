@@ -36,7 +36,7 @@ def make_corpora(folder: Path, sizes: list[int], classes: int) -> list[str]:
 
 def make_segment(folder: Path, rows: int, dim: int) -> None:
     """A segment of a `FeatureStore` with random unit vectors for the texts of `make_corpora`."""
-    from metatext.features import text_keys
+    from metatext.store import text_keys
 
     rng = np.random.default_rng(0)
     table = np.lib.format.open_memmap(folder / "millions.npy", "w+", np.float32, (rows, dim))
