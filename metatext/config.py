@@ -138,7 +138,7 @@ class HeadConfig(_Checked):
         "gp", "the meta-network head", flag="head"
     )
     rank: int = option(0, "rank of the learned residual map of the features; 0: features as they are", low=0)
-    hidden_dim: int = option(256, "width of the hidden layer of the head `metanet`", low=1)
+    hidden_dim: int = option(64, "width of the hidden layer of the head `metanet`", low=1)
     token_dim: int = option(32, "width of a class's token in the head `attention`", low=1)
     dropout: float = option(0.0, "dropout inside the heads `metanet` and `attention`", low=0.0, high=0.9)
     generated: bool = option(
