@@ -93,6 +93,35 @@ def gate(explained: Tensor) -> Tensor:
     return torch.sigmoid(GATE_SLOPE * (explained - GATE_THRESHOLD)).clamp_min(GATE_LOWEST)
 
 
+@dataclass(frozen=True)
+class TaskRepresentation:
+    """What a head learns of b tasks before it makes their parameters.
+
+    Attributes:
+        x: (b, s, d) support features.
+        y: (b, s, w) their labels, zero where padded.
+        count: (b, w) rows of each class.
+        names: (b, w, d) label names, unit length, zero where a class has none.
+        explained, trust: (b,) how well the names explain the support, and the `gate` that follows.
+        classes: (b, w, d) class embeddings, unit length, zero for a class with neither row nor name.
+        task: (b, d) task embeddings.
+        ways, shots: (b,) number of classes, and log(1 + rows per class).
+        class_mask: (b, w) bool, False where padded.
+    """
+
+    x: Tensor
+    y: Tensor
+    count: Tensor
+    names: Tensor
+    explained: Tensor
+    trust: Tensor
+    classes: Tensor
+    task: Tensor
+    ways: Tensor
+    shots: Tensor
+    class_mask: Tensor
+
+
 class Representation(nn.Module):
     """Features to task representation, with few learned numbers so that it carries over to other data sets.
 
@@ -132,14 +161,17 @@ class Representation(nn.Module):
         """alpha(k): how many rows the label name is worth beside k rows."""
         return (self.alpha[0] + self.alpha[1] * torch.log1p(count)).clamp(-6, 6).exp()
 
-    def forward(self, support: Support) -> tuple[Tensor, Tensor]:
-        """Class embeddings (b, w, d), unit length (zero for a class with neither row nor name), and task embeddings (b, d)."""
-        x, names = self.features(support.x), self.label_features(support)
+    def forward(self, support: Support) -> TaskRepresentation:
+        """What is read in the support sets of b tasks."""
+        x, names, mask = self.features(support.x), self.label_features(support), support.class_mask
+        y = support.y * support.row_mask[..., None]
         mean, count = class_means(support, x)
-        trust = gate(names_explain(x @ names.mT, support.y * support.row_mask[..., None], support.label_mask))
+        explained = names_explain(x @ names.mT, y, support.label_mask)
+        trust = gate(explained)
         weight = trust[:, None] * self.name_weight(count)
-        classes = normalize(count[..., None] * mean + weight[..., None] * names, dim=-1)
-        classes = classes * support.class_mask[..., None]
-        ways = support.class_mask.sum(1, keepdim=True).clamp_min(1)
-        task = self.features(support.task_x) * support.task_mask[:, None]
-        return classes, classes.sum(1) / ways + self.gamma * task
+        classes = normalize(count[..., None] * mean + weight[..., None] * names, dim=-1) * mask[..., None]
+        ways = mask.sum(1).clamp_min(1).to(x.dtype)
+        shots = torch.log1p((count * mask).sum(1) / ways)
+        text = self.features(support.task_x) * support.task_mask[:, None]
+        task = classes.sum(1) / ways[:, None] + self.gamma * text
+        return TaskRepresentation(x, y, count, names, explained, trust, classes, task, ways, shots, mask)

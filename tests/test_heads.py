@@ -521,7 +521,7 @@ def test_gp_by_numpy(shots, near):
     def predict(a, z, labels, noise):
         return prior(a) + kernel(a, z) @ np.linalg.inv(kernel(z, z) + noise) @ (labels - 1 / w - prior(z))
 
-    base = head.temperature(support.y.sum(1), support.class_mask).item()
+    base = head.temperature(head.representation(support)).item()
     expected = prior(q)  # without rows
     statistics = [np.log1p(len(x) / w) - 1.5, explained, 1.0, 0.0]
     if len(x):
@@ -604,9 +604,9 @@ def test_metanet_adds_what_its_network_writes():
     head = shaken(HeadConfig("metanet", hidden_dim=5))
     support, query = task([2, 1, 0])
     params = head.adapt(support)
-    classes, whole = head.representation(support)
-    written = head.network(torch.cat([classes, whole[:, None].expand(-1, 3, -1)], -1))
-    values = params["scale"] * (query[0] @ (classes + written[..., :-1])[0].T + written[0, :, -1])
+    read = head.representation(support)
+    written = head.network(torch.cat([read.classes, read.task[:, None].expand(-1, 3, -1)], -1))
+    values = params["scale"] * (query[0] @ (read.classes + written[..., :-1])[0].T + written[0, :, -1])
     torch.testing.assert_close(answer(head, support, query).values[0], values)
 
 

@@ -139,7 +139,7 @@ def test_orders_differ_by_the_hessian():
     head = inner(1)
     label_x = support.label_x.clone().requires_grad_()
     given = dataclasses.replace(support, label_x=label_x)
-    start = head.representation(given)[0]
+    start = head.representation(given).classes
     behind = [p.detach().requires_grad_() for p in (head.adapt(given)["weights"], head.adapt(given)["bias"])]
     params = {**head.adapt(given), "weights": behind[0], "bias": behind[1], "classes": start.detach()}
 

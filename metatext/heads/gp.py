@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import HeadConfig
-from ..representation import Representation, Support, gate, likelihood_gain, names_explain
+from ..representation import Representation, Support, likelihood_gain
 from .metanet import MetaNetwork
 from .protocol import Logits, Novelty, Params, Temperature, mask_classes
 
@@ -24,7 +24,7 @@ class GPHead(nn.Module):
 
     With unit features x, label names l, kernel ``k(a, b) = exp(2 (a.b - 1))`` and Z = support rows and label names:
 
-    - ``u`` and ``g``: how well the names explain the support (`names_explain`), and the trust that follows (`gate`).
+    - ``u`` and ``g``: how well the names explain the support and the trust that follows, see `representation.gate`.
     - prior mean ``m_c(z) = g (0.5 + max(u, 0)^2) (z.l_c - its mean over the classes)``.
     - ``A = K^-1 (Y - 1/w - m(Z))`` with ``K = k(Z, Z) + diag(0.1 for rows, 0.15 / g for names)``; 0 without rows: then the prior alone
       decides, a multiple of the cosine to the name.
@@ -51,38 +51,32 @@ class GPHead(nn.Module):
         self.novelty = Novelty()
 
     def adapt(self, support: Support) -> Params:
-        """``rows`` (b, n, d), ``labels`` (b, n, w), ``trust`` (b,) in the ``names`` (b, w, d), ``dual`` (b, n + w, w), ``named`` (b, w), ``weight`` (b, 1, 1), ``scale`` (b,),
-        and what `Novelty.adapt` gives."""
-        mask, named = support.class_mask, support.label_mask
-        classes, _ = self.representation(support)
-        names = self.representation.label_features(support)
-        x = self.representation.features(support.x)
-        y = support.y * support.row_mask[..., None]
-        count = y.sum(1)  # (b, w)
-        rows, row_y, size = grouped(x, y, support.row_mask)
-        ways = mask.sum(1).clamp_min(1).to(x.dtype)[:, None, None]
+        """``rows`` (b, n, d), ``labels`` (b, n, w), ``names`` (b, w, d), ``named`` (b, w), ``trust`` (b,) in the names, ``weight``
+        (b, 1, 1) of the prior, ``dual`` (b, n + w, w), ``scale`` (b,), and what `Novelty.adapt` gives."""
+        task = self.representation(support)
+        mask, named, names, trust = task.class_mask, support.label_mask, task.names, task.trust
+        rows, row_y, size = grouped(task.x, task.y, support.row_mask)
+        labels = row_y * size[..., None]  # how many examples of each class a row stands for
         # in blocks: at rank 0 the products of rows are constants, and no gradient goes through them
         to_names = rows @ names.mT  # (b, n, d) @ (b, d, w) -> (b, n, w)
         among_names = names @ names.mT  # (b, w, w)
-        labels = row_y * size[..., None]  # how many examples of each class a row stands for
-        explained = names_explain(to_names, labels, named)  # (b,)
-        trust = gate(explained)
-        weight = (trust * (OFFSET + explained.clamp_min(0).square()))[:, None, None]
+        weight = (trust * (OFFSET + task.explained.clamp_min(0).square()))[:, None, None]
 
-        noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(count)], 1)
+        chance = 1 / task.ways[:, None, None]
+        noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(task.count)], 1)
         real = torch.cat([size > 0, named & support.row_mask.any(1, keepdim=True)], 1)  # (b, n + w)
         cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
         prior = _centred(weight * torch.cat([to_names, among_names], 1), named)
-        target = torch.cat([row_y, torch.diag_embed(named.to(x.dtype))], 1) - 1 / ways - prior
+        target = torch.cat([row_y, torch.diag_embed(named.to(rows.dtype))], 1) - chance - prior
         gram = _kernel(cosine) * (real[:, None] & real[..., None])
         gram = gram + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
         inverse = torch.linalg.inv(gram)
         dual = inverse @ (target * real[..., None] * mask[:, None])  # (b, n + w, w)
-        scale = self.temperature(count, mask)
+        scale = self.temperature(task)
         if self.network is not None:
             n = rows.shape[1]
-            left_out = row_y - 1 / ways - dual[:, :n] / inverse.diagonal(dim1=1, dim2=2)[:, :n, None]
-            read = _statistics(scale[:, None, None] * left_out, labels, mask, explained)
+            left_out = row_y - chance - dual[:, :n] / inverse.diagonal(dim1=1, dim2=2)[:, :n, None]
+            read = _statistics(scale[:, None, None] * left_out, labels, mask, task.explained)
             scale = scale * (2 * torch.tanh(self.network(read)[:, 0] / 2)).exp()
         return {
             "rows": rows,
@@ -93,7 +87,7 @@ class GPHead(nn.Module):
             "named": named,
             "weight": weight,
             "scale": scale,
-            **self.novelty.adapt(support, x, classes),
+            **self.novelty.adapt(task),
         }
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:

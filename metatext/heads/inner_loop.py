@@ -42,17 +42,13 @@ class InnerLoopHead(nn.Module):
         """``weights`` (b, w, d), ``bias`` (b, w), ``scale`` (b,), and what `Novelty.adapt` gives; float32 or wider."""
         with torch.autocast(support.x.device.type, enabled=False):
             support = support.to(torch.promote_types(support.x.dtype, torch.float32))
-            classes, _ = self.representation(support)
-            x = self.representation.features(support.x)
-            known = self.novelty.adapt(support, x, classes)
-            y = support.y * support.row_mask[..., None]
-            count = y.sum(1)  # (b, w)
-            present = count > 0
-            target = y / count.clamp_min(1)[:, None]  # (b, s, w) each class counts alike
+            task = self.representation(support)
+            present = task.count > 0  # (b, w)
+            target = task.y / task.count.clamp_min(1)[:, None]  # (b, s, w) each class counts alike
             # the direction that all texts share would make the steps overshoot where there are many classes
-            centre = target.sum(2)[:, None] @ x / present.sum(1).clamp_min(1)[:, None, None]  # (b, 1, s) @ (b, s, d)
-            x = x - centre
-            weights, bias = classes, (classes @ centre.mT)[..., 0]  # the bias that moving the origin asks for
+            centre = target.sum(2)[:, None] @ task.x / present.sum(1).clamp_min(1)[:, None, None]  # (b, 1, s) @ (b, s, d)
+            x = task.x - centre
+            weights, bias = task.classes, (task.classes @ centre.mT)[..., 0]  # the bias that moving the origin asks for
             for rate, bias_rate in self.log_rate.exp().T:
                 to_weights, to_bias = support_gradient(weights, bias, x, target, present, self.log_sharpness.exp())
                 if self.first_order:
@@ -61,8 +57,8 @@ class InnerLoopHead(nn.Module):
             return {
                 "weights": weights,
                 "bias": bias - (weights @ centre.mT)[..., 0],
-                "scale": self.temperature(count, support.class_mask),
-                **known,
+                "scale": self.temperature(task),
+                **self.novelty.adapt(task),
             }
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:

@@ -52,14 +52,14 @@ class MetanetHead(nn.Module):
 
     def adapt(self, support: Support) -> Params:
         """``weights`` (b, w, d), ``bias`` (b, w), ``scale`` (b,), and what `Novelty.adapt` gives."""
-        classes, task = self.representation(support)
-        generated = self.network(torch.cat([classes, task[:, None].expand_as(classes)], -1))  # (b, w, 2d) -> (b, w, d + 1)
-        count = (support.y * support.row_mask[..., None]).sum(1)
+        task = self.representation(support)
+        read = torch.cat([task.classes, task.task[:, None].expand_as(task.classes)], -1)
+        generated = self.network(read)  # (b, w, 2d) -> (b, w, d + 1)
         return {
-            "weights": classes + generated[..., :-1],
+            "weights": task.classes + generated[..., :-1],
             "bias": generated[..., -1],
-            "scale": self.temperature(count, support.class_mask),
-            **self.novelty.adapt(support, self.representation.features(support.x), classes),
+            "scale": self.temperature(task),
+            **self.novelty.adapt(task),
         }
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:

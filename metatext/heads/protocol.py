@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..representation import Support
+from ..representation import Support, TaskRepresentation
 
 Params = dict[str, Tensor]
 
@@ -49,12 +49,10 @@ class Temperature(nn.Module):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor([start, 1.0, 1.0]).log())
 
-    def forward(self, count: Tensor, class_mask: Tensor) -> Tensor:
-        """(b, w) rows per class and their mask -> (b,)."""
-        ways = class_mask.sum(1).clamp_min(1).to(count.dtype)
-        shots = (count * class_mask).sum(1) / ways
+    def forward(self, task: TaskRepresentation) -> Tensor:
+        """-> (b,)."""
         a, b, c = self.log_scale
-        return (a + b * torch.log1p(shots) + c * ways.log()).clamp(-5, 7).exp()
+        return (a + b * task.shots + c * task.ways.log()).clamp(-5, 7).exp()
 
 
 class Novelty(nn.Module):
@@ -76,22 +74,13 @@ class Novelty(nn.Module):
         self.threshold = nn.Parameter(torch.tensor([0.3, 0.0, 0.0]))
         self.alone = nn.Parameter(torch.tensor(0.6))  # cohesion of a class without rows
 
-    def adapt(self, support: Support, x: Tensor, classes: Tensor) -> Params:
-        """The task's parameters: ``classes`` (b, w, d), ``level`` (b, w) to be exceeded by a cosine, ``class_mask`` (b, w).
-
-        Args:
-            support: gives labels and masks.
-            x: (b, s, d) support features as the head sees them.
-            classes: (b, w, d) class embeddings.
-        """
-        y, mask = support.y * support.row_mask[..., None], support.class_mask
-        count = y.sum(1)  # (b, w)
-        own = ((x @ classes.mT) * y).sum(1) / count.clamp_min(1)  # (b, s, d) @ (b, d, w) -> (b, s, w) -> (b, w)
-        cohesion = torch.where(count > 0, own, self.alone)
-        ways = mask.sum(1).clamp_min(1).to(x.dtype)
+    def adapt(self, task: TaskRepresentation) -> Params:
+        """The task's parameters: ``classes`` (b, w, d), ``level`` (b, w) to be exceeded by a cosine, ``class_mask`` (b, w)."""
+        own = ((task.x @ task.classes.mT) * task.y).sum(1) / task.count.clamp_min(1)  # (b, s, w) -> (b, w)
+        cohesion = torch.where(task.count > 0, own, self.alone)
         base, by_shots, by_ways = self.threshold
-        level = base + by_shots * torch.log1p((count * mask).sum(1) / ways) + by_ways * ways.log()  # (b,)
-        return {"classes": classes, "level": level[:, None] + self.beta * cohesion, "class_mask": mask}
+        level = base + by_shots * task.shots + by_ways * task.ways.log()  # (b,)
+        return {"classes": task.classes, "level": level[:, None] + self.beta * cohesion, "class_mask": task.class_mask}
 
     def forward(self, params: Params, query: Tensor, evidence: Tensor) -> Tensor:
         """-> (b, q).

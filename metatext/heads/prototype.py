@@ -25,9 +25,8 @@ class PrototypeHead(nn.Module):
 
     def adapt(self, support: Support) -> Params:
         """``scale`` (b,), and what `Novelty.adapt` gives: ``classes`` (b, w, d), ``level``, ``class_mask`` (b, w)."""
-        classes, _ = self.representation(support)
-        scale = self.temperature((support.y * support.row_mask[..., None]).sum(1), support.class_mask)
-        return {"scale": scale, **self.novelty.adapt(support, self.representation.features(support.x), classes)}
+        task = self.representation(support)
+        return {"scale": self.temperature(task), **self.novelty.adapt(task)}
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
         """See `Head.logits`."""

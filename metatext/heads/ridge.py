@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import HeadConfig
-from ..representation import Representation, Support, gate, names_explain
+from ..representation import Representation, Support
 from .protocol import Logits, Novelty, Params, Temperature, mask_classes
 
 
@@ -32,22 +32,13 @@ class RidgeHead(nn.Module):
 
     def adapt(self, support: Support) -> Params:
         """``weights`` (b, w, d), ``scale`` (b,), and what `Novelty.adapt` gives."""
-        classes, _ = self.representation(support)
-        mask = support.class_mask
-        ways = mask.sum(1).clamp_min(1).to(classes.dtype)  # (b,)
-        x = self.representation.features(support.x)
-        known = self.novelty.adapt(support, x, classes)
-        x = x * support.row_mask[..., None]
-        y = (support.y - mask[:, None] / ways[:, None, None]) * support.row_mask[..., None] * mask[:, None]
-        count = (support.y * support.row_mask[..., None]).sum(1)  # (b, w)
-        shots = torch.log1p(count.sum(1) / ways)
-        lam = (self.log_lambda[0] + self.log_lambda[1] * shots).clamp(-6, 6).exp()[:, None, None]
-        beta = (self.log_beta[0] + self.log_beta[1] * shots).clamp(-6, 6).exp()[:, None, None]
-        names = self.representation.label_features(support)
-        named = support.label_mask.sum(1).clamp_min(1)[:, None, None]
-        trust = gate(names_explain(x @ names.mT, support.y * support.row_mask[..., None], support.label_mask))[:, None, None]
-        prior = trust * beta * (names - names.sum(1, keepdim=True) / named) * support.label_mask[..., None]  # (b, w, d)
-        residual = y - x @ prior.mT  # (b, s, w)
+        task = self.representation(support)
+        x, mask, named = task.x * support.row_mask[..., None], task.class_mask, support.label_mask
+        lam = (self.log_lambda[0] + self.log_lambda[1] * task.shots).clamp(-6, 6).exp()[:, None, None]
+        beta = (self.log_beta[0] + self.log_beta[1] * task.shots).clamp(-6, 6).exp()
+        centre = task.names.sum(1, keepdim=True) / named.sum(1).clamp_min(1)[:, None, None]
+        prior = (task.trust * beta)[:, None, None] * (task.names - centre) * named[..., None]  # (b, w, d)
+        residual = task.y - 1 / task.ways[:, None, None] - x @ prior.mT  # (b, s, w)
         residual = residual * support.row_mask[..., None] * mask[:, None]
         s, d = x.shape[1:]
         if s <= d:  # the solve in its (s, s) dual
@@ -56,7 +47,7 @@ class RidgeHead(nn.Module):
         else:
             gram = x.mT @ x + lam * torch.eye(d, dtype=x.dtype, device=x.device)
             weights = prior + torch.linalg.solve(gram, x.mT @ residual).mT
-        return {"weights": weights, "scale": self.temperature(count, mask), **known}
+        return {"weights": weights, "scale": self.temperature(task), **self.novelty.adapt(task)}
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
         """See `Head.logits`."""
