@@ -208,8 +208,9 @@ def meta_train(
     model.eval()
     if unseen:
         model.risk = _learn_risk(model, unseen, config, accelerator)
+        if accelerator.is_main_process:
+            model.save_pretrained(output_dir)
     if accelerator.is_main_process:
-        model.save_pretrained(output_dir)
         for tracker in accelerator.trackers:  # not end_training(): it would part processes that have more to do together
             tracker.finish()
     return TrainResult(output_dir, step, best, history)
