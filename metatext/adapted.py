@@ -14,7 +14,7 @@ import torch
 from .columns import DataError, check_inputs
 from .features import encode_inputs
 from .heads import Logits
-from .model import MetaModel
+from .model import ENCODER, MetaModel
 from .representation import Support
 from .storage import StorageError, read_folder, write_folder
 
@@ -53,8 +53,10 @@ class AdaptedModel:
         self.pairs = pairs
         # values: training the model further does not reach them
         self.head = copy.deepcopy(model.head).eval().requires_grad_(False)
+        self.encoder = model.encoder.frozen()
         self.risk_curve = model.risk
         self.described = copy.deepcopy(model.describe())
+        self._learned = {n: t.clone() for n, t in model.tensors().items() if n.startswith(ENCODER)}
         parameter = next(self.head.parameters())
         with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
             self.params = self.head.adapt(support.to(parameter.device).to(parameter.dtype))
@@ -134,21 +136,23 @@ class AdaptedModel:
         return probabilities.float().cpu().numpy(), known.float().cpu().numpy()
 
     def _logits(self, rows: list) -> Logits:
-        query = encode_inputs(self.model.encoder, rows)[None].to(next(self.head.parameters()))
+        query = encode_inputs(self.encoder, rows)[None].to(next(self.head.parameters()))
         with torch.autocast(query.device.type, enabled=False):
             return self.head.logits(self.params, query, torch.ones(query.shape[:2], dtype=torch.bool, device=query.device))
 
     def to(self, device: torch.device | str) -> AdaptedModel:
         """Move encoder, head and task parameters to a device; returns itself."""
         self.model.to(device)
+        self.encoder.to(device)
         self.head.to(device)
         self.params = {name: tensor.to(device) for name, tensor in self.params.items()}
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (head and support features, no texts) to ``folder``, atomically."""
+        """Write config.json and model.safetensors (head, support features, what was trained of the encoder; no texts) to ``folder``,
+        atomically."""
         task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
-        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()} | self._learned
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
         write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
 
@@ -164,8 +168,8 @@ class AdaptedModel:
             StorageError, EncoderError: see `MetaModel.from_pretrained`.
         """
         config, tensors = read_folder(folder, CONTENT)
-        head = {name.removeprefix("head."): tensor for name, tensor in tensors.items() if name.startswith("head.")}
-        model = MetaModel.restore(config, head, str(folder), encoder)
+        learned = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith(("head.", ENCODER))}
+        model = MetaModel.restore(config, learned, str(folder), encoder)
         try:
             support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
             task = config["task"]

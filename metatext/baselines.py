@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .config import ConfigError, nearest
+from .encoder import Encoder
 from .episodes import EpisodeBatch
 from .features import EpisodeFeatures, TaskFeatures
 from .finetuning import setfit
@@ -62,18 +63,31 @@ class Answer:
     confidence: Tensor
 
 
-Method = Callable[[Draw], Answer]
+@dataclass(frozen=True)
+class Method:
+    """A way to answer episodes.
+
+    Attributes:
+        answer: what it says of the query rows.
+        encoder: what it reads the texts with; None: the encoder of the comparison.
+    """
+
+    answer: Callable[[Draw], Answer]
+    encoder: Encoder | None = None
+
+    def __call__(self, draw: Draw) -> Answer:
+        return self.answer(draw)
 
 
 def by_model(model: MetaModel) -> Method:
-    """A model's own probabilities and confidence."""
+    """A model's own probabilities and confidence, on features of its own encoder."""
 
     def answer(draw: Draw) -> Answer:
         logits = model(draw.features)
         none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
         return Answer(logits.values.softmax(-1).cpu(), (-none).sigmoid())
 
-    return answer
+    return Method(answer, model.encoder)
 
 
 def label_names(draw: Draw) -> Answer:
@@ -125,12 +139,13 @@ def logistic_regression_names(draw: Draw) -> Answer:
 
 
 def _untrained(model: MetaModel) -> Method:
-    fresh = MetaModel.from_encoder(model.encoder, model.head_config)
+    """The head at its start, on the encoder as it was pretrained."""
+    fresh = MetaModel.from_encoder(model.encoder.pretrained(), model.head_config)
     return by_model(fresh.to(next(model.head.parameters()).device).eval())
 
 
 def _setfit(model: MetaModel) -> Method:
-    fit = setfit(model.encoder)
+    fit = setfit(model.encoder.frozen())
 
     def answer(draw: Draw) -> Answer:
         if any(task.is_pair for task in draw.source.tasks):  # it reads single texts
@@ -144,17 +159,18 @@ def _setfit(model: MetaModel) -> Method:
                 out[i, torch.from_numpy(live)] = fit(seen, batch.support_y[i, rows], asked, out.shape[2])
         return Answer(out, out.amax(-1))
 
-    return answer
+    return Method(answer)
 
 
 BASELINES: dict[str, Callable[[MetaModel], Method]] = {
     "untrained": _untrained,
-    "label_names": lambda model: label_names,
-    "nearest_centroid": lambda model: nearest_centroid,
-    "knn": lambda model: knn,
-    "naive_mean": lambda model: naive_mean,
-    "logistic_regression": lambda model: logistic_regression,
-    "logistic_regression_names": lambda model: logistic_regression_names,
+    "label_names": lambda model: Method(label_names),
+    "nearest_centroid": lambda model: Method(nearest_centroid),
+    "knn": lambda model: Method(knn),
+    "naive_mean": lambda model: Method(naive_mean),
+    "logistic_regression": lambda model: Method(logistic_regression),
+    "logistic_regression_pretrained": lambda model: Method(logistic_regression, model.encoder.pretrained()),
+    "logistic_regression_names": lambda model: Method(logistic_regression_names),
     "setfit": _setfit,
 }
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from .config import ConfigError
 from .storage import StorageError, fsync_folder, read_json, read_tensors, write_json, write_tensors
@@ -21,16 +20,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read: where it lies, its trainer state, and the tensors of head and optimizer."""
+    """A checkpoint that was read: where it lies, its trainer state, and the tensors of model and optimizer."""
 
     folder: Path
     state: dict[str, Any]
-    head: Mapping[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor]
     moments: Mapping[str, torch.Tensor]
 
-    def restore(self, head: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Put weights and optimizer state back; learning rates are not state, they follow from the step."""
-        head.load_state_dict(dict(self.head))
+    def restore(self, optimizer: torch.optim.Optimizer) -> None:
+        """Put the optimizer's state back; learning rates are not state, they follow from the step."""
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in self.moments.items():
             number, key = name.split(".", 1)
@@ -50,8 +48,10 @@ class Checkpoints:
         self.folder = folder
         self.limit = limit
 
-    def save(self, step: int, head: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Write ``checkpoint-<step>``, then drop the oldest beyond the limit."""
+    def save(
+        self, step: int, tensors: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+    ) -> None:
+        """Write ``checkpoint-<step>`` of what was learned, then drop the oldest beyond the limit."""
         final = self.folder / f"checkpoint-{step}"
         shutil.rmtree(final, ignore_errors=True)  # one of this step that was passed over as damaged
         for left in self.folder.glob(".draft-*"):  # by a run that was killed
@@ -59,7 +59,7 @@ class Checkpoints:
         draft = self.folder / f".draft-{step}-{os.getpid()}"
         moments = optimizer.state_dict()["state"]
         try:
-            write_tensors(draft / "model.safetensors", head.state_dict())
+            write_tensors(draft / "model.safetensors", tensors)
             write_tensors(
                 draft / "optimizer.safetensors", {f"{i}.{k}": v for i, values in moments.items() for k, v in values.items()}
             )
@@ -77,8 +77,8 @@ class Checkpoints:
             folder = self.folder / f"checkpoint-{step}"
             try:
                 state = read_json(folder / "trainer_state.json")
-                head = read_tensors(folder / "model.safetensors")
-                return Checkpoint(folder, state, head, read_tensors(folder / "optimizer.safetensors"))
+                tensors = read_tensors(folder / "model.safetensors")
+                return Checkpoint(folder, state, tensors, read_tensors(folder / "optimizer.safetensors"))
             except StorageError as error:
                 logger.warning("passing over a damaged checkpoint: %s", error)
         return None

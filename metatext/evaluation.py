@@ -52,7 +52,7 @@ def evaluate_tasks(
         n_episodes: per task.
         seed: of the episodes.
         baselines: names out of `baselines.BASELINES`.
-        heads: further models on the same encoder, by the names of their columns.
+        heads: further models, by the names of their columns; each reads the episodes with its own encoder.
         outside: a task whose rows belong to no class: they become further query rows of every episode.
         outside_rows: how many of its rows an episode gets, drawn at random; None: all of them.
         store: where features are kept; None: the default folder.
@@ -60,17 +60,13 @@ def evaluate_tasks(
 
     Raises:
         ConfigError: an unknown baseline, or one that needs a package that is not installed; a head that bears the name of another
-            column, or stands on another encoder.
+            column.
         DataError: no task, or two of one name; ``outside`` is measured itself, or has no text that is not the task's.
         EpisodeError: a task has too few classes or rows for these episodes.
     """
-    for name, head in (heads or {}).items():
+    for name in heads or {}:
         if name == "trained" or name in baselines:
             raise ConfigError(f"heads: two columns would be called {name!r}; give the head another name")
-        if head.encoder.fingerprint != model.encoder.fingerprint:
-            raise ConfigError(
-                f"heads: {name!r} stands on another encoder than the model; features of one say nothing to the other"
-            )
     methods = {"trained": by_model(model.eval())}
     methods |= {name: by_model(head.eval()) for name, head in (heads or {}).items()}
     methods |= {name: baseline(name, model) for name in baselines}
@@ -92,24 +88,32 @@ def compare(
     outside_rows: int | None = None,
     progress: bool = True,
 ) -> Report:
-    """`evaluate_tasks` for methods by the names of their columns, all on the features of ``store``."""
+    """`evaluate_tasks` for methods by the names of their columns, on the features of ``store`` or of an encoder of their own."""
     from tqdm.auto import tqdm
 
     check_tasks(tasks)
     if outside is not None and outside.name in {task.name for task in tasks}:
         raise DataError(f"outside: the task {outside.name!r} is measured itself, so its rows cannot be queries of no class")
     kind = KINDS[tasks[0].kind]
+    stores = {store.encoder.key: store}
+    through: dict[str, str] = {}  # method -> the key of the encoder that it reads with
+    for name, method in methods.items():
+        encoder = method.encoder.frozen() if method.encoder is not None else store.encoder
+        through[name] = encoder.key
+        if encoder.key not in stores:
+            stores[encoder.key] = FeatureStore(encoder, store.folder.parent, progress=store.progress)
     drawn = []
     for task in tasks:  # all of them first: what cannot be drawn shows before anything is measured
-        features = encode_tasks(store, [task])
-        batch = draw_for(features, episodes, n_episodes, seed)
-        if outside is not None:
-            features, batch = _with_outside(features, batch, outside, outside_rows, seed)
-        drawn.append((features, batch))
+        batch = draw_for(encode_tasks(store, [task]), episodes, n_episodes, seed)
+        views = {key: encode_tasks(own, [task] if outside is None else [task, outside]) for key, own in stores.items()}
+        if outside is not None:  # rows have the same numbers in all views
+            batch = _with_outside(views[store.encoder.key], batch, outside_rows, seed)
+        drawn.append((views, batch))
     scores, rows = {}, {}
     with tqdm(total=len(tasks) * n_episodes, desc="evaluating", unit="episode", disable=not progress) as bar:
-        for task, (features, batch) in zip(tasks, drawn, strict=True):
-            scores[task.name], rows[task.name] = _measure(features, batch, methods, kind, bar)
+        for task, (views, batch) in zip(tasks, drawn, strict=True):
+            found = {name: (method, views[through[name]]) for name, method in methods.items()}
+            scores[task.name], rows[task.name] = _measure(batch, found, kind, bar)
     settings = {**to_dict(episodes), "n_episodes": n_episodes, "seed": seed}
     if outside is not None:
         settings |= {"outside": outside.name, "outside_rows": outside_rows}
@@ -154,7 +158,9 @@ def risk_answers(model: MetaModel, features: TaskFeatures, seed: int) -> tuple[n
         seed: of the episodes, `RISK_N` of the shape `RISK_EPISODES`.
     """
     score, wrong, weight = [], [], []
-    for part in chunks(draw_for(features, RISK_EPISODES, RISK_N, seed)):
+    batch = draw_for(features, RISK_EPISODES, RISK_N, seed)
+    features = features.encoded(batch)
+    for part in chunks(batch):
         answer = by_model(model)(Draw(features.gather(part, next(model.head.parameters()).device), part, features))
         real = part.query >= 0
         top = (answer.probabilities.amax(-1) * answer.confidence).numpy()
@@ -167,12 +173,9 @@ def risk_answers(model: MetaModel, features: TaskFeatures, seed: int) -> tuple[n
     return np.concatenate(score), np.concatenate(wrong), np.concatenate(weight)
 
 
-def _with_outside(
-    features: TaskFeatures, batch: EpisodeBatch, outside: Task, n: int | None, seed: int
-) -> tuple[TaskFeatures, EpisodeBatch]:
-    """Rows of the task ``outside``, each text once and none that the task has too, as further queries of every episode."""
-    task = features.tasks[0]
-    both = encode_tasks(features.store, [task, outside])
+def _with_outside(both: TaskFeatures, batch: EpisodeBatch, n: int | None, seed: int) -> EpisodeBatch:
+    """Rows of the second task, each text once and none that the first has too, as further queries of every episode of the first."""
+    task, outside = both.tasks
     texts, first = np.unique(both.rows[len(task) :, 0], return_index=True)
     rows = len(task) + np.sort(first[~np.isin(texts, both.rows[: len(task), 0])])
     if not len(rows):
@@ -182,7 +185,7 @@ def _with_outside(
     else:
         rng = np.random.default_rng([seed, zlib.crc32(task.name.encode()), zlib.crc32(outside.name.encode())])
         extra = rows[rng.random((len(batch), len(rows))).argsort(1)[:, :n]]
-    return both, dataclasses.replace(
+    return dataclasses.replace(
         batch,
         query=np.concatenate([batch.query, extra], 1),
         query_y=np.concatenate([batch.query_y, np.full_like(extra, -1)], 1),
@@ -191,15 +194,17 @@ def _with_outside(
 
 
 @torch.no_grad()
-def _measure(features: TaskFeatures, batch: EpisodeBatch, methods: Mapping[str, Method], kind: Kind, bar):
+def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatures]], kind: Kind, bar):
     """method -> (n,) figure of each episode, and method -> `Rows` of all queries."""
     scores, rows = {name: [] for name in methods}, {name: [] for name in methods}
     for part in chunks(batch):
-        draw = Draw(features.gather(part, features.store.encoder.device), part, features)
+        draws: dict[int, Draw] = {}
         real = part.query >= 0
-        group = np.where(part.outside, np.where(part.query < len(features.tasks[0]), NEAR, FAR), INSIDE)[real]
-        for name, method in methods.items():
-            answer = method(draw)
+        for name, (method, features) in methods.items():
+            if id(features) not in draws:
+                draws[id(features)] = Draw(features.gather(part, features.store.encoder.device), part, features)
+            group = np.where(part.outside, np.where(part.query < len(features.tasks[0]), NEAR, FAR), INSIDE)[real]
+            answer = method(draws[id(features)])
             probabilities, confidence = answer.probabilities.float().cpu().numpy(), answer.confidence.cpu().numpy()
             scores[name].append(_figures(kind.metric, probabilities, part))
             rows[name].append(calibration.judge(probabilities[real], confidence[real], part.query_y[real], group))

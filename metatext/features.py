@@ -1,19 +1,21 @@
-"""Tasks whose texts are encoded, and the tensors of their episodes."""
+"""Tasks whose texts are encoded, or tokenized for an encoder that learns, and the tensors of their episodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .encoder import Encoder
 from .episodes import EpisodeBatch, Pool, make_pool
 from .label_names import MEANINGLESS, STYLES
 from .representation import Support
-from .store import FeatureStore
+from .store import FeatureStore, TokenStore, VectorTable
 from .tasks import Task
 
 CHUNK = 50_000  # rows read from a data set at a time
@@ -25,7 +27,7 @@ class TaskFeatures:
 
     Attributes:
         tasks: the tasks, in order.
-        store: holds the vectors.
+        store: holds the vectors; a `TokenStore`: the tokens, for an encoder that learns.
         pool: rows by task and class, every distinct text once.
         rows: (n, 3) numbers in the store: a text and -1, -1, or a pair's joint reading, first text and second text;
             (n, 1) where no task has pairs.
@@ -35,7 +37,7 @@ class TaskFeatures:
     """
 
     tasks: tuple[Task, ...]
-    store: FeatureStore
+    store: FeatureStore | TokenStore | VectorTable
     pool: Pool
     rows: np.ndarray
     names: np.ndarray
@@ -46,23 +48,35 @@ class TaskFeatures:
         """(t, c) numbers of the vectors of the label names as they are, -1 where a class has no name."""
         return self.names[0, : self.pool.count.size].reshape(self.pool.count.shape)
 
-    def gather(self, batch: EpisodeBatch, device: torch.device | str = "cpu") -> EpisodeFeatures:
-        """The tensors of a batch of episodes."""
+    def gather(self, batch: EpisodeBatch, device: torch.device | str = "cpu") -> EpisodeFeatures | EpisodeTexts:
+        """The tensors of a batch of episodes; of texts in a `TokenStore`, what a model needs to make them."""
+        if isinstance(self.store, TokenStore):
+            return EpisodeTexts(self, batch, device)
+        return self.assemble(batch, lambda ids: torch.from_numpy(self.store.gather(ids)).to(device), device)
+
+    def assemble(self, batch: EpisodeBatch, take: Callable[[np.ndarray], Tensor], device: torch.device | str) -> EpisodeFeatures:
+        """The tensors of a batch of episodes from vectors.
+
+        Args:
+            batch: the episodes.
+            take: numbers in the store, of any shape -> their vectors (..., d) on ``device``, zeros for -1.
+            device: of the tensors.
+        """
         w, s = batch.classes.shape[1], batch.support.shape[1]
-        label_ids = np.where(batch.named, self.names[batch.style[:, None], batch.name], -1)
-        prompts = np.where(batch.described, self.prompts[batch.task], -1)
+        names = self._name_ids(batch)
         way = torch.from_numpy(batch.support_y).to(device)
-        rows = torch.from_numpy(self.row_vectors(np.concatenate([batch.support, batch.query], 1))).to(device)  # (b, s + q, d)
-        names = torch.from_numpy(self.store.gather(np.concatenate([label_ids, prompts[:, None]], 1))).to(device)  # (b, w + 1, d)
+        rows = self.row_vectors(np.concatenate([batch.support, batch.query], 1), take)  # (b, s + q, d)
+        label_x = take(names)  # (b, w + 1, d)
+        named = torch.from_numpy(names >= 0).to(device)
         support = Support(
             x=rows[:, :s],
             y=(way[..., None] == torch.arange(w, device=device)).float(),
-            label_x=names[:, :w],
-            task_x=names[:, w],
+            label_x=label_x[:, :w],
+            task_x=label_x[:, w],
             row_mask=torch.from_numpy(batch.support >= 0).to(device),
             class_mask=torch.from_numpy(batch.classes >= 0).to(device),
-            label_mask=torch.from_numpy(label_ids >= 0).to(device),
-            task_mask=torch.from_numpy(prompts >= 0).to(device),
+            label_mask=named[:, :w],
+            task_mask=named[:, w],
         )
         return EpisodeFeatures(
             support=support,
@@ -72,14 +86,37 @@ class TaskFeatures:
             outside=torch.from_numpy(batch.outside).to(device),
         )
 
-    def row_vectors(self, rows: np.ndarray) -> np.ndarray:
-        """Features of row numbers of any shape: float32 (..., d); zeros where a row is -1."""
-        parts = np.where(rows[..., None] >= 0, self.rows[np.maximum(rows, 0)], -1)  # (..., 1 or 3)
-        vectors = self.store.gather(parts[..., 0])
+    def _name_ids(self, batch: EpisodeBatch) -> np.ndarray:
+        """(b, w + 1) numbers in the store of the label names and the description of each episode, -1 where it has none."""
+        labels = np.where(batch.named, self.names[batch.style[:, None], batch.name], -1)
+        prompts = np.where(batch.described, self.prompts[batch.task], -1)
+        return np.concatenate([labels, prompts[:, None]], 1)
+
+    def row_vectors(self, rows: np.ndarray, take: Callable[[np.ndarray], Tensor]) -> Tensor:
+        """Features of row numbers of any shape, (..., d); zeros where a row is -1. ``take`` as in `assemble`."""
+        parts = self._row_ids(rows)  # (..., 1 or 3)
+        vectors = take(parts[..., 0])
         if parts.shape[-1] == 3 and (pairs := parts[..., 1] >= 0).any():
-            joint, first, second = vectors[pairs], *(self.store.gather(parts[pairs][:, i]) for i in (1, 2))
-            vectors[pairs] = combine_pair(joint, first, second)
+            first, second = (take(parts[pairs][:, i]) for i in (1, 2))
+            pairs = torch.from_numpy(pairs).to(vectors.device)
+            vectors = vectors.masked_scatter(pairs[..., None], combine_pair(vectors[pairs], first, second))
         return vectors
+
+    def _row_ids(self, rows: np.ndarray) -> np.ndarray:
+        return np.where(rows[..., None] >= 0, self.rows[np.maximum(rows, 0)], -1)
+
+    def text_ids(self, batch: EpisodeBatch) -> np.ndarray:
+        """(n,) numbers in the store of all distinct texts that these episodes show, ascending."""
+        rows = self._row_ids(np.concatenate([batch.support, batch.query], 1))
+        ids = np.unique(np.concatenate([rows.reshape(-1), self._name_ids(batch).reshape(-1)]))
+        return ids[ids >= 0]
+
+    def encoded(self, batch: EpisodeBatch) -> TaskFeatures:
+        """The same tasks with the vectors of the texts of these episodes, as the encoder reads them at this moment."""
+        if not isinstance(self.store, TokenStore):
+            return self
+        ids, encoder = self.text_ids(batch), self.store.encoder.frozen()
+        return replace(self, store=VectorTable(encoder, ids, encoder.encode_tokens(self.store.tokens(ids)).numpy()))
 
 
 @dataclass(frozen=True)
@@ -92,16 +129,53 @@ class EpisodeFeatures:
     query_y: Tensor
     outside: Tensor
 
+    def select(self, episodes: Tensor) -> EpisodeFeatures:
+        """Some of the episodes, by number."""
+        support = Support(*(getattr(self.support, item.name)[episodes] for item in fields(Support)))
+        return EpisodeFeatures(support, *(getattr(self, item.name)[episodes] for item in fields(self)[1:]))
+
     def to(self, dtype: torch.dtype) -> EpisodeFeatures:
         """The same with floating-point tensors of another type."""
         return EpisodeFeatures(self.support.to(dtype), self.query.to(dtype), self.query_mask, self.query_y, self.outside)
 
 
-def encode_tasks(store: FeatureStore, tasks: Sequence[Task], *, vary_names: bool = False) -> TaskFeatures:
-    """Encode all texts, label names and descriptions of tasks that the store does not hold yet.
+@dataclass(frozen=True)
+class EpisodeTexts:
+    """Episodes whose texts are read when a model gets them, each distinct text once, with gradients to the encoder.
+
+    Attributes:
+        source: tasks in a `TokenStore`.
+        batch: b episodes of them.
+        device: of the tensors.
+    """
+
+    source: TaskFeatures
+    batch: EpisodeBatch
+    device: torch.device | str
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        """(n,) numbers of their distinct texts in the store, ascending."""
+        return self.source.text_ids(self.batch)
+
+    def read(self, encoder: Encoder) -> EpisodeFeatures:
+        """Their tensors."""
+        ids = self.ids
+        vectors = encoder.learn(self.source.store.tokens(ids))
+        vectors = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # the last one stands for -1
+
+        def take(wanted: np.ndarray) -> Tensor:
+            places = np.where(wanted >= 0, np.searchsorted(ids, wanted), len(ids))
+            return vectors[torch.from_numpy(places).to(vectors.device)]
+
+        return self.source.assemble(self.batch, take, self.device)
+
+
+def encode_tasks(store: FeatureStore | TokenStore, tasks: Sequence[Task], *, vary_names: bool = False) -> TaskFeatures:
+    """Encode, or tokenize, all texts, label names and descriptions of tasks that the store does not hold yet.
 
     Args:
-        store: keeps the vectors.
+        store: keeps the vectors, or the tokens.
         tasks: t of them.
         vary_names: encode every label name in every way of `STYLES`, and `MEANINGLESS` names, which episodes with
             ``name_variation`` or ``name_noise`` show: about ten times as many names.
@@ -127,13 +201,13 @@ def encode_tasks(store: FeatureStore, tasks: Sequence[Task], *, vary_names: bool
     return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[len(texts) :])
 
 
-def _task_rows(store: FeatureStore, task: Task) -> np.ndarray:
+def _task_rows(store: FeatureStore | TokenStore, task: Task) -> np.ndarray:
     """(n, 1) store numbers of a task's texts; (n, 3) of joint reading, first and second text of its pairs."""
     chunks = (task.inputs(start, min(start + CHUNK, len(task))) for start in range(0, len(task), CHUNK))
     return np.concatenate([_row_ids(store, chunk) for chunk in chunks])
 
 
-def combine_pair(joint: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """The feature of a pair, unit length: its joint reading, and how alike its two texts are.
 
     A frozen encoder that reads both texts as one is at chance on paraphrase and entailment; the cosine of the two texts,
@@ -144,24 +218,23 @@ def combine_pair(joint: np.ndarray, first: np.ndarray, second: np.ndarray) -> np
         joint, first, second: unit vectors (n, d) of the joint reading and of either text.
 
     Returns:
-        (n, d) float32.
+        (n, d).
     """
-    cosine = (first * second).sum(-1, keepdims=True)
+    cosine = (first * second).sum(-1, keepdim=True)
     direction = np.sin(np.arange(1, joint.shape[-1] + 1, dtype=np.float64) ** 2)  # as good as random, and the same everywhere
-    direction = (direction / np.linalg.norm(direction)).astype(np.float32)
-    feature = joint + 4 * (cosine - 0.7) * direction
-    return feature / np.linalg.norm(feature, axis=-1, keepdims=True)
+    direction = torch.from_numpy(direction / np.linalg.norm(direction)).to(joint)
+    return normalize(joint + 4 * (cosine - 0.7) * direction, dim=-1)
 
 
 def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]]) -> Tensor:
     """Features (n, d) of texts or pairs, nothing kept; the same values as through a store, up to rounding."""
     if not len(inputs) or not isinstance(inputs[0], tuple):
         return encoder.encode(inputs)
-    singles = encoder.encode([text for pair in inputs for text in pair]).numpy()
-    return torch.from_numpy(combine_pair(encoder.encode(inputs).numpy(), singles[::2], singles[1::2]))
+    singles = encoder.encode([text for pair in inputs for text in pair])
+    return combine_pair(encoder.encode(inputs), singles[::2], singles[1::2])
 
 
-def _row_ids(store: FeatureStore, inputs: list) -> np.ndarray:
+def _row_ids(store: FeatureStore | TokenStore, inputs: list) -> np.ndarray:
     ids = store.add(inputs)[:, None]
     if isinstance(inputs[0], tuple):
         ids = np.concatenate([ids, store.add([text for pair in inputs for text in pair]).reshape(-1, 2)], 1)

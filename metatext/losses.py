@@ -39,5 +39,21 @@ def meta_loss(episode_losses: Tensor) -> Tensor:
     return episode_losses.sum()
 
 
+def cosine_drift(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor]) -> Tensor:
+    """Mean squared difference of the cosines between all texts of an episode, as two encoders see them (cf. Park et al. 2019, eq. 4).
+
+    Args:
+        student: (b, n, d) unit vectors of the texts, and (b, n) bool, which of them are there.
+        teacher: the same of the other encoder; its d may differ.
+
+    Returns:
+        (b,), over pairs of two different texts; 0 for an episode of one text.
+    """
+    (x, mask), (fixed, _) = student, teacher
+    pairs = mask[:, None] & mask[..., None] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    difference = (x @ x.mT - fixed @ fixed.mT).square()  # (b, n, d) @ (b, d, n) -> (b, n, n)
+    return torch.where(pairs, difference, 0.0).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
+
+
 def _mean(rows: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, rows, 0.0).sum(1) / mask.sum(1).clamp_min(1)

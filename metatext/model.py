@@ -13,7 +13,7 @@ from . import config as configs
 from .columns import DataError, check_inputs, encode_labels
 from .config import EncoderConfig, HeadConfig
 from .encoder import Encoder, EncoderError
-from .features import EpisodeFeatures, encode_inputs
+from .features import EpisodeFeatures, EpisodeTexts, encode_inputs
 from .heads import Logits, make_head
 from .kinds import KINDS
 from .representation import Support
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from .adapted import AdaptedModel
 
 CONTENT = "head"
+TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets")
+ENCODER = "encoder."  # prefix of the encoder's weights in model.safetensors
 
 
 class MetaModel(nn.Module):
     """An encoder and a head. `forward` gives logits of episodes; `adapt` makes a classifier for one task.
 
     Attributes:
-        encoder: frozen; not part of what is saved.
+        encoder: what reads the texts; of its weights those that learn are saved (`EncoderConfig.tuning`), the others are named.
         head: the meta-network, see `metatext.heads`.
         head_config: how the head was made.
         kinds: the kinds of task that it was trained on.
@@ -67,8 +69,11 @@ class MetaModel(nn.Module):
             torch.manual_seed(seed)
             return cls(encoder, head)
 
-    def forward(self, episodes: EpisodeFeatures) -> Logits:
-        """Logits of the queries of b episodes. Runs in the head's own precision: a solve has no place in half precision."""
+    def forward(self, episodes: EpisodeFeatures | EpisodeTexts) -> Logits:
+        """Logits of the queries of b episodes. Texts are read with gradients to the encoder, in the precision of the context;
+        the head runs in its own: a solve has no place in half precision."""
+        if isinstance(episodes, EpisodeTexts):
+            episodes = episodes.read(self.encoder)
         with torch.autocast(episodes.query.device.type, enabled=False):
             episodes = episodes.to(next(self.head.parameters()).dtype)
             return self.head.logits(self.head.adapt(episodes.support), episodes.query, episodes.query_mask)
@@ -136,14 +141,15 @@ class MetaModel(nn.Module):
         given = [c for c, name in enumerate(names) if name]
         pairs = bool(rows) and isinstance(rows[0], tuple)
         singles = [*([] if pairs else rows), *(names[c] for c in given), *([text] if text else [])]
-        vectors = self.encoder.encode(singles)
+        encoder = self.encoder.frozen()
+        vectors = encoder.encode(singles)
         n = 0 if pairs else len(rows)
         label_x = torch.zeros(w, d)
         label_x[given] = vectors[n : n + len(given)]
         has_name = torch.zeros(w, dtype=torch.bool)
         has_name[given] = True
         return Support(
-            x=(encode_inputs(self.encoder, rows) if pairs else vectors[:n])[None],
+            x=(encode_inputs(encoder, rows) if pairs else vectors[:n])[None],
             y=nn.functional.one_hot(y, w).float()[None],
             label_x=label_x[None],
             task_x=(vectors[-1] if text else torch.zeros(d))[None],
@@ -153,9 +159,20 @@ class MetaModel(nn.Module):
             task_mask=torch.tensor([bool(text)]),
         )
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was learned, by name: the head, and with the prefix ``encoder.`` what learns of the encoder."""
+        learned = {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.tuned_tensors().items()}
+        return {**self.head.state_dict(), **learned}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put what `tensors` gave back in place."""
+        self.head.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(ENCODER)})
+        self.encoder.load_tuned({n.removeprefix(ENCODER): tensor for n, tensor in tensors.items() if n.startswith(ENCODER)})
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (the head) to ``folder``, atomically; the encoder is named, not copied."""
-        write_folder(folder, {"content": CONTENT, **self.describe()}, self.head.state_dict())
+        """Write config.json and model.safetensors to ``folder``, atomically: the head, and what was trained of the encoder; the
+        pretrained encoder is named, not copied."""
+        write_folder(folder, {"content": CONTENT, **self.describe()}, self.tensors())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, encoder: Encoder | None = None) -> MetaModel:
@@ -163,7 +180,8 @@ class MetaModel(nn.Module):
 
         Args:
             folder: written by `save_pretrained`.
-            encoder: reuse this one instead of loading; its fingerprint must be the recorded one.
+            encoder: reuse this one instead of loading; its fingerprint must be the recorded one, and it must be frozen, as the
+                saved one.
 
         Raises:
             StorageError: the folder is missing, foreign, damaged, or of a newer format.
@@ -177,6 +195,8 @@ class MetaModel(nn.Module):
         encoder = self.encoder
         name, revision = encoder.reference
         settings = {"pooling": encoder.pooling, "max_length": encoder.max_length, "prompt": encoder.prompt}
+        if encoder.is_tuned:
+            settings |= {key: value for key, value in configs.to_dict(encoder.config).items() if key in TUNING}
         return {
             "kinds": list(self.kinds),
             "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
@@ -213,6 +233,11 @@ class MetaModel(nn.Module):
             raise StorageError(f"{where}/model.safetensors: {broken} holds numbers that are not finite")
         if encoder is None:
             encoder = Encoder.load(encoder_config, expected_fingerprint=expected)
+        elif encoder.is_tuned or encoder_config.tuning != "frozen":
+            raise EncoderError(
+                f"{where}: an encoder can be given only where nothing of it was trained; saved is tuning {encoder_config.tuning}, "
+                f"given is tuning {encoder.config.tuning}. Leave `encoder` out."
+            )
         elif encoder.fingerprint != expected:
             raise EncoderError(
                 f"{where}: the head was trained on encoder weights {expected[:12]}, the encoder given has {encoder.fingerprint[:12]}"
@@ -225,13 +250,13 @@ class MetaModel(nn.Module):
         if encoder.dim != dim:
             raise StorageError(f"{where}: the head was made for features of length {dim}, the encoder gives {encoder.dim}")
         model = cls(encoder, head_config, kinds, notes)
-        expected_shapes = {name: tuple(t.shape) for name, t in model.head.state_dict().items()}
+        expected_shapes = {name: tuple(t.shape) for name, t in model.tensors().items()}
         shapes = {name: tuple(t.shape) for name, t in tensors.items()}
         if shapes != expected_shapes:
             wrong = sorted(k for k in {*shapes, *expected_shapes} if shapes.get(k) != expected_shapes.get(k))[0]
             raise StorageError(
-                f"{where}/model.safetensors does not fit the head {head_config.name!r}: {wrong} is {shapes.get(wrong)}, expected {expected_shapes.get(wrong)}"
+                f"{where}/model.safetensors does not fit the head {head_config.name!r} and its encoder: {wrong} is {shapes.get(wrong)}, expected {expected_shapes.get(wrong)}"
             )
-        model.head.load_state_dict(dict(tensors))
+        model.load_tensors(tensors)
         model.risk = risk
         return model

@@ -204,6 +204,15 @@ def _refuse_full_disk(error: OSError, path: Path) -> None:
         raise StorageError(f"no space left on the disk while writing {path}; what was saved before is unchanged") from error
 
 
+def digest(tensors: Mapping[str, Any]) -> str:
+    """BLAKE2b-128 over the names, shapes and values of tensors, in hex."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().double().contiguous().numpy())
+    return found.hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """BLAKE2b-128 of a file's bytes, in hex."""
     with open(path, "rb") as file:

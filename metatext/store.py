@@ -20,6 +20,7 @@ import numpy as np
 
 from .encoder import Encoder
 from .storage import atomic_path
+from .tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def text_keys(inputs: Iterable[str | tuple[str, str]]) -> np.ndarray:
 
     def key(row) -> bytes:
         if isinstance(row, tuple):  # the length keeps ("ab", "c") and ("a", "bc") apart, the role pairs and texts
-            return digest(f"{len(row[0])}\0{row[0]}\0{row[1]}", b"pair")
+            return digest(f"{len(row[0])}\0{row[0]}\0{row[1]}", b"pair.2")  # 1 was without segments
         return digest(row, b"text")
 
     def digest(text: str, role: bytes) -> bytes:
@@ -52,11 +53,81 @@ def text_keys(inputs: Iterable[str | tuple[str, str]]) -> np.ndarray:
     return np.frombuffer(b"".join(map(key, inputs)), "S16")
 
 
+class KeyIndex:
+    """Numbers of keys, in the order in which they came: a sorted array, not a dictionary, for millions of them."""
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(0, "S16")
+        self._ids = np.zeros(0, np.int64)
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) numbers of keys, -1 where unknown."""
+        if not len(self._keys):
+            return np.full(len(keys), -1, np.int64)
+        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[at] == keys, self._ids[at], -1)
+
+    def append(self, parts: Sequence[np.ndarray]) -> None:
+        """Number further keys from the count of those that are known; of a key that comes again the first number is found."""
+        keys = np.concatenate([self._keys, *parts])
+        ids = np.concatenate([self._ids, np.arange(len(self._keys), len(keys))])
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._ids = keys[order], ids[order]
+
+
+class TokenStore:
+    """Texts as token numbers, every distinct one once: what an encoder that learns reads again and again.
+
+    Args:
+        encoder: its tokenizer is used.
+        max_length: tokens kept of a text; None: as many as the encoder reads.
+    """
+
+    def __init__(self, encoder: Encoder, max_length: int | None = None):
+        self.encoder, self.max_length = encoder, max_length
+        self._index = KeyIndex()
+        self._parts: list[Tokens] = []
+
+    def add(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """Tokenize what is missing, and return the number of each input: (n,)."""
+        keys = text_keys(inputs)
+        missing = np.flatnonzero(self._index.find(keys) < 0)
+        rows = missing[np.unique(keys[missing], return_index=True)[1]]
+        if len(rows):
+            self._parts.append(self.encoder.tokenize([inputs[i] for i in rows], self.max_length))
+            self._index.append([keys[rows]])
+        return self._index.find(keys)
+
+    def tokens(self, ids: np.ndarray) -> Tokens:
+        """The tokens of (n,) texts."""
+        if len(self._parts) > 1:
+            self._parts = [Tokens.concatenate(self._parts)]
+        return self._parts[0][ids]
+
+
+class VectorTable:
+    """Vectors of some texts, in memory.
+
+    Args:
+        encoder: what made them.
+        ids: (n,) their numbers, ascending.
+        vectors: (n, d) float32.
+    """
+
+    def __init__(self, encoder: Encoder, ids: np.ndarray, vectors: np.ndarray):
+        self.encoder, self.ids = encoder, ids
+        self.vectors = np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])
+
+    def gather(self, ids: np.ndarray) -> np.ndarray:
+        """Vectors of ids of any shape: float32 (..., d); zeros where an id is -1."""
+        return self.vectors[np.where(ids >= 0, np.searchsorted(self.ids, ids), len(self.ids))]
+
+
 class FeatureStore:
     """The vectors of one encoder for every text it has seen.
 
     Args:
-        encoder: computes what is missing.
+        encoder: computes what is missing; of one that learns, the weights of this moment do.
         folder: where all stores lie; None: `default_folder`. The encoder's own folder in it is named by its key.
         progress: show a bar while encoding.
         share: (rank, processes) when several processes of this machine add the same texts at the same time, see
@@ -70,15 +141,14 @@ class FeatureStore:
         progress: bool = True,
         share: tuple[int, int] = (0, 1),
     ):
-        self.encoder = encoder
+        self.encoder = encoder.frozen()
         self.share = share
-        self.folder = Path(folder or default_folder()) / encoder.key
+        self.folder = Path(folder or default_folder()) / self.encoder.key
         self.folder.mkdir(parents=True, exist_ok=True)
         self.progress = progress
         self.tables: list[np.ndarray] = []
         self.offsets = np.zeros(1, np.int64)
-        self._keys = np.zeros(0, "S16")  # sorted
-        self._ids = np.zeros(0, np.int64)
+        self._index = KeyIndex()
         self._loaded: set[str] = set()
         self.encoded = 0  # texts that this object had to encode
         self._load_segments()
@@ -86,7 +156,7 @@ class FeatureStore:
     def add(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """Encode what is missing, and return where each input's vector lies: (n,) numbers for `gather`."""
         keys = text_keys(inputs)
-        ids = self._find(keys)
+        ids = self._index.find(keys)
         if (ids < 0).any():
             missing = np.flatnonzero(ids < 0)
             rows = missing[np.unique(keys[missing], return_index=True)[1]]
@@ -94,7 +164,7 @@ class FeatureStore:
             rows = rows[np.lexsort((keys[rows], -lengths))]  # long ones first: memory runs out early or never
             self._make_segment([inputs[i] for i in rows], keys[rows])
             self._load_segments()
-            ids = self._find(keys)
+            ids = self._index.find(keys)
         return ids
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
@@ -109,14 +179,8 @@ class FeatureStore:
             out[here] = self.tables[number].take(flat[here] - self.offsets[number], 0)
         return out.reshape(*ids.shape, self.encoder.dim)
 
-    def _find(self, keys: np.ndarray) -> np.ndarray:
-        if not len(self._keys):
-            return np.full(len(keys), -1, np.int64)
-        at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.where(self._keys[at] == keys, self._ids[at], -1)
-
     def _load_segments(self) -> None:
-        all_keys, all_ids = [self._keys], [self._ids]
+        found = []
         for path in sorted(self.folder.glob("*.keys.npy")):
             name = path.name.removesuffix(".keys.npy")
             if name in self._loaded:
@@ -132,12 +196,9 @@ class FeatureStore:
                 continue
             self._loaded.add(name)
             self.tables.append(table.view(np.ndarray))  # still mapped; indexing a plain array costs less
-            all_keys.append(keys)
-            all_ids.append(np.arange(len(keys)) + self.offsets[-1])
+            found.append(keys)
             self.offsets = np.append(self.offsets, self.offsets[-1] + len(keys))
-        keys, ids = np.concatenate(all_keys), np.concatenate(all_ids)
-        order = np.argsort(keys, kind="stable")
-        self._keys, self._ids = keys[order], ids[order]
+        self._index.append(found)
 
     def _make_segment(self, inputs: list, keys: np.ndarray) -> None:
         from tqdm.auto import tqdm

@@ -7,7 +7,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from letters import make_task
+from letters import make_task, row_vectors
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -55,7 +55,7 @@ def softmax(values):
 def episode(draw: Draw, i: int):
     """Support vectors and ways, query vectors, and label vectors of an episode, padding left out."""
     rows, live = draw.batch.support[i] >= 0, draw.batch.query[i] >= 0
-    x, query = draw.source.row_vectors(draw.batch.support[i, rows]), draw.source.row_vectors(draw.batch.query[i, live])
+    x, query = row_vectors(draw.source, draw.batch.support[i, rows]), row_vectors(draw.source, draw.batch.query[i, live])
     names = draw.source.store.gather(draw.source.labels[0, draw.batch.classes[i][draw.batch.classes[i] >= 0]])
     return x, draw.batch.support_y[i, rows], query, names
 
@@ -108,8 +108,8 @@ def test_logistic_regression_is_scikit_learn(model, task):
         np.testing.assert_allclose(
             found[i],
             LogisticRegression(C=10, max_iter=500)
-            .fit(features.row_vectors(batch.support[i]), batch.support_y[i])
-            .predict_proba(features.row_vectors(batch.query[i])),
+            .fit(row_vectors(features, batch.support[i]), batch.support_y[i])
+            .predict_proba(row_vectors(features, batch.query[i])),
             atol=1e-6,
         )
 
@@ -125,9 +125,9 @@ def test_logistic_regression_with_padding_and_classes_without_rows(model, task):
         if len(set(y)) < 2:
             assert np.isnan(found[i]).all()
             continue
-        fitted = LogisticRegression(C=10, max_iter=500).fit(features.row_vectors(batch.support[i][live]), y)
+        fitted = LogisticRegression(C=10, max_iter=500).fit(row_vectors(features, batch.support[i][live]), y)
         expected = np.zeros((batch.query.shape[1], 4))
-        expected[:, fitted.classes_] = fitted.predict_proba(features.row_vectors(batch.query[i]))
+        expected[:, fitted.classes_] = fitted.predict_proba(row_vectors(features, batch.query[i]))
         np.testing.assert_allclose(found[i], expected, atol=1e-6)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from metatext import HeadConfig, MetaModel
 from metatext import checkpoints as module
 from metatext.checkpoints import Checkpoints, check_same_run
 from metatext.config import ConfigError
@@ -32,10 +33,15 @@ def advance(head: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> No
         optimizer.step()
 
 
+def save(checkpoints: Checkpoints, step: int) -> None:
+    head, optimizer = trained(step)
+    checkpoints.save(step, head.state_dict(), optimizer, {"step": step})
+
+
 def saved(folder: Path, steps=(1, 2, 3), limit: int = 5) -> Checkpoints:
     checkpoints = Checkpoints(folder, limit)
     for step in steps:
-        checkpoints.save(step, *trained(step), {"step": step})
+        save(checkpoints, step)
     return checkpoints
 
 
@@ -47,14 +53,15 @@ def names(folder: Path) -> list[str]:
 def test_restored_run_goes_on_bit_for_bit(tmp_path, dtype):
     head, optimizer = trained(3, dtype)
     state = {"step": 3, "best": {"eval_loss": 0.1 + 0.2}, "history": [{"step": 1, "loss": 1 / 3}], "name": "ü"}
-    Checkpoints(tmp_path, 2).save(3, head, optimizer, state)
+    Checkpoints(tmp_path, 2).save(3, head.state_dict(), optimizer, state)
     read = Checkpoints(tmp_path, 2).latest()
     assert read.folder == tmp_path / "checkpoint-3"
     assert read.state == state
     other, fresh = trained(1, dtype)
     for group in fresh.param_groups:
         group["lr"] = 0.1
-    read.restore(other, fresh)
+    other.load_state_dict(read.tensors)
+    read.restore(fresh)
     for module_, optimizer_ in ((head, optimizer), (other, fresh)):
         advance(module_, optimizer_, 2)
     assert all(torch.equal(a, b) for a, b in zip(head.parameters(), other.parameters(), strict=True))
@@ -63,18 +70,21 @@ def test_restored_run_goes_on_bit_for_bit(tmp_path, dtype):
 
 def test_restored_before_the_first_step(tmp_path):
     head, optimizer = trained(0)
-    Checkpoints(tmp_path, 1).save(0, head, optimizer, {"step": 0})
+    Checkpoints(tmp_path, 1).save(0, head.state_dict(), optimizer, {"step": 0})
     other, fresh = trained(2)
-    Checkpoints(tmp_path, 1).latest().restore(other, fresh)
+    read = Checkpoints(tmp_path, 1).latest()
+    other.load_state_dict(read.tensors)
+    read.restore(fresh)
     assert torch.equal(head.weight, other.weight)
     assert not fresh.state
 
 
-def test_restore_of_another_head_is_an_error(tmp_path):
-    checkpoint = saved(tmp_path).latest()
-    head = nn.Linear(4, 2)
+def test_restore_of_another_head_is_an_error(tiny, tmp_path):
+    model, other = (MetaModel.from_encoder(tiny, HeadConfig("metanet", hidden_dim=size)) for size in (8, 9))
+    Checkpoints(tmp_path, 1).save(1, model.tensors(), torch.optim.AdamW(model.head.parameters()), {"step": 1})
+    checkpoint = Checkpoints(tmp_path, 1).latest()
     with pytest.raises(RuntimeError, match="size mismatch"):
-        checkpoint.restore(head, torch.optim.AdamW(head.parameters()))
+        other.load_tensors(checkpoint.tensors)
 
 
 def test_rotation_keeps_the_newest(tmp_path):
@@ -132,7 +142,7 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path, ca
     checkpoints = saved(tmp_path)
     cut(tmp_path / "checkpoint-3" / "model.safetensors")
     assert checkpoints.latest().state == {"step": 2}
-    checkpoints.save(3, *trained(3), {"step": 3})
+    save(checkpoints, 3)
     caplog.clear()
     assert checkpoints.latest().state == {"step": 3}
     assert not caplog.text
@@ -149,9 +159,9 @@ def test_interrupted_save_leaves_no_half_folder(tmp_path, monkeypatch, name, err
     with monkeypatch.context() as patch:
         patch.setattr(module.os if name == "rename" else module, name, fails)
         with pytest.raises(error if isinstance(error, type) else type(error)):
-            checkpoints.save(4, *trained(4), {"step": 4})
+            save(checkpoints, 4)
     assert names(tmp_path) == ["checkpoint-3"]  # and the older one stays until the newer is safe
-    checkpoints.save(4, *trained(4), {"step": 4})
+    save(checkpoints, 4)
     assert names(tmp_path) == ["checkpoint-4"]
 
 
@@ -161,7 +171,7 @@ def test_draft_of_a_killed_process_is_not_a_checkpoint_and_goes(tmp_path):
     draft = tmp_path / ".draft-9-123456"
     (tmp_path / "checkpoint-3").rename(draft)
     assert checkpoints.latest().state == {"step": 2}
-    checkpoints.save(4, *trained(4), {"step": 4})
+    save(checkpoints, 4)
     assert names(tmp_path) == ["checkpoint-1", "checkpoint-2", "checkpoint-4"]
 
 

@@ -108,8 +108,10 @@ def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, cap
 def test_configs_say_what_they_need_and_how_to_launch(path):
     head = path.read_text().split("\n")[:6]
     assert head[0].startswith("# What:") and any(line.startswith("# Needs:") for line in head)
-    launch = next(line for line in head if line.startswith("# Launch:"))
+    command = "\n".join(head).replace("\\\n#", " ")  # one that takes two lines is one command
+    launch = next(line for line in command.split("\n") if line.startswith("# Launch:"))
     assert f"recipes/configs/{path.name}" in launch
+    assert all((ROOT / word).is_file() for word in launch.split() if word.startswith("recipes/"))
     assert "/work" not in path.read_text()
 
 

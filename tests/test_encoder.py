@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, random_encoder
+from letters import token_lists
 
 from metatext import Encoder, EncoderConfig, MetaModel
-from metatext.encoder import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, EncoderError, fingerprint, pool, token_batches
+from metatext.encoder import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, EncoderError, fingerprint, pool
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -73,17 +75,22 @@ def test_embedded_means_something(embedded):
 
 
 def test_no_unknown_tokens_for_english(embedded):
-    tokens = embedded.tokenize(
-        ["The quick brown fox jumps over 13 lazy dogs; isn't it odd?", "zyzzyva antidisestablishmentarianism"]
+    tokens = token_lists(
+        embedded.tokenize(["The quick brown fox jumps over 13 lazy dogs; isn't it odd?", "zyzzyva antidisestablishmentarianism"])
     )
     assert all(embedded.tokenizer.unk_token_id not in row for row in tokens)
     assert embedded.tokenizer.convert_ids_to_tokens(tokens[0])[:3] == ["[CLS]", "the", "quick"]
 
 
 def test_pairs_are_read_jointly(embedded):
-    (row,) = embedded.tokenize([("one two", "three")])
-    assert embedded.tokenizer.decode(row) == "[CLS] one two [SEP] three [SEP]"
-    long = embedded.tokenize([("one " * 400, "three " * 400)])[0]
+    tokens = embedded.tokenize([("one two", "three")])
+    assert embedded.tokenizer.decode(token_lists(tokens)[0]) == "[CLS] one two [SEP] three [SEP]"
+    ids, mask, segments = tokens.padded([0])
+    expected = embedded.tokenizer("one two", "three", return_tensors="pt")
+    assert torch.equal(ids, expected["input_ids"])
+    assert torch.equal(mask, expected["attention_mask"])
+    assert torch.equal(segments, expected["token_type_ids"])  # the tokenizer's own pair format
+    (long,) = token_lists(embedded.tokenize([("one " * 400, "three " * 400)]))
     assert len(long) == 256
     words = embedded.tokenizer.convert_ids_to_tokens(long)
     assert words.count("one") > 100
@@ -101,7 +108,7 @@ def test_order_and_padding_do_not_change_vectors(request, which):
     assert torch.allclose(encoder.encode(texts[::-1]).flip(0), together, atol=1e-5)
     alone = torch.cat([encoder.encode([text]) for text in texts])
     assert torch.allclose(alone, together, atol=1e-5)
-    ids, mask = encoder.pad(encoder.tokenize(["abc"]))
+    ids, mask, _ = encoder.tokenize(["abc"]).padded([0])
     wide = torch.nn.functional.pad(ids, (0, 7), value=encoder.tokenizer.pad_token_id), torch.nn.functional.pad(mask, (0, 7))
     with torch.no_grad():
         assert torch.allclose(encoder(*wide), encoder(ids, mask), atol=1e-5)
@@ -120,7 +127,7 @@ def test_vectors_have_unit_length_and_ignore_padding(tiny_folder, pooling):
 
 def test_no_inputs(tiny):
     assert tiny.encode([]).shape == (0, tiny.dim)
-    assert tiny.tokenize([]) == []
+    assert len(tiny.tokenize([])) == 0
 
 
 def test_pooling_by_hand():
@@ -140,25 +147,11 @@ def test_pooling_by_hand():
     assert pool(states, left, "max").tolist() == [[100.0, 100.0], [2.0, 4.0]]
 
 
-def test_batches_keep_to_the_budget():
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, 60, (500,), generator=generator).tolist()
-    for budget in (16, 64, 1000):
-        batches = list(token_batches(lengths, budget))
-        assert sorted(i for rows in batches for i in rows) == list(range(500))
-        for rows in batches:
-            width = max(lengths[i] for i in rows)
-            assert len(rows) * width <= budget or len(rows) == 1
-        if budget == 1000:
-            assert len(batches) < 1.2 * sum(lengths) / budget + 1  # and little is padding
-    assert list(token_batches([], 16)) == []
-
-
 def test_budget_of_the_config_is_what_the_backbone_sees(tiny_folder, monkeypatch):
     encoder = Encoder.load(EncoderConfig(str(tiny_folder), batch_tokens=32))
     assert encoder.batch_tokens == 32
     sizes, forward = [], encoder.forward
-    monkeypatch.setattr(encoder, "forward", lambda ids, mask: sizes.append(ids.numel()) or forward(ids, mask))
+    monkeypatch.setattr(encoder, "forward", lambda ids, *rest: sizes.append(ids.numel()) or forward(ids, *rest))
     encoder.encode(["abc"] * 20 + ["a" * 100])
     assert max(size for size in sizes if size != 64) <= 32  # the one long text is a batch of its own
     assert sizes[0] == 64
@@ -196,12 +189,12 @@ def test_settings_of_a_sentence_transformers_folder(copied):
     )
     encoder = Encoder.load(str(copied))
     assert (encoder.pooling, encoder.max_length, encoder.prompt) == ("cls", 20, "query: ")
-    assert len(encoder.tokenize(["a" * 50])[0]) == 20
+    assert encoder.tokenize(["a" * 50]).lengths.tolist() == [20]
     plain = Encoder.load(EncoderConfig(str(copied), pooling="mean", max_length=10))
     assert (plain.pooling, plain.max_length, plain.prompt) == ("mean", 10, "query: ")
     explicit = Encoder.load(EncoderConfig(str(copied), prompt="say ", max_length=60))
     assert torch.allclose(encoder.encode(["abc"]), Encoder.load(EncoderConfig(str(copied), prompt="query: ")).encode(["abc"]))
-    assert explicit.tokenize(["abc"]) == plain.tokenizer(["say abc"])["input_ids"]
+    assert token_lists(explicit.tokenize(["abc"])) == plain.tokenizer(["say abc"])["input_ids"]
     assert len({e.key for e in (encoder, plain, explicit)}) == 3
 
 
@@ -254,35 +247,15 @@ def test_length_never_exceeds_the_positions(copied, tiny_folder):
 def test_prompt_stands_before_the_first_text_of_a_pair(tiny_folder):
     encoder = Encoder.load(EncoderConfig(str(tiny_folder), prompt="q:"))
     plain = Encoder.load(str(tiny_folder))
-    assert encoder.tokenize([("ab", "c")]) == plain.tokenize([("q:ab", "c")])
+    assert token_lists(encoder.tokenize([("ab", "c")])) == token_lists(plain.tokenize([("q:ab", "c")]))
 
 
 # ---------------------------------------------------------------- architectures
 
-COMMON = {"vocab_size": 46, "num_hidden_layers": 2, "num_attention_heads": 2}
-BERT_LIKE = {**COMMON, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 66}
-ARCHITECTURES = {
-    "bert": (BERT_LIKE, 66),
-    "roberta": ({**BERT_LIKE, "pad_token_id": 1}, 64),
-    "mpnet": ({**BERT_LIKE, "pad_token_id": 1}, 64),
-    "distilbert": (
-        {"vocab_size": 46, "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 66},
-        66,
-    ),
-    "t5": ({"vocab_size": 46, "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}, 100),
-}
-
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_other_architectures_load_as_folders(copied, kind):
-    from transformers import AutoConfig, AutoModel
-
-    settings, limit = ARCHITECTURES[kind]
-    (copied / "model.safetensors").unlink()
-    torch.manual_seed(0)
-    AutoModel.from_config(AutoConfig.for_model(kind, **settings)).save_pretrained(copied)
-    tokenizer_config = json.loads((copied / "tokenizer_config.json").read_text(encoding="utf-8"))
-    write(copied, tokenizer_config_json={**tokenizer_config, "model_max_length": 100})
+    limit = random_encoder(copied, kind)
     encoder = Encoder.load(str(copied))
     assert encoder.backbone.config.model_type == kind
     assert not any("pooler" in name or "decoder" in name for name, _ in encoder.named_parameters())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 
 import numpy as np
@@ -11,13 +10,24 @@ import torch
 from letters import make_task
 from sklearn.metrics import roc_auc_score
 
-from metatext import EpisodeConfig, FeatureStore, HeadConfig, MetaModel, Report, Task, evaluate_tasks, evaluation, load_task
-from metatext.baselines import BASELINES, Answer
+from metatext import (
+    EncoderConfig,
+    EpisodeConfig,
+    FeatureStore,
+    HeadConfig,
+    MetaModel,
+    Report,
+    Task,
+    evaluate_tasks,
+    evaluation,
+    load_task,
+)
+from metatext.baselines import BASELINES, Answer, Method
 from metatext.config import ConfigError
 from metatext.evaluation import chunks, draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.kinds import KINDS
-from metatext.metrics import brier, ece, nll
+from metatext.metrics import brier, ece, interval, nll
 
 SHAPE = EpisodeConfig(n_way=3, k_shot=2, n_query=3)
 
@@ -78,7 +88,7 @@ def test_all_methods_stand_before_the_same_episodes(model, tasks, monkeypatch):
             shape = (*draw.features.query.shape[:2], draw.features.support.y.shape[2])
             return Answer(torch.full(shape, 1 / 3), torch.ones(shape[:2]))
 
-        return lambda model: method
+        return lambda model: Method(method)
 
     for name in seen:
         monkeypatch.setitem(BASELINES, name, spy(name))
@@ -203,6 +213,73 @@ def test_further_heads_are_columns_behind_the_model(model, tiny, tasks):
         np.testing.assert_array_equal(report.scores[task]["prototypes"], alone.scores[task]["trained"])
 
 
+@pytest.fixture(scope="module", params=["other weights", "other pooling"])
+def other(request, tiny_folder, tmp_path_factory) -> MetaModel:
+    """A head on an encoder that is not the model's: vectors of another length, or the same weights read otherwise."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    config = EncoderConfig(str(tiny_folder), pooling="max")
+    if request.param == "other weights":
+        folder = tmp_path_factory.mktemp("other encoder")
+        AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            BertModel(BertConfig.from_pretrained(tiny_folder, hidden_size=24)).save_pretrained(folder)
+        config = EncoderConfig(str(folder))
+    return MetaModel.from_encoder(config, HeadConfig("ridge"))
+
+
+@pytest.mark.parametrize("outside_rows", [None, 2])
+def test_a_head_on_another_encoder_is_measured_as_it_is_alone(model, other, tasks, outside_rows):
+    shape = EpisodeConfig(n_way=(2, 3), k_shot=(0, 3), n_query=3, n_outside=2)
+    more = {"outside": queries("strange", ["zz 1", "zz 2", "zz 1", "zz 3"]), "outside_rows": outside_rows}
+    both = run(model, tasks[:2], shape, heads={"far": other}, baselines=("knn", "naive_mean"), **more)
+    near, far = (run(which, tasks[:2], shape, baselines=("knn", "naive_mean"), **more) for which in (model, other))
+    assert both.methods == ["trained", "far", "knn", "naive_mean"]
+    for method, alone, name in (("far", far, "trained"), *((name, near, name) for name in near.methods)):
+        for task in alone.scores:
+            np.testing.assert_array_equal(both.scores[task][method], alone.scores[task][name])
+            assert both.figures(method, task) == alone.figures(name, task)
+        assert both.figures(method) == alone.figures(name)
+    for task in both.scores:
+        assert both.figures("far", task) != both.figures("trained", task)
+        gain = far.scores[task]["trained"] - near.scores[task]["trained"]  # of the same episodes, one by one
+        assert both.difference("far", "trained", task) == pytest.approx(interval(gain))
+
+
+def test_encoders_stand_before_the_same_episodes_with_features_of_their_own(model, other, tasks, monkeypatch):
+    seen, measured = [], evaluation.by_model
+
+    def spy(which):
+        method = measured(which)
+        return Method(lambda draw: (seen.append((which, draw)), method(draw))[1], method.encoder)
+
+    monkeypatch.setattr(evaluation, "by_model", spy)
+    outside = queries("strange", ["zz 1", "zz 2", "zz 3"])
+    run(model, tasks[:1], heads={"far": other}, outside=outside, outside_rows=2)
+    (first, near), (second, far) = seen
+    assert (first, second) == (model, other)
+    assert near.batch is far.batch and near.texts(near.batch.query[0]) == far.texts(far.batch.query[0])
+    texts = [*tasks[0].inputs(), *outside.inputs()]
+    for which, draw in seen:
+        assert draw.source.store.folder.name == which.encoder.key
+        for rows, vectors in ((draw.batch.support, draw.features.support.x), (draw.batch.query, draw.features.query)):
+            expected = which.encoder.encode([texts[row] for row in rows.reshape(-1)])
+            torch.testing.assert_close(vectors.reshape(-1, which.encoder.dim), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_stores_of_two_encoders_lie_side_by_side(model, other, tasks, tmp_path):
+    store = FeatureStore(model.encoder, tmp_path / "kept", progress=False)
+    run(model, tasks[:1], heads={"far": other}, store=store)
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {model.encoder.key, other.encoder.key}
+    for which in (model, other):
+        found = FeatureStore(which.encoder, tmp_path / "kept", progress=False)
+        texts = tasks[0].inputs()
+        vectors = found.gather(found.add(texts))
+        assert found.encoded == 0
+        np.testing.assert_allclose(vectors, which.encoder.encode(texts).numpy(), atol=1e-5)
+
+
 # --- rows of no class ------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +297,7 @@ def asked(monkeypatch):
         shape = (*draw.features.query.shape[:2], draw.features.support.y.shape[2])
         return Answer(torch.full(shape, 1 / 3), torch.ones(shape[:2]))
 
-    monkeypatch.setitem(BASELINES, "spy", lambda model: spy)
+    monkeypatch.setitem(BASELINES, "spy", lambda model: Method(spy))
     return seen
 
 
@@ -308,12 +385,3 @@ def test_columns_do_not_replace_each_other(model, tiny, tasks):
     for name in ("trained", "knn"):
         with pytest.raises(ConfigError, match=f"heads: two columns would be called '{name}'; give the head another name"):
             run(model, tasks, heads={name: other}, baselines=("knn",))
-
-
-def test_a_head_on_another_encoder_is_refused(model, tiny, tasks, monkeypatch):
-    other = MetaModel.from_encoder(tiny, "ridge")
-    foreign = copy.copy(other.encoder)
-    foreign.fingerprint = "other weights"
-    monkeypatch.setattr(other, "encoder", foreign)
-    with pytest.raises(ConfigError, match="heads: 'far' stands on another encoder than the model"):
-        run(model, tasks, heads={"far": other})

@@ -9,6 +9,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from letters import row_vectors
 from scripts.encode_texts import letter_texts
 from scripts.processes import finish, kill_when, started
 from scripts.train_head import letter_task
@@ -35,6 +36,9 @@ class Counting:
 
     def __getattr__(self, name):
         return getattr(self.encoder, name)
+
+    def frozen(self):
+        return self
 
     def encode(self, inputs):
         if self.patience is not None and len(self.asked) == self.patience:
@@ -348,7 +352,7 @@ def test_features_of_a_task(tiny, tmp_path):
     found = encode_tasks(store, [task])
     assert found.rows.shape == (13, 1)
     assert found.pool.count.tolist() == [[6, 6]]  # the repeated text takes part once
-    assert np.allclose(found.row_vectors(np.arange(13)), tiny.encode(texts).numpy(), atol=1e-5)
+    assert np.allclose(row_vectors(found, np.arange(13)), tiny.encode(texts).numpy(), atol=1e-5)
     assert np.allclose(store.gather(found.labels[0]), tiny.encode(["even", "odd"]).numpy(), atol=1e-5)
     assert np.allclose(store.gather(found.prompts), tiny.encode(["what it is"]).numpy(), atol=1e-5)
     assert store.encoded == 12 + 3
@@ -361,7 +365,7 @@ def test_tasks_of_many_chunks(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(features, "CHUNK", 7)
     parts = encode_tasks(FeatureStore(tiny, tmp_path / "b"), [task])
     rows = np.arange(len(task))
-    assert np.allclose(whole.row_vectors(rows), parts.row_vectors(rows), atol=1e-5)
+    assert np.allclose(row_vectors(whole, rows), row_vectors(parts, rows), atol=1e-5)
 
 
 def test_gathered_episodes_and_their_masks(tiny, tmp_path):
@@ -488,7 +492,7 @@ def test_pairs_beside_single_texts(tiny, tmp_path):
     assert (found.rows[:4] >= 0).all()
     assert (found.rows[4:, 0] >= 0).all()
     assert (found.rows[4:, 1:] == -1).all()
-    vectors = found.row_vectors(np.array([[0, -1], [3, 5]]))
+    vectors = row_vectors(found, np.array([[0, -1], [3, 5]]))
     inputs = [*pairs.inputs(), *singles.inputs()]
     assert np.allclose(vectors[[0, 1], 0], encode_inputs(tiny, [inputs[0], inputs[3]]).numpy(), atol=1e-5)
     assert np.allclose(vectors[1, 1], encode_inputs(tiny, [inputs[5]])[0].numpy(), atol=1e-5)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from letters import token_lists
 from safetensors.torch import load_file, save_file
 
 import metatext
@@ -622,11 +623,13 @@ def test_the_real_encoder_is_named_and_no_path_is_written(embedded, tmp_path):
 
 def test_the_real_tokenizer_knows_plain_english(embedded):
     unknown = embedded.tokenizer.unk_token_id
-    rows = embedded.tokenize(
-        [*REVIEWS, "My card hasn't arrived yet; it's been 12 days! (Where is it?)", "RE: INVOICE #42, 19.99 EUR"]
+    rows = token_lists(
+        embedded.tokenize(
+            [*REVIEWS, "My card hasn't arrived yet; it's been 12 days! (Where is it?)", "RE: INVOICE #42, 19.99 EUR"]
+        )
     )
     assert unknown is not None and all(len(row) > 4 and unknown not in row for row in rows)
-    assert unknown in embedded.tokenize(["\U0001f9ff\U000131cb"])[0]  # the check itself can fail
+    assert unknown in token_lists(embedded.tokenize(["\U0001f9ff\U000131cb"]))[0]  # the check itself can fail
 
 
 def test_a_very_long_text(embedded):

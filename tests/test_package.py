@@ -13,8 +13,8 @@ PACKAGE = Path(metatext.__file__).parent
 
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
-    ["config", "storage"],
-    ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints"],
+    ["config", "storage", "tokens"],
+    ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints", "tuning"],
     ["columns", "kinds", "calibration"],
     ["report"],
     ["sources"],

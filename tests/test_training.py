@@ -195,8 +195,8 @@ def test_without_unseen_tasks_the_last_head_is_kept(tiny, tmp_path):
     last = Checkpoints(tmp_path / "run" / "checkpoints", 2).latest()
     assert result.best == {}
     assert result.steps == last.state["step"] == 6
-    assert same(copy_of(model.head), last.head)
-    assert same(read_folder(tmp_path / "run", "head")[1], last.head)
+    assert same(copy_of(model.head), last.tensors)
+    assert same(read_folder(tmp_path / "run", "head")[1], last.tensors)
 
 
 def test_metrics_and_learning_curve_are_written(tiny, tmp_path):
@@ -211,6 +211,15 @@ def test_metrics_and_learning_curve_are_written(tiny, tmp_path):
     picture = (tmp_path / "run" / "learning_curve.png").read_bytes()
     assert picture.startswith(b"\x89PNG\r\n\x1a\n")
     assert picture.rstrip().endswith(b"IEND\xaeB`\x82")
+
+
+def test_progress_is_logged_where_no_terminal_is(tiny, tmp_path, caplog, capsys):
+    with caplog.at_level("INFO"):
+        run(tiny, tmp_path / "run", unseen=True)
+    lines = [record.getMessage() for record in caplog.records if record.name == training.logger.name]
+    assert [line.split(",")[0] for line in lines if line.endswith(" left")] == [f"step {n} of 6" for n in (2, 4, 6)]
+    assert [line.split(":")[0] for line in lines if "unseen tasks" in line] == [f"step {n}" for n in (0, 2, 4, 6)]
+    assert "meta-training" not in capsys.readouterr().err
 
 
 def test_tensorboard_gets_the_training_curve(tiny, tmp_path):
@@ -255,7 +264,7 @@ def test_nan_names_step_and_task_and_the_last_checkpoint_goes_on(tiny, tmp_path,
     assert all(torch.isfinite(p).all() for p in model.head.parameters())
     last = Checkpoints(tmp_path / "run" / "checkpoints", 2).latest()
     assert last.state["step"] == 4
-    assert all(torch.isfinite(tensor).all() for tensor in last.head.values())
+    assert all(torch.isfinite(tensor).all() for tensor in last.tensors.values())
     resumed, _ = run(tiny, tmp_path / "run", meta_steps=8, meta_batch_size=12)
     assert same(copy_of(resumed.head), copy_of(undisturbed.head))
 
@@ -309,6 +318,24 @@ def test_going_on_with_other_settings_is_refused(tiny, tmp_path, change, message
     with pytest.raises(ConfigError, match=message + ".*overwrite_output_dir"):
         run(tiny, tmp_path / "run", **change)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, monkeypatch):
+    """Ctrl-C in a notebook, and the cell once more: the weights in memory have moved, the checkpoint decides."""
+    whole, _ = run(tiny, tmp_path / "whole")
+    model = fresh(tiny)
+    draw = training.train_episodes
+
+    def interrupted(*args, step, **options):
+        if step == 5:
+            raise KeyboardInterrupt
+        return draw(*args, step=step, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "train_episodes", interrupted)
+        run(tiny, tmp_path / "run", model=model)
+    run(tiny, tmp_path / "run", model=model)
+    assert same(copy_of(whole.head), copy_of(model.head))
 
 
 def test_settings_that_do_not_decide_the_weights_may_change(tiny, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,15 @@ def no_support_in_the_first_half(training) -> None:
     training.train_episodes = drawn
 
 
+def pairs_task(name: str = "pairs"):
+    """Pairs of texts that begin with the same letter, or do not."""
+    import metatext as mt
+
+    first, second = ("ab", "cd", "ee", "gh"), ("ax", "cy", "ez", "gw", "aa", "ck", "ei", "go")
+    rows = [{"text": a, "text_pair": b, "label": "same" if a[0] == b[0] else "other"} for a in first for b in second]
+    return mt.load_task(rows, name=name)
+
+
 def parameters_that_few_episodes_use(head) -> None:
     """One parameter that only episodes with support rows use, and one that none uses."""
     import torch
@@ -63,8 +73,20 @@ def parameters_that_few_episodes_use(head) -> None:
     head.adapt = adapt_with_spare
 
 
+def die(training, step: int) -> None:
+    """The second process ends by a kill at this step."""
+    draw = training.train_episodes
+
+    def drawn(*args, **options):
+        if options["step"] == step and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return draw(*args, **options)
+
+    training.train_episodes = drawn
+
+
 def train(
-    encoder: str,
+    encoder: str | dict,
     output_dir: str,
     config: dict,
     episodes: dict | None = None,
@@ -75,16 +97,22 @@ def train(
     pause: float = 0.0,
     starved: bool = False,
     unseen: bool = False,
+    pairs: bool = False,
+    die_at: int | None = None,
     threads: int = 1,
 ) -> dict:
-    """One run; the final head and the result go to ``save_to`` (.npz), where ``{rank}`` is the process's."""
+    """One run; all that was learned and the result go to ``save_to`` (.npz), where ``{rank}`` is the process's.
+
+    ``encoder`` is a folder, or settings of `EncoderConfig`.
+    """
     import torch
 
     import metatext as mt
     from metatext import training
 
     torch.set_num_threads(threads)
-    model = mt.MetaModel.from_encoder(mt.EncoderConfig(encoder), mt.HeadConfig(**{"rank": 2, **(head or {})}))
+    settings = encoder if isinstance(encoder, dict) else {"name": encoder}
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(**settings), mt.HeadConfig(**{"rank": 2, **(head or {})}))
     if double:
         model.double()
     draw = training.train_episodes
@@ -92,19 +120,21 @@ def train(
         if starved:
             parameters_that_few_episodes_use(model.head)
             no_support_in_the_first_half(training)
+        if die_at is not None:
+            die(training, die_at)
         if pause:
             inner = training.train_episodes
             training.train_episodes = lambda *args, **options: (time.sleep(pause), inner(*args, **options))[1]
         result = mt.meta_train(
             model,
-            letter_tasks(),
+            [*letter_tasks(), *([pairs_task()] if pairs else [])],
             eval_tasks=[letter_task("unseen", seed=9)] if unseen else (),
             episodes=mt.EpisodeConfig(**{"n_way": (2, 4), "k_shot": (0, 4), "n_query": 3, "n_outside": 2, **(episodes or {})}),
             config=mt.TrainConfig(output_dir=output_dir, **config),
         )
     finally:
         training.train_episodes = draw
-    state = {name: tensor.numpy() for name, tensor in model.head.state_dict().items()}
+    state = {name: tensor.numpy() for name, tensor in model.tensors().items()}
     if save_to:
         history = json.dumps({"history": result.history, "best": result.best, "steps": result.steps})
         np.savez(save_to.format(rank=os.environ.get("RANK", "0")), **state, result=np.array(history))

@@ -1,0 +1,77 @@
+"""Texts as token numbers: one flat array, and padded batches of it without a loop over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token numbers of n texts, one text after the other, special tokens included.
+
+    Attributes:
+        flat: (m,) token numbers.
+        start: (n + 1,) where each text begins in ``flat``, and m.
+        second: (n,) how many tokens of a text stand before its second segment; all of them where it has none.
+        filler: the number of the padding token.
+    """
+
+    flat: np.ndarray
+    start: np.ndarray
+    second: np.ndarray
+    filler: int
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] | None, filler: int) -> Tokens:
+        """From what a tokenizer returns: token numbers and, where it has them, 0 or 1 per token for the segment."""
+        start = np.cumsum([0, *map(len, rows)])
+        flat = np.fromiter((number for row in rows for number in row), np.int32, start[-1])
+        second = [len(row) - sum(ones) for row, ones in zip(rows, segments, strict=True)] if segments else np.diff(start)
+        return cls(flat, start, np.asarray(second, np.int32), filler)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Tokens]) -> Tokens:
+        """The texts of all parts, in order."""
+        start = np.cumsum(np.concatenate([[0], *(part.lengths for part in parts)]))
+        flat, second = (np.concatenate([getattr(part, name) for part in parts]) for name in ("flat", "second"))
+        return cls(flat, start, second, parts[0].filler)
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) tokens of each text."""
+        return np.diff(self.start)
+
+    def __getitem__(self, rows: np.ndarray | slice) -> Tokens:
+        """These texts, in this order."""
+        begin, length = self.start[:-1][rows], self.lengths[rows]
+        start = np.concatenate([[0], np.cumsum(length)])
+        places = np.repeat(begin - start[:-1], length) + np.arange(start[-1])
+        return Tokens(self.flat[places], start, self.second[rows], self.filler)
+
+    def padded(self, rows: np.ndarray | Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+        """Token numbers, attention mask and segments of these texts, (b, t) int64 each, padded on the right."""
+        rows = np.asarray(rows, np.int64)
+        length = self.lengths[rows][:, None]
+        column = np.arange(length.max(initial=0))
+        mask = column < length
+        ids = np.where(mask, self.flat[np.where(mask, self.start[rows][:, None] + column, 0)], self.filler)
+        segments = mask & (column >= self.second[rows][:, None])
+        return tuple(torch.from_numpy(part.astype(np.int64)).to(device, non_blocking=True) for part in (ids, mask, segments))
+
+    def batches(self, budget: int) -> Iterator[np.ndarray]:
+        """Text numbers in batches of at most ``budget`` padded tokens (one text at least), longest texts first."""
+        lengths = self.lengths
+        order = np.argsort(-lengths, kind="stable")
+        begin = 0
+        while begin < len(order):
+            size = max(1, budget // max(1, int(lengths[order[begin]])))
+            yield order[begin : begin + size]
+            begin += size

@@ -1,0 +1,90 @@
+"""What of an encoder learns: nothing, low-rank updates, or all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .config import ConfigError, EncoderConfig
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def set_dropout(architecture: PretrainedConfig, p: float) -> None:
+    """Set every dropout of an architecture, whatever it calls them (``hidden_dropout_prob``, ``attention_dropout``, ``dropout_rate`` ...)."""
+    for name, value in vars(architecture).items():
+        if "dropout" in name and isinstance(value, (int, float)) and not isinstance(value, bool):
+            setattr(architecture, name, p)
+
+
+def prepare(backbone: nn.Module, config: EncoderConfig) -> nn.Module:
+    """The backbone with exactly those parameters trainable that ``config.tuning`` names; LoRA layers are put in place.
+
+    The updates start at zero, and from the same random numbers every time: whatever ``tuning`` is, the features start as
+    the pretrained ones.
+
+    Raises:
+        ConfigError: ``lora_targets`` names no linear layer of this architecture.
+    """
+    backbone.requires_grad_(config.tuning == "full")
+    if config.tuning == "lora":
+        from peft import LoraConfig, inject_adapter_in_model
+
+        targets = list(config.lora_targets) or "all-linear"
+        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                backbone = inject_adapter_in_model(lora, backbone)
+            except ValueError as error:
+                linear = sorted(
+                    {name.rsplit(".", 1)[-1] for name, part in backbone.named_modules() if isinstance(part, nn.Linear)}
+                )
+                raise ConfigError(
+                    f"lora_targets: {', '.join(config.lora_targets)} is no linear layer of {config.name!r}; it has {', '.join(linear)}"
+                ) from error
+    if config.tuning != "frozen" and config.gradient_checkpointing:
+        name = "activation_checkpointing_enable"  # its name in newer releases of transformers
+        getattr(backbone, name, backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+    return backbone
+
+
+def tuned(backbone: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that learn, by name."""
+    return {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+
+
+def merge(backbone: nn.Module) -> nn.Module:
+    """The backbone with its low-rank updates added to the weights and no LoRA layer left; changed in place."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, layer in [(n, m) for n, m in backbone.named_modules() if isinstance(m, LoraLayer)]:
+        layer.merge()
+        parent, _, own = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), own, layer.get_base_layer())
+    return backbone
+
+
+@torch.no_grad()
+def scaled(trained: Mapping[str, Tensor], base: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Trained weights with ``share`` of their distance from the pretrained ones.
+
+    Full weights are averaged with the pretrained ones, ``base + share (trained - base)`` (Wortsman et al. 2022); of a low-rank
+    update ``B A`` the factor B is multiplied by ``share``, which is the same for the weights.
+
+    Args:
+        trained: of `tuned`, by name.
+        base: pretrained weights by name; those that a full tuning has trained must be among them.
+        share: 1 keeps what was trained, 0 is the pretrained encoder.
+    """
+
+    def one(name: str, value: Tensor) -> Tensor:
+        if "lora_" in name:
+            return value * share if "lora_B" in name else value.clone()
+        return base[name].to(value.device) + share * (value - base[name].to(value.device))
+
+    return {name: one(name, value) for name, value in trained.items()}

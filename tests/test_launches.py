@@ -1,0 +1,199 @@
+"""An encoder that learns, on any number of processes: the same update, no hang, an end when a process dies, exact resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scripts.processes import LAUNCH, finish, free_port, kill_when, started
+from scripts.train_head import letter_tasks, pairs_task, train
+
+import metatext as mt
+from metatext.storage import read_tensors
+from metatext.training import meta_train
+
+LAUNCHES = ["1x2-0", "2x1-0", "2x1-1", "2x2-0", "2x2-1"]
+CONFIG = {"meta_steps": 10, "meta_batch_size": 6, "meta_lr": 1e-2, "encoder_lr": 1e-2, "logging_steps": 2, "save_steps": 10}
+EPISODES = {"k_shot": [0, 3], "name_dropout": 0.2}
+
+
+def settings(folder: Path, tiny_folder: Path, name: str, how: str, accumulation: int, *, double: bool, **more) -> dict:
+    """Arguments of `train`: letters and pairs of texts, so that the two processes see other things."""
+    config = {**CONFIG, "gradient_accumulation_steps": accumulation, **more.pop("config", {})}
+    encoder = {"name": str(tiny_folder), "tuning": how, "lora_rank": 4, "batch_tokens": 128, **more.pop("encoder", {})}
+    paths = {"output_dir": str(folder / f"run {name}"), "save_to": str(folder / (name + "-{rank}.npz"))}
+    common = {"encoder": encoder, "head": {"name": "gp", "rank": 0}, "episodes": EPISODES, "pairs": True, "double": double}
+    return {**common, "config": config, **paths, **more}
+
+
+@pytest.fixture(scope="module")
+def launches(tiny_folder, tmp_path_factory):
+    """folder that holds what `train` saved for every run on (processes x accumulation steps); one launch makes all of two processes."""
+    folder = tmp_path_factory.mktemp("encoder launches")
+
+    def runs(processes: int) -> list[dict]:
+        made = []
+        for how in ("lora", "full"):
+            for accumulation in (1, 2):
+                name = f"{processes}x{accumulation}"
+                made.append(settings(folder, tiny_folder, f"{how} {name}", how, accumulation, double=True))
+                one = {"meta_steps": 1, "max_grad_norm": 0, "warmup_ratio": 0}
+                made.append(settings(folder, tiny_folder, f"first {how} {name}", how, accumulation, double=False, config=one))
+        distilled = {"distillation": 5.0, "distillation_tasks": ["task 0", "pairs"], "encoder_share": 0.5}
+        bounded = {"memory_tokens": 200, "gradient_checkpointing": True}
+        made.append(
+            settings(folder, tiny_folder, f"options {processes}x1", "full", 1, double=True, config=distilled, encoder=bounded)
+        )
+        return made
+
+    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(folder / "cache")}
+    threads = torch.get_num_threads()
+    with started("train_head.py", runs(2), folder, launcher=[*LAUNCH, free_port()], **env) as process:
+        for arguments in runs(1):
+            train(**arguments)
+        torch.set_num_threads(threads)
+        finish(process)
+    return folder
+
+
+def final(folder: Path, name: str) -> dict[str, np.ndarray]:
+    with np.load(folder / f"{name}.npz") as file:
+        return {key: file[key] for key in file.files if key != "result"}
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_same_trajectory_on_any_launch(launches, how, name):
+    weights, expected = final(launches, f"{how} {name}"), final(launches, f"{how} 1x1-0")
+    assert any(key.startswith("encoder.") for key in expected)
+    assert all(value.dtype == np.float64 for value in weights.values())
+    distance = {key: np.abs(weights[key] - expected[key]).max() for key in expected}
+    assert max(distance.values()) < 1e-9, max(distance, key=distance.get)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_same_trajectory_with_distillation_and_bounded_memory(launches, rank):
+    weights, expected = final(launches, f"options 2x1-{rank}"), final(launches, "options 1x1-0")
+    assert max(np.abs(weights[key] - expected[key]).max() for key in expected) < 1e-9
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+@pytest.mark.parametrize("name", ["1x2", "2x1", "2x2"])
+def test_gradients_of_the_first_step_in_float32(launches, how, name):
+    """AdamW's first moment after one step is a tenth of the gradient."""
+
+    def gradient(launch: str) -> torch.Tensor:
+        tensors = read_tensors(launches / f"run first {how} {launch}" / "checkpoints" / "checkpoint-1" / "optimizer.safetensors")
+        return torch.cat([tensors[key].flatten() for key in sorted(tensors) if key.endswith("exp_avg")])
+
+    expected, found = gradient("1x1"), gradient(name)
+    assert expected.norm() > 0
+    assert (found - expected).norm() < 1e-5 * expected.norm()
+
+
+def test_a_process_that_dies_ends_the_run(tiny_folder, tmp_path):
+    """Within a minute, with an error, and without a process that waits for ever for the one that is gone."""
+    arguments = settings(tmp_path, tiny_folder, "dying", "lora", 1, double=False, die_at=3)
+    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache")}
+    with started("train_head.py", [arguments], tmp_path, launcher=[*LAUNCH, free_port()], **env) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run dying").exists() and process.poll() is None:  # start-up is not counted
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert process.wait(60) != 0
+    assert "SIGKILL" in process.log.read_text(encoding="utf-8")
+    assert not list(tmp_path.glob("*.npz"))
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_killed_run_ends_bit_for_bit_alike(tiny_folder, tmp_path, how):
+    config = {"meta_steps": 24, "save_steps": 4, "eval_steps": 6, "eval_episodes": 4}
+    encoder = {"dropout": 0.1}  # its random numbers follow from the step
+    common = dict(double=False, unseen=True, config=config, encoder=encoder)
+    whole = settings(tmp_path, tiny_folder, "whole", how, 1, **common)
+    killed = settings(tmp_path, tiny_folder, "killed", how, 1, **common)
+    checkpoints = tmp_path / "run killed" / "checkpoints"
+    with started("train_head.py", [{**killed, "pause": 0.05}], tmp_path) as process:
+        kill_when(process, lambda: (checkpoints / "checkpoint-8").is_dir())
+    assert len(list(checkpoints.glob("checkpoint-*"))) <= 2  # rotated
+    with started("train_head.py", [killed, whole], tmp_path) as process:
+        finish(process)
+    after, before = final(tmp_path, "killed-0"), final(tmp_path, "whole-0")
+    assert [key for key in before if not np.array_equal(after[key], before[key])] == []
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision(tiny_folder, tmp_path, precision):
+    """The encoder computes in half precision (on a CPU fp16 is float32), weights, heads and losses stay in float32."""
+    code = (
+        "import json, sys, torch, metatext as mt; sys.path.insert(0, sys.argv[3])\n"
+        "from scripts.train_head import letter_tasks\n"
+        "seen = set()\n"
+        "model = mt.MetaModel.from_encoder(mt.EncoderConfig(sys.argv[1], tuning='full'), 'gp')\n"
+        "linear = model.encoder.backbone.encoder.layer[0].attention.self.query\n"
+        "linear.register_forward_hook(lambda module, inputs, out: seen.add(str(out.dtype)))\n"
+        "logits = model.head.logits\n"
+        "model.head.logits = lambda *args: (seen.add('head ' + str(args[1].dtype)), logits(*args))[1]\n"
+        "config = mt.TrainConfig(output_dir=sys.argv[2], meta_steps=8, meta_batch_size=2, encoder_lr=1e-2, logging_steps=2)\n"
+        "shape = mt.EpisodeConfig(n_way=(2, 4), k_shot=(1, 3), n_query=3)\n"
+        "result = mt.meta_train(model, letter_tasks(2), episodes=shape, config=config)\n"
+        "assert {p.dtype for p in model.parameters()} == {torch.float32}\n"
+        "print(json.dumps([sorted(seen), [point['loss'] for point in result.history]]))\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny_folder), str(tmp_path / "run"), str(Path(__file__).parent)]
+    env = {**os.environ, "ACCELERATE_MIXED_PRECISION": precision, "ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen, losses = json.loads(done.stdout.splitlines()[-1])
+    assert seen == ["head torch.float32", "torch.bfloat16" if precision == "bf16" else "torch.float32"]
+    assert losses[-1] < losses[0]
+
+
+def test_state_of_the_gradient_scaler_is_kept(tiny_folder, tmp_path, monkeypatch):
+    """What a GPU run in float16 needs: the scaler that Accelerate made goes into the checkpoint and comes back."""
+    import accelerate
+
+    scalers = []
+
+    class Scaled(accelerate.Accelerator):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, growth_interval=3)
+            scalers.append(self.scaler)
+
+    monkeypatch.setattr(accelerate, "Accelerator", Scaled)
+
+    def run(steps: int, **more) -> mt.MetaModel:
+        model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="lora"), "gp")
+        config = mt.TrainConfig(
+            output_dir=str(tmp_path / "run"), meta_steps=8, meta_batch_size=2, encoder_lr=1e-2, save_steps=4, **more
+        )
+        meta_train(
+            model, [*letter_tasks(1), pairs_task()], episodes=mt.EpisodeConfig(n_way=2, k_shot=2, n_query=2), config=config
+        )
+        return model
+
+    draw = mt.training.train_episodes
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+
+        def interrupted(*args, step, **options):
+            if step == 5:
+                raise KeyboardInterrupt
+            return draw(*args, step=step, **options)
+
+        patch.setattr(mt.training, "train_episodes", interrupted)
+        run(8)
+    state = json.loads((tmp_path / "run" / "checkpoints" / "checkpoint-4" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["scaler"]["scale"] == 2.0**5  # it grew after three good steps
+    resumed = run(8)
+    assert scalers[-1].get_scale() == 2.0**6  # 8 good steps
+    again = run(8, overwrite_output_dir=True)
+    for name, tensor in again.tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[name]), name

@@ -1,0 +1,358 @@
+"""An encoder that learns: what moves and what stays, on every architecture; bounded memory; what is saved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from architectures import ARCHITECTURES, random_encoder
+from scripts.train_head import letter_task, letter_tasks, pairs_task
+
+import metatext as mt
+from metatext import tuning
+from metatext.config import ConfigError
+from metatext.encoder import Encoder, EncoderError
+from metatext.features import encode_inputs, encode_tasks
+from metatext.storage import StorageError
+from metatext.store import FeatureStore, TokenStore
+from metatext.training import meta_train
+
+EPISODES = mt.EpisodeConfig(n_way=(2, 4), k_shot=(0, 3), n_query=3, n_outside=2)
+TEXTS = ["hello there", "a", "abc" * 9, "zz zz", "hello there"]
+PAIRS = [("ab", "c"), ("d", "efg"), ("hello", "there")]
+
+
+def encoder_of(folder, tuning="lora", **settings) -> Encoder:
+    return Encoder.load(mt.EncoderConfig(str(folder), tuning=tuning, **{"lora_rank": 4, "batch_tokens": 64, **settings}))
+
+
+def model_of(folder, tuning="lora", head="gp", **settings) -> mt.MetaModel:
+    return mt.MetaModel.from_encoder(encoder_of(folder, tuning, **settings), mt.HeadConfig(head))
+
+
+def loop(folder, **settings) -> mt.TrainConfig:
+    common = {"meta_steps": 3, "meta_batch_size": 3, "encoder_lr": 1e-2, "meta_lr": 1e-2, "eval_episodes": 4}
+    return mt.TrainConfig(output_dir=str(folder), **{**common, **settings})
+
+
+def shaken(encoder: Encoder) -> Encoder:
+    """With updates that are not zero."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for p in tuning.tuned(encoder.backbone).values():
+            p += 0.05 * torch.randn_like(p)
+    return encoder
+
+
+def state(module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.named_parameters()}
+
+
+# --- what learns -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_what_learns_moves_and_the_rest_stays(tiny_folder, tmp_path, kind, how):
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "encoder"))
+    random_encoder(folder, kind)
+    model = model_of(folder, how)
+    learning = tuning.tuned(model.encoder.backbone)
+    assert all("lora_" in name for name in learning) is (how == "lora")
+    linear = [name for name, part in model.encoder.backbone.named_modules() if isinstance(part, torch.nn.Linear)]
+    if how == "lora":  # every linear layer of the architecture has its update
+        assert {name.split(".lora_")[0] for name in learning} == {
+            name.removesuffix(".base_layer") for name in linear if "lora_" not in name
+        }
+    before = state(model)
+    start = encode_inputs(model.encoder.pretrained(), TEXTS)
+    meta_train(model, [*letter_tasks(2), pairs_task()], episodes=EPISODES, config=loop(tmp_path / "run"))
+    after = state(model)
+    trained = {f"encoder.backbone.{name}" for name in learning} | {
+        n for n, p in model.head.named_parameters("head") if p.requires_grad
+    }
+    still = [name for name in trained if torch.equal(before[name], after[name]) and not unread(name)]
+    assert still == []
+    assert [name for name in set(before) - trained if not torch.equal(before[name], after[name])] == []
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert not torch.allclose(encode_inputs(model.encoder.frozen(), TEXTS), start, atol=1e-4)
+    loaded = mt.MetaModel.from_pretrained(tmp_path / "run")
+    examples = ["abc", "xyz", "aab"], ["x", "y", "x"]
+    assert np.allclose(loaded.adapt(*examples).predict_proba(TEXTS), model.adapt(*examples).predict_proba(TEXTS), atol=1e-5)
+
+
+def unread(name: str) -> bool:
+    """Weights of the head that gp's episodes may not reach in three steps (they are tested with the heads)."""
+    return name.startswith("head.")
+
+
+@pytest.mark.parametrize("how", ["lora", "full", "frozen"])
+def test_features_start_as_the_pretrained_ones(tiny, tiny_folder, how):
+    encoder = encoder_of(tiny_folder, how)
+    assert encoder.fingerprint == tiny.fingerprint
+    tokens = encoder.tokenize(TEXTS)
+    assert torch.allclose(encoder.learn(tokens), tiny.encode(TEXTS), atol=1e-6)
+    assert encoder.learn(tokens).requires_grad is (how != "frozen")
+    assert encoder.frozen().is_tuned is False
+
+
+def test_updates_start_from_the_same_numbers_whatever_was_drawn_before(tiny_folder):
+    first = state(encoder_of(tiny_folder))
+    torch.manual_seed(5)
+    drawn = torch.random.get_rng_state()
+    assert all(torch.equal(tensor, first[name]) for name, tensor in state(encoder_of(tiny_folder)).items())
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def test_named_targets_alone_get_updates(tiny_folder):
+    names = tuning.tuned(encoder_of(tiny_folder, lora_targets=("query", "value")).backbone)
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == {"query", "value"}
+    with pytest.raises(ConfigError, match=r"lora_targets: qwery is no linear layer of .*; it has dense, key, query, value"):
+        encoder_of(tiny_folder, lora_targets=("qwery",))
+
+
+def test_dropout_is_as_asked(tiny_folder):
+    encoder = encoder_of(tiny_folder, "full", dropout=0.3)
+    tokens = encoder.tokenize(TEXTS)
+    assert {part.p for part in encoder.modules() if isinstance(part, torch.nn.Dropout)} == {0.3}
+    assert torch.equal(encoder.eval().learn(tokens), encoder.learn(tokens))
+    assert not torch.equal(encoder.train().learn(tokens), encoder.learn(tokens))
+    without = encoder_of(tiny_folder, "full").train()
+    assert torch.equal(without.learn(tokens), without.learn(tokens))
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def gradients(encoder: Encoder, texts) -> dict[str, torch.Tensor]:
+    encoder.zero_grad()
+    vectors = encoder.learn(encoder.tokenize(texts))
+    (vectors * torch.arange(vectors.numel()).reshape(vectors.shape).to(vectors).sin()).sum().backward()
+    return {name: p.grad.clone() for name, p in tuning.tuned(encoder.backbone).items()}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"memory_tokens": 0}, {"memory_tokens": 70}, {"gradient_checkpointing": True}, {"batch_tokens": 16}]
+)
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_bounded_memory_has_the_same_gradients(tiny_folder, how, settings):
+    texts = ["abc" * (i % 7 + 1) for i in range(20)]
+    plain, bounded = (
+        shaken(encoder_of(tiny_folder, how, **more)).double().train() for more in ({"memory_tokens": 10**6}, settings)
+    )
+    expected, found = gradients(plain, texts), gradients(bounded, texts)
+    assert all((found[name] - expected[name]).abs().max() < 1e-12 for name in expected)
+    assert max(g.abs().max() for g in expected.values()) > 1e-3
+
+
+def test_memory_is_bounded_by_the_budget(tiny_folder):
+    """Bytes that the graph holds between forward and backward pass."""
+
+    def held(count: int, **settings) -> int:
+        encoder, sizes = encoder_of(tiny_folder, "full", **settings).train(), {}
+        pack = lambda t: sizes.update({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()}) or t  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            encoder.learn(encoder.tokenize([f"{'abcdefgh'[i % 8]} text {i}" for i in range(count)]))
+        return sum(sizes.values())
+
+    unbounded = held(64, memory_tokens=10**6)
+    assert held(64, memory_tokens=64) < unbounded / 4
+    assert held(64, gradient_checkpointing=True, memory_tokens=10**6) < unbounded / 2
+
+
+def test_order_of_texts_does_not_matter(tiny_folder):
+    encoder = shaken(encoder_of(tiny_folder)).double()
+    tokens = encoder.tokenize(TEXTS)
+    order = np.array([3, 0, 4, 1, 2])
+    assert torch.allclose(encoder.learn(tokens[order]), encoder.learn(tokens)[order], atol=1e-12)
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_episodes_read_from_texts_are_those_of_vectors(tiny_folder, tmp_path, how):
+    """What the training path shows a head is what evaluation shows it: pairs, padding, hidden names and all."""
+    encoder = shaken(encoder_of(tiny_folder, how)).eval()
+    tasks = [*letter_tasks(2), pairs_task()]
+    learning = encode_tasks(TokenStore(encoder), tasks)
+    stored = encode_tasks(FeatureStore(encoder, tmp_path, progress=False), tasks)
+    shape = mt.EpisodeConfig(n_way=(2, 4), k_shot=(0, 3), n_query=2, n_outside=2, name_dropout=0.3, description_dropout=0.5)
+    batch = mt.episodes.draw_episodes(learning.pool, shape, np.array([0, 1, 2, 2]), np.random.default_rng(0))
+    read, vectors, later = learning.gather(batch).read(encoder), stored.gather(batch), learning.encoded(batch).gather(batch)
+    for other in (vectors, later):
+        for name in ("x", "y", "label_x", "task_x", "row_mask", "class_mask", "label_mask", "task_mask"):
+            assert torch.allclose(getattr(read.support, name).float(), getattr(other.support, name).float(), atol=1e-5), name
+        assert torch.allclose(read.query, other.query, atol=1e-5)
+        assert torch.equal(read.query_y, other.query_y)
+    assert read.query.requires_grad
+    assert not vectors.query.requires_grad
+
+
+def test_each_distinct_text_is_read_once(tiny_folder, monkeypatch):
+    encoder = encoder_of(tiny_folder)
+    features = encode_tasks(TokenStore(encoder), letter_tasks(2))
+    batch = mt.episodes.draw_episodes(features.pool, EPISODES, np.array([0, 0, 0, 1, 1, 1]), np.random.default_rng(0))
+    seen, forward = [], encoder.forward
+    monkeypatch.setattr(encoder, "forward", lambda ids, *rest: seen.extend(map(tuple, ids.tolist())) or forward(ids, *rest))
+    features.gather(batch).read(encoder)
+    assert len(seen) == len(set(seen)) == len(features.text_ids(batch))
+    assert (batch.support >= 0).sum() + (batch.query >= 0).sum() > len(seen) - 20  # episodes of one task share rows and names
+
+
+# --- frozen copies and averages --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_frozen_copy_follows_the_weights(tiny_folder, how):
+    encoder = shaken(encoder_of(tiny_folder, how)).eval()
+    tokens = encoder.tokenize(TEXTS)
+    copy = encoder.frozen()
+    assert encoder.frozen() is copy
+    assert not any("lora" in name for name, _ in copy.named_parameters())
+    assert not any(p.requires_grad for p in copy.parameters())
+    assert torch.allclose(copy.encode(TEXTS), encoder.learn(tokens), atol=1e-5)
+    old = copy.encode(TEXTS)
+    shaken(encoder)
+    assert encoder.frozen() is not copy
+    assert encoder.frozen().key != copy.key
+    assert torch.equal(copy.encode(TEXTS), old)
+    assert torch.allclose(encoder.frozen().encode(TEXTS), encoder.learn(tokens), atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_share_of_what_was_learned(tiny_folder, how):
+    encoder = shaken(encoder_of(tiny_folder, how))
+    base = encoder.pretrained()
+    trained = {name: tensor.clone() for name, tensor in encoder.tuned_tensors().items()}
+    weight = lambda e: e.frozen().backbone.encoder.layer[1].output.dense.weight.detach().clone()  # noqa: E731
+    start, end = weight(base), weight(encoder)
+    for share in (0.0, 0.25, 1.0):
+        with mt.training.averaged(encoder, base, share):
+            assert torch.allclose(weight(encoder), start + share * (end - start), atol=1e-6)
+        assert all(torch.equal(tensor, trained[name]) for name, tensor in encoder.tuned_tensors().items())
+
+
+def test_share_is_what_a_run_keeps(tiny_folder, tmp_path):
+    finals = {}
+    for share in (0.0, 0.5, 1.0):
+        model = model_of(tiny_folder)
+        meta_train(model, letter_tasks(2), episodes=EPISODES, config=loop(tmp_path / str(share), encoder_share=share))
+        finals[share] = model.encoder.tuned_tensors()
+    for name, whole in finals[1.0].items():
+        assert torch.allclose(finals[0.5][name], whole * (0.5 if "lora_B" in name else 1.0))
+        assert not ("lora_B" in name and finals[0.0][name].any())
+
+
+def test_distillation_holds_the_encoder_back(tiny_folder, tmp_path):
+    tasks = letter_tasks(2)
+    base = encoder_of(tiny_folder, "frozen")
+    texts = tasks[0].inputs()
+    kept = base.encode(texts) @ base.encode(texts).T
+
+    def drift(**settings) -> float:
+        model = model_of(tiny_folder, "full")
+        config = loop(tmp_path / str(len(list(tmp_path.iterdir()))), meta_steps=8, encoder_lr=3e-3, **settings)
+        meta_train(model, tasks, episodes=EPISODES, config=config)
+        vectors = model.encoder.frozen().encode(texts)
+        return float((vectors @ vectors.T - kept).square().mean())
+
+    free = drift()
+    assert drift(distillation=100.0) < free / 4
+    assert drift(distillation=100.0, distillation_tasks=["task 0"]) < free / 2
+    assert drift(distillation=0.0, distillation_tasks=["task 0"]) == pytest.approx(free, rel=1e-3)
+
+
+@pytest.mark.parametrize("key", ["task_weights", "distillation_tasks"])
+def test_settings_that_name_no_task(tiny_folder, tmp_path, key):
+    entry = {"task_weights": "task 7=2", "distillation_tasks": "task 7"}[key]
+    with pytest.raises(ConfigError, match=rf"{key}: no task is called 'task 7'; did you mean 'task \d'\? Known: task 0, task 1"):
+        meta_train(model_of(tiny_folder), letter_tasks(2), config=loop(tmp_path, **{key: [entry]}))
+
+
+@pytest.mark.parametrize("entry", ["task 0", "task 0=", "task 0=many", "task 0=-1", "=2", "task 0=nan", "task 0=inf"])
+def test_task_weights_that_are_none(entry):
+    with pytest.raises(ConfigError, match=r"task_weights: expected name=factor"):
+        mt.training.task_weights(letter_tasks(2), mt.TrainConfig(task_weights=[entry]))
+
+
+def test_task_weights_multiply_sizes():
+    tasks = [letter_task("small", rows=4), letter_task("large", rows=9)]  # 16 and 36 rows
+    config = mt.TrainConfig(task_size_exponent=0.5, task_weights=["small=3"])
+    assert mt.training.task_weights(tasks, config).tolist() == [12.0, 6.0]
+    with pytest.raises(ConfigError, match="every task has the factor 0"):
+        mt.training.task_weights(tasks, mt.TrainConfig(task_weights=["small=0", "large=0"]))
+
+
+def test_learning_rates_and_decay_of_the_groups(tiny_folder):
+    model = model_of(tiny_folder, "full", head="metanet")
+    groups = mt.training.parameter_groups(model, mt.TrainConfig(meta_lr=1e-3, encoder_lr=2e-5, weight_decay=0.1))
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            lr = 2e-5 if name.startswith("encoder.") else 1e-3
+            assert found.pop(id(p)) == (lr, 0.0 if p.ndim < 2 else 0.1), name
+    assert not found
+    norms = [p for name, p in model.named_parameters() if "LayerNorm" in name or name.endswith("bias")]
+    assert norms and all(p.ndim < 2 for p in norms)
+
+
+# --- what is saved ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_round_trip_by_predictions(tiny_folder, tmp_path, how):
+    model = model_of(tiny_folder, how)
+    shaken(model.encoder)
+    model.save_pretrained(tmp_path / "model")
+    loaded = mt.MetaModel.from_pretrained(tmp_path / "model")
+    assert loaded.encoder.config.tuning == how
+    assert all(torch.equal(tensor, loaded.tensors()[name]) for name, tensor in model.tensors().items())
+    one, other = (m.adapt(["abc", "xyz", "aab"], ["x", "y", "x"], description="letters") for m in (model, loaded))
+    assert np.allclose(one.predict_proba(TEXTS), other.predict_proba(TEXTS), atol=1e-5)
+    one.save_pretrained(tmp_path / "adapted")
+    again = mt.AdaptedModel.from_pretrained(tmp_path / "adapted")
+    assert np.allclose(one.predict_proba(TEXTS), again.predict_proba(TEXTS), atol=1e-5)
+    expected = one.predict_proba(TEXTS)
+    shaken(model.encoder)  # training on does not reach a classifier that was made before
+    assert np.array_equal(one.predict_proba(TEXTS), expected)
+    assert not np.allclose(model.adapt(["abc", "xyz", "aab"], ["x", "y", "x"]).predict_proba(TEXTS), expected, atol=1e-3)
+    one.save_pretrained(tmp_path / "later")
+    assert np.allclose(mt.AdaptedModel.from_pretrained(tmp_path / "later").predict_proba(TEXTS), expected, atol=1e-5)
+
+
+def test_pairs_round_trip(tiny_folder, tmp_path):
+    model = model_of(tiny_folder)
+    shaken(model.encoder)
+    model.save_pretrained(tmp_path)
+    one, other = (m.adapt(PAIRS, ["x", "y", "x"]) for m in (model, mt.MetaModel.from_pretrained(tmp_path)))
+    assert np.allclose(one.predict_proba(PAIRS), other.predict_proba(PAIRS), atol=1e-5)
+
+
+def test_a_given_encoder_cannot_stand_for_a_trained_one(tiny, tiny_folder, tmp_path):
+    model = model_of(tiny_folder)
+    model.save_pretrained(tmp_path)
+    for encoder in (tiny, model.encoder):
+        with pytest.raises(EncoderError, match="Leave `encoder` out"):
+            mt.MetaModel.from_pretrained(tmp_path, encoder=encoder)
+
+
+def test_trained_weights_of_another_shape_are_refused(tiny_folder, tmp_path):
+    encoder, other = encoder_of(tiny_folder), encoder_of(tiny_folder, lora_rank=2)
+    before = state(encoder)
+    with pytest.raises(
+        EncoderError, match=r"trained weights do not fit .* \(tuning lora\): .*lora_A.* is \(2, 32\), expected \(4, 32\)"
+    ):
+        encoder.load_tuned(other.tuned_tensors())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(encoder).items())
+    model = model_of(tiny_folder)
+    model.save_pretrained(tmp_path)
+    from metatext.storage import read_folder, write_folder
+
+    config, tensors = read_folder(tmp_path, "head")
+    config.pop("weights")
+    write_folder(tmp_path, config, {name: tensor for name, tensor in tensors.items() if "layer.1." not in name})
+    with pytest.raises(
+        StorageError, match=r"does not fit the head 'gp' and its encoder: encoder\..*layer\.1\..* is None, expected"
+    ):
+        mt.MetaModel.from_pretrained(tmp_path)
