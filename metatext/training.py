@@ -144,8 +144,10 @@ def meta_train(
         model.load_tensors(resume.tensors)
         resume.restore(optimizer)
         start, best, history, stale = (resume.state[k] for k in ("step", "best", "history", "stale"))
-        logger.info("going on from %s", resume.folder)
-    wrapped, optimizer = accelerator.prepare(objective, optimizer)
+        if accelerator.is_main_process:
+            logger.info("going on from %s", resume.folder)
+    with _compiled(accelerator, model.encoder):
+        wrapped, optimizer = accelerator.prepare(objective, optimizer)
     if resume and accelerator.scaler is not None and resume.state["scaler"]:
         accelerator.scaler.load_state_dict(resume.state["scaler"])
     device = accelerator.device
@@ -189,7 +191,7 @@ def meta_train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(step)
         step_losses = []
-        for part in _slices(config.meta_batch_size, accelerator):
+        for part in _shares(config.meta_batch_size, accelerator):
             with accelerator.accumulate(wrapped):
                 data = features.gather(batch[part].trimmed(), device)
                 texts += len(data.ids) if isinstance(data, EpisodeTexts) else 0
@@ -374,6 +376,22 @@ def _accelerator(config: TrainConfig):
     return accelerator
 
 
+@contextlib.contextmanager
+def _compiled(accelerator, encoder: Encoder) -> Iterator[None]:
+    """The launch's dynamo backend compiles the backbone alone, for any shape: around it every step has other shapes and numpy."""
+    from accelerate.utils import DynamoBackend
+
+    plugin = accelerator.state.dynamo_plugin
+    backend = plugin.backend
+    if backend != DynamoBackend.NO and encoder.is_tuned:
+        encoder.backbone.compile(**{**plugin.to_kwargs(), "dynamic": True})
+    plugin.backend = DynamoBackend.NO  # prepare() would compile all it is given
+    try:
+        yield
+    finally:
+        plugin.backend = backend
+
+
 def _trackers(config: TrainConfig) -> list[str]:
     """The names in ``report_to``; "none" means none, as in transformers."""
     from accelerate.tracking import LoggerType
@@ -414,15 +432,15 @@ def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig):
     return get_scheduler(config.lr_scheduler_type, optimizer, warmup, config.meta_steps).lr_lambdas[0]
 
 
-def _slices(n: int, accelerator) -> list[slice]:
-    """The parts of the n episodes of a step that this process works through, one per accumulation step.
+def _shares(n: int, accelerator) -> list[np.ndarray]:
+    """The episodes, of n in the order of their size, that this process works through: one array per accumulation step.
 
-    Dealt in turn, because episodes come in the order of their size: every process gets small and large ones.
+    Processes take turns, forwards and backwards, so that none has the large ones; within a process like sizes go together.
     """
     processes = accelerator.num_processes
-    parts = processes * accelerator.gradient_accumulation_steps
-    edges = np.linspace(0, n, parts + 1).round().astype(int)
-    return [slice(int(edges[i]), int(edges[i + 1])) for i in range(accelerator.process_index, parts, processes)]
+    turn = np.arange(n) % (2 * processes)
+    own = np.flatnonzero(np.minimum(turn, 2 * processes - 1 - turn) == accelerator.process_index)
+    return np.array_split(own, accelerator.gradient_accumulation_steps)
 
 
 def _noise_seed(seed: int, step: int, process: int) -> int:

@@ -1,127 +1,55 @@
-"""Speed on this machine, as figures that can be compared: medians of several runs, ratios where there is a rival.
+"""Speed on this machine, as figures that can be compared: medians of several runs, ratios to a rival in the same run.
 
-What:   meta-training of every head at meta-batch 32, beside the same head driven one episode at a time; adaptation
-        beside encoding the same texts and beside fitting a logistic regression; start-up.
-Needs:  nothing but the installation.
-Launch: python recipes/benchmark.py [--repeats 5]
+What:   heads: meta-training of every head at meta-batch 32 beside the same head driven one episode at a time; adapting: beside
+        encoding the same texts and beside fitting a logistic regression; encoding: beside sentence-transformers; learning: an
+        encoder that learns beside a bare PyTorch loop on the same batches; processes: two beside one; start: of the package.
+Needs:  nothing but the installation; nothing else that keeps the machine busy.
+Launch: python recipes/benchmark.py
+        python recipes/benchmark.py encoding learning processes --repeats 7
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
 
-import numpy as np
-import torch
-from sklearn.linear_model import LogisticRegression
+from benchmarks import encoder, heads
+from benchmarks.clock import clock
 
 import metatext as mt
-from metatext.episodes import train_episodes
-from metatext.features import TaskFeatures, encode_tasks
-from metatext.heads import HEADS
-from metatext.losses import classification, meta_loss
 
-META_BATCH, STEPS = 32, 3
-SHAPES = [mt.EpisodeConfig(n_way=n_way, k_shot=k_shot, n_query=5) for n_way, k_shot in ((5, 1), (5, 5), (20, 5))]
+PARTS = ("heads", "adapting", "encoding", "learning", "processes", "start")
 
 
-def clock(call, repeats: int) -> float:
-    """Median seconds of a call, after one that is not counted."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def start(repeats: int) -> None:
+    """Print what importing the package and asking for help take."""
 
+    def run(*arguments: str) -> float:
+        return clock(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True), repeats)
 
-def excess(call, base, repeats: int) -> float:
-    """Median seconds by which a call takes longer than another, in turn: a machine that drifts slows both."""
-    differences = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        base()
-        middle = time.perf_counter()
-        call()
-        differences.append(time.perf_counter() - middle - (middle - start))
-    return statistics.median(differences)
-
-
-def joined(tasks: list[mt.Task]) -> mt.Task:
-    """One task with the classes of all of them: wide enough for any shape."""
-    named = [(text, f"{task.name}: {task.labels[y]}") for task in tasks for text, y in zip(task.inputs(), task.targets)]
-    return mt.load_task([{"text": text, "label": label} for text, label in named], name="joined")
-
-
-def meta_train(model: mt.MetaModel, features: TaskFeatures, shape: mt.EpisodeConfig, size: int) -> np.ndarray:
-    """Seconds of (drawing and gathering, forward and backward, optimizer) in ``STEPS`` outer steps of ``META_BATCH`` episodes,
-    drawn, gathered and passed through the head ``size`` at a time."""
-    optimizer = torch.optim.AdamW(model.head.parameters())
-    total = np.zeros(3)
-    for step in range(STEPS):
-        for seed in range(META_BATCH // size):
-            start = time.perf_counter()
-            data = features.gather(train_episodes(features.pool, shape, np.ones(1), size, seed=seed, step=step))
-            gathered = time.perf_counter()
-            meta_loss(classification(model(data), data.query_y, data.query_mask, data.outside)).backward()
-            done = time.perf_counter()
-            total += gathered - start, done - gathered, 0
-        torch.nn.utils.clip_grad_norm_(model.head.parameters(), META_BATCH)
-        optimizer.step()
-        optimizer.zero_grad()
-        total[2] += time.perf_counter() - done
-    return total
-
-
-def compare(model: mt.MetaModel, features: TaskFeatures, shape: mt.EpisodeConfig, repeats: int) -> str:
-    """A row of the table: both ways in turn, so that a machine that drifts slows both; medians, the first run not counted."""
-    runs = [[meta_train(model, features, shape, size) for size in (META_BATCH, 1)] for _ in range(repeats + 1)]
-    batched, single = np.array(runs[1:]).transpose(1, 0, 2)  # (repeats, 3) each
-    fast, slow = (META_BATCH * STEPS / np.median(parts.sum(1)) for parts in (batched, single))
-    ratio, share = np.median(single.sum(1) / batched.sum(1)), 100 * np.median(1 - batched[:, 0] / batched.sum(1))
-    return f"{fast:6.0f} episodes/s, {ratio:4.1f} x one at a time ({slow:.0f}); {share:.0f} % of it in head and optimizer"
+    print(f"import metatext: {run('-c', 'import metatext') - run('-c', 'pass'):.3f} s above bare Python")
+    print(f"metatext --help: {run('-m', 'metatext', '--help'):.3f} s")
+    print(f"recipes/adapt.py --help: {run('recipes/adapt.py', '--help'):.3f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"what to measure: {', '.join(PARTS)} [all]")
     parser.add_argument("--repeats", type=int, default=5, help="runs of which the median is given [5]")
-    repeats = parser.parse_args().repeats
-    encoder = mt.Encoder.load("embedded")
-    tasks = [task for task in mt.load_tasks("starter/train") if len(task.labels) >= 5]
-    with tempfile.TemporaryDirectory() as folder:
-        features = encode_tasks(mt.FeatureStore(encoder, folder, progress=False), [joined(tasks)])
-        for shape in SHAPES:
-            kind = f"{shape.n_way}-way {shape.k_shot}-shot, {shape.n_query} queries per class"
-            print(f"meta-training, {META_BATCH} episodes a step ({kind}), features cached, {torch.get_num_threads()} threads:")
-            for name in HEADS:
-                print(f"  {name:11} {compare(mt.MetaModel.from_encoder(encoder, name), features, shape, repeats)}", flush=True)
-
-    task = tasks[0].with_classes(tasks[0].labels[:5])
-    task = task.select(np.concatenate([np.flatnonzero(task.targets == c)[:5] for c in range(5)]))
-    texts, names = task.inputs(), [name for name in task.label_names if name]
-    x, y = encoder.encode(texts).numpy(), task.targets
-    logistic = clock(lambda: LogisticRegression(C=10, max_iter=500).fit(x, y), repeats)
-    read = lambda: encoder.encode([*texts, *names])  # noqa: E731
-    encoding = clock(read, repeats)
-    print(f"adapting to 5-way 5-shot; encoding its 25 texts and 5 label names takes {1000 * encoding:.1f} ms:")
-    for name in HEADS:
-        model = mt.MetaModel.from_encoder(encoder, name)
-        more = excess(lambda model=model: model.adapt(texts, list(y), label_names=names), read, 5 * repeats)
-        support = model._support(texts, torch.from_numpy(y), names, None)
-        with torch.no_grad():
-            alone = clock(lambda model=model, support=support: model.head.adapt(support), repeats)
-        rival = f"{logistic / alone:.1f} x as fast as fitting the logistic regression"
-        print(f"  {name:11} adds {1000 * more:+.1f} ms; the head alone {1000 * alone:.2f} ms, {rival}")
-
-    def start(*arguments: str) -> float:
-        return clock(lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True), repeats)
-
-    print(f"import metatext: {start('-c', 'import metatext') - start('-c', 'pass'):.3f} s above bare Python")
-    print(f"metatext --help: {start('-m', 'metatext', '--help'):.3f} s")
-    print(f"recipes/adapt.py --help: {start('recipes/adapt.py', '--help'):.3f} s")
+    options = parser.parse_args()
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; known: {', '.join(PARTS)}")
+    embedded, repeats = mt.Encoder.load("embedded"), options.repeats
+    calls = {
+        "heads": lambda: heads.training(embedded, repeats),
+        "adapting": lambda: heads.adaptation(embedded, repeats),
+        "encoding": lambda: encoder.encoding(embedded, repeats),
+        "learning": lambda: encoder.learning(repeats),
+        "processes": lambda: encoder.processes(repeats),
+        "start": lambda: start(repeats),
+    }
+    for part in options.parts or PARTS:
+        calls[part]()
 
 
 if __name__ == "__main__":

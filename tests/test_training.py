@@ -530,10 +530,11 @@ def test_shares_of_the_episodes_cover_each_once():
 
     for n in range(4, 40):
         for processes, steps in ((1, 1), (1, 4), (2, 2), (4, 1), (3, 1)):
-            parts = [part for i in range(processes) for part in training._slices(n, Launch(processes, steps, i))]
-            rows = [i for part in parts for i in range(part.start, part.stop)]
-            assert sorted(rows) == list(range(n))
-            assert all(part.stop > part.start for part in parts)
+            shares = [training._shares(n, Launch(processes, steps, i)) for i in range(processes)]
+            assert sorted(np.concatenate([part for parts in shares for part in parts])) == list(range(n))
+            assert all(len(parts) == steps and all(len(part) for part in parts) for parts in shares)
+            if n % (2 * processes) == 0:  # episodes come by size, so this is to share the work
+                assert len({sum(int(part.sum()) for part in parts) for parts in shares}) == 1
 
 
 def test_model_is_reusable_after_training(tiny, tmp_path):
