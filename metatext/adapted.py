@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class AdaptedModel:
         label_names: per class the text that the encoder read, or None.
         kind: kind of task.
         pairs: whether the examples were pairs of texts; None when there were no examples.
+        encoder: what reads the texts, frozen: as the model's was when it adapted, or with weights that this task has learned.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
     """
 
@@ -44,6 +45,8 @@ class AdaptedModel:
         label_names: Sequence[str | None],
         kind: str,
         pairs: bool | None,
+        encoder: Encoder | None = None,
+        learned: Mapping[str, torch.Tensor] | None = None,
     ):
         self.model = model
         self.support = support
@@ -53,10 +56,11 @@ class AdaptedModel:
         self.pairs = pairs
         # values: training the model further does not reach them
         self.head = copy.deepcopy(model.head).eval().requires_grad_(False)
-        self.encoder = model.encoder.frozen()
+        self.encoder = encoder or model.encoder.frozen()
         self.risk_curve = model.risk
         self.described = copy.deepcopy(model.describe())
-        self._learned = {n: t.clone() for n, t in model.tensors().items() if n.startswith(ENCODER)}
+        own = model.encoder.tuned_tensors() if learned is None else learned
+        self._learned = {f"{ENCODER}{name}": tensor.detach().clone() for name, tensor in own.items()}
         parameter = next(self.head.parameters())
         with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
             self.params = self.head.adapt(support.to(parameter.device).to(parameter.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from .config import ConfigError, nearest
 from .encoder import Encoder
 from .episodes import EpisodeBatch
-from .features import EpisodeFeatures, TaskFeatures
+from .features import EpisodeFeatures, EpisodeTexts, TaskFeatures
 from .finetuning import setfit
 from .heads.protocol import mask_classes
 from .model import MetaModel
@@ -27,12 +27,12 @@ class Draw:
     """Episodes of one task as a method sees them.
 
     Attributes:
-        features: tensors of the support and of the query rows.
+        features: tensors of the support and of the query rows; their texts for a method that reads those.
         batch: the numbers of these rows.
         source: what the numbers count, for methods that read the texts.
     """
 
-    features: EpisodeFeatures
+    features: EpisodeFeatures | EpisodeTexts
     batch: EpisodeBatch
     source: TaskFeatures
 
@@ -70,10 +70,12 @@ class Method:
     Attributes:
         answer: what it says of the query rows.
         encoder: what it reads the texts with; None: the encoder of the comparison.
+        reads_texts: whether its episodes come as texts, because every task adapts that encoder.
     """
 
     answer: Callable[[Draw], Answer]
     encoder: Encoder | None = None
+    reads_texts: bool = False
 
     def __call__(self, draw: Draw) -> Answer:
         return self.answer(draw)
@@ -87,7 +89,7 @@ def by_model(model: MetaModel) -> Method:
         none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
         return Answer(logits.values.softmax(-1).cpu(), (-none).sigmoid())
 
-    return Method(answer, model.encoder)
+    return Method(answer, model.encoder, model.adapts_encoder)
 
 
 def label_names(draw: Draw) -> Answer:
@@ -139,8 +141,8 @@ def logistic_regression_names(draw: Draw) -> Answer:
 
 
 def _untrained(model: MetaModel) -> Method:
-    """The head at its start, on the encoder as it was pretrained."""
-    fresh = MetaModel.from_encoder(model.encoder.pretrained(), model.head_config)
+    """The head at its start, on the encoder as it was pretrained, which takes no steps."""
+    fresh = MetaModel.from_encoder(model.encoder.pretrained(), replace(model.head_config, encoder_steps=0))
     return by_model(fresh.to(next(model.head.parameters()).device).eval())
 
 

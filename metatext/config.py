@@ -165,6 +165,23 @@ class HeadConfig(_Checked):
     )
     inner_steps: int = option(5, "gradient steps on the support in the head `inner_loop`", low=0)
     first_order: bool = option(False, "the head `inner_loop` takes its inner gradients as constants in the outer gradient")
+    encoder_steps: int = option(
+        0,
+        "gradient steps on the encoder's low-rank updates for every task in the head `inner_loop` (MAML, Finn et al. 2017; needs "
+        "tuning lora); 0: the features stay (ANIL)",
+        low=0,
+    )
+    checkpoint_steps: bool = option(
+        False, "steps on the encoder keep no activations and are computed again, twice, for the backward pass: memory of one step"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder_steps and self.name != "inner_loop":
+            raise ConfigError(
+                f"encoder_steps: only the head 'inner_loop' takes gradient steps on the encoder, got {self.encoder_steps} with the "
+                f"head {self.name!r}; choose inner_loop, or leave encoder_steps at 0"
+            )
 
 
 @dataclass(frozen=True)

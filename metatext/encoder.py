@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from . import tuning
@@ -174,23 +175,34 @@ class Encoder(nn.Module):
             next(self.backbone.parameters())  # its device and precision
         )
 
-    def frozen(self) -> Encoder:
+    def frozen(self, weights: Mapping[str, Tensor] | None = None) -> Encoder:
         """A frozen encoder with the weights of this moment, low-rank updates merged; itself if it is frozen.
 
         The same object is returned until a weight changes.
+
+        Args:
+            weights: a task's own, by the names of `tuned_tensors`, instead of those that learn; the object is then a new one.
         """
         if not self.is_tuned:
             return self
+        if weights is not None:
+            return self._freeze(weights)
         moment = (self.device, *(p._version for p in tuning.tuned(self.backbone).values()))
         if self._frozen is None or self._frozen[0] != moment:
-            self._frozen = None
-            copied = copy.deepcopy(self)
-            copied.config = replace(self.config, tuning="frozen")
-            copied.backbone = tuning.merge(copied.backbone) if self.config.tuning == "lora" else copied.backbone
-            copied.backbone.eval().requires_grad_(False)
-            copied.fingerprint = fingerprint(copied.backbone)
-            self._frozen = moment, copied
+            self._frozen = None  # before the new copy is made: never two of them
+            self._frozen = moment, self._freeze(self.tuned_tensors())
         return self._frozen[1]
+
+    def _freeze(self, weights: Mapping[str, Tensor]) -> Encoder:
+        kept, self._frozen = self._frozen, None  # a copy does not copy the one that is kept
+        copied = copy.deepcopy(self)
+        self._frozen = kept
+        copied.load_tuned(weights)
+        copied.config = replace(self.config, tuning="frozen")
+        copied.backbone = tuning.merge(copied.backbone) if self.config.tuning == "lora" else copied.backbone
+        copied.backbone.eval().requires_grad_(False)
+        copied.fingerprint = fingerprint(copied.backbone)
+        return copied
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """(b, t) tokens, their mask and segments -> (b, d) vectors of unit length, float32 or wider."""
@@ -240,18 +252,29 @@ class Encoder(nn.Module):
         self.train(training)
         return out
 
-    def learn(self, tokens: Tokens) -> Tensor:
+    def learn(self, tokens: Tokens, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Vectors (n, d) with gradients to the weights that learn, on the encoder's device.
 
         Batches of `batch_tokens`; those beyond `memory_tokens` keep no activations and are computed again in the backward
         pass (Chen et al. 2016), so that memory is bounded whatever the number of texts.
+
+        Args:
+            tokens: n texts.
+            weights: values to read with, by the names of `tuned_tensors`; None: the encoder's own. Gradients flow to them.
         """
+        if not len(tokens):
+            return torch.zeros(0, self.dim, device=self.device)
+        values = {f"backbone.{name}": value for name, value in (weights or {}).items()}
+
+        def read(*batch: Tensor) -> Tensor:
+            return functional_call(self, values, batch)  # here, so that a batch that is computed again finds the same weights
+
         vectors, order, kept = [], [], 0
         for rows in tokens.batches(self.batch_tokens):
             batch = tokens.padded(rows, self.device)
             kept += batch[0].numel()
             again = torch.is_grad_enabled() and kept > self.memory_tokens
-            vectors.append(checkpoint(self, *batch, use_reentrant=False) if again else self(*batch))
+            vectors.append(checkpoint(read, *batch, use_reentrant=False) if again else read(*batch))
             order.append(rows)
         place = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
         return torch.cat(vectors)[place]

@@ -15,11 +15,11 @@ from .calibration import FAR, INSIDE, NEAR
 from .columns import DataError
 from .config import ConfigError, EpisodeConfig, to_dict
 from .episodes import EpisodeBatch, draw_episodes
-from .features import TaskFeatures, encode_tasks
+from .features import EpisodeTexts, TaskFeatures, encode_tasks
 from .kinds import KINDS, Kind
 from .model import MetaModel
 from .report import Report
-from .store import FeatureStore
+from .store import FeatureStore, TokenStore
 from .tasks import Task, check_tasks
 
 ROWS = 40_000  # support and query rows gathered at a time
@@ -95,13 +95,15 @@ def compare(
     if outside is not None and outside.name in {task.name for task in tasks}:
         raise DataError(f"outside: the task {outside.name!r} is measured itself, so its rows cannot be queries of no class")
     kind = KINDS[tasks[0].kind]
-    stores = {store.encoder.key: store}
-    through: dict[str, str] = {}  # method -> the key of the encoder that it reads with
+    stores: dict[str, FeatureStore | TokenStore] = {store.encoder.key: store}
+    through: dict[str, str] = {}  # method -> the store that it sees the tasks through
     for name, method in methods.items():
         encoder = method.encoder.frozen() if method.encoder is not None else store.encoder
-        through[name] = encoder.key
-        if encoder.key not in stores:
-            stores[encoder.key] = FeatureStore(encoder, store.folder.parent, progress=store.progress)
+        key = through[name] = f"texts for {name}" if method.reads_texts else encoder.key
+        if method.reads_texts:
+            stores[key] = TokenStore(method.encoder)
+        elif key not in stores:
+            stores[key] = FeatureStore(encoder, store.folder.parent, progress=store.progress)
     drawn = []
     for task in tasks:  # all of them first: what cannot be drawn shows before anything is measured
         batch = draw_for(encode_tasks(store, [task]), episodes, n_episodes, seed)
@@ -138,8 +140,10 @@ def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch
     """(n,) figure and (n,) loss of each episode, for the evaluations during training."""
     kind = KINDS[features.tasks[0].kind]
     figures, losses = [], []
+    features = features if model.adapts_encoder else features.encoded(batch)
     for part in chunks(batch):
         episodes = features.gather(part, next(model.head.parameters()).device)
+        episodes = model.read(episodes) if isinstance(episodes, EpisodeTexts) else episodes
         logits = model(episodes)
         losses.append(kind.loss(logits, episodes.query_y, episodes.query_mask, episodes.outside).cpu().numpy())
         figures.append(_figures(kind.metric, logits.values.softmax(-1).cpu().numpy(), part))
@@ -159,7 +163,7 @@ def risk_answers(model: MetaModel, features: TaskFeatures, seed: int) -> tuple[n
     """
     score, wrong, weight = [], [], []
     batch = draw_for(features, RISK_EPISODES, RISK_N, seed)
-    features = features.encoded(batch)
+    features = features if model.adapts_encoder else features.encoded(batch)
     for part in chunks(batch):
         answer = by_model(model)(Draw(features.gather(part, next(model.head.parameters()).device), part, features))
         real = part.query >= 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -134,6 +134,12 @@ class EpisodeFeatures:
         support = Support(*(getattr(self.support, item.name)[episodes] for item in fields(Support)))
         return EpisodeFeatures(support, *(getattr(self, item.name)[episodes] for item in fields(self)[1:]))
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[EpisodeFeatures]) -> EpisodeFeatures:
+        """The episodes of all parts, in order; they are padded alike."""
+        support = Support(*(torch.cat([getattr(part.support, item.name) for part in parts]) for item in fields(Support)))
+        return cls(support, *(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)[1:]))
+
     def to(self, dtype: torch.dtype) -> EpisodeFeatures:
         """The same with floating-point tensors of another type."""
         return EpisodeFeatures(self.support.to(dtype), self.query.to(dtype), self.query_mask, self.query_y, self.outside)
@@ -158,10 +164,22 @@ class EpisodeTexts:
         """(n,) numbers of their distinct texts in the store, ascending."""
         return self.source.text_ids(self.batch)
 
-    def read(self, encoder: Encoder) -> EpisodeFeatures:
-        """Their tensors."""
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __getitem__(self, part: slice | np.ndarray) -> EpisodeTexts:
+        """Some of the episodes, with the same padding."""
+        return replace(self, batch=self.batch[part])
+
+    def without_queries(self) -> EpisodeTexts:
+        """What a task shows before it asks."""
+        none = {name: getattr(self.batch, name)[:, :0] for name in ("query", "query_y", "outside")}
+        return replace(self, batch=replace(self.batch, **none))
+
+    def read(self, encoder: Encoder, weights: Mapping[str, Tensor] | None = None) -> EpisodeFeatures:
+        """Their tensors; ``weights`` as of `Encoder.learn`."""
         ids = self.ids
-        vectors = encoder.learn(self.source.store.tokens(ids))
+        vectors = encoder.learn(self.source.store.tokens(ids), weights)
         vectors = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # the last one stands for -1
 
         def take(wanted: np.ndarray) -> Tensor:
@@ -228,10 +246,15 @@ def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]]) -> Tensor:
     """Features (n, d) of texts or pairs, nothing kept; the same values as through a store, up to rounding."""
+    return read_inputs(encoder.encode, inputs)
+
+
+def read_inputs(read: Callable[[Sequence], Tensor], inputs: Sequence[str | tuple[str, str]]) -> Tensor:
+    """`encode_inputs` by a function that gives the vectors of texts, or of the joint reading of pairs."""
     if not len(inputs) or not isinstance(inputs[0], tuple):
-        return encoder.encode(inputs)
-    singles = encoder.encode([text for pair in inputs for text in pair])
-    return combine_pair(encoder.encode(inputs), singles[::2], singles[1::2])
+        return read(inputs)
+    singles = read([text for pair in inputs for text in pair])
+    return combine_pair(read(inputs), singles[::2], singles[1::2])
 
 
 def _row_ids(store: FeatureStore | TokenStore, inputs: list) -> np.ndarray:

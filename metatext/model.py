@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 
 from . import config as configs
 from .columns import DataError, check_inputs, encode_labels
-from .config import EncoderConfig, HeadConfig
+from .config import ConfigError, EncoderConfig, HeadConfig
 from .encoder import Encoder, EncoderError
-from .features import EpisodeFeatures, EpisodeTexts, encode_inputs
+from .features import EpisodeFeatures, EpisodeTexts, read_inputs
 from .heads import Logits, make_head
 from .kinds import KINDS
+from .maml import adapt_encoder
 from .representation import Support
 from .risk import RiskCurve
 from .storage import StorageError, read_folder, write_folder
@@ -23,6 +25,8 @@ from .tasks import Task
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
+
+logger = logging.getLogger(__name__)
 
 CONTENT = "head"
 TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets")
@@ -48,6 +52,8 @@ class MetaModel(nn.Module):
         self.encoder = encoder
         self.head_config = head_config
         self.head = make_head(head_config, encoder.dim)
+        if self.adapts_encoder:
+            _prepare_inner_loop(encoder, head_config)
         self.kinds = tuple(kinds)
         self.notes = dict(notes or {})
         self.risk: RiskCurve | None = None
@@ -73,10 +79,33 @@ class MetaModel(nn.Module):
         """Logits of the queries of b episodes. Texts are read with gradients to the encoder, in the precision of the context;
         the head runs in its own: a solve has no place in half precision."""
         if isinstance(episodes, EpisodeTexts):
-            episodes = episodes.read(self.encoder)
+            episodes = self.read(episodes)
         with torch.autocast(episodes.query.device.type, enabled=False):
             episodes = episodes.to(next(self.head.parameters()).dtype)
             return self.head.logits(self.head.adapt(episodes.support), episodes.query, episodes.query_mask)
+
+    @property
+    def adapts_encoder(self) -> bool:
+        """Whether every task takes gradient steps on the encoder, so that its episodes must come as texts."""
+        return self.head_config.encoder_steps > 0
+
+    def read(self, texts: EpisodeTexts) -> EpisodeFeatures:
+        """The tensors of b episodes as the encoder reads them, each with its own weights where the head adapts them."""
+        if not self.adapts_encoder:
+            return texts.read(self.encoder)
+        return EpisodeFeatures.concatenate([self._read_adapted(texts[i : i + 1]) for i in range(len(texts))])
+
+    def _read_adapted(self, episode: EpisodeTexts) -> EpisodeFeatures:
+        weights = None
+        if (episode.batch.support >= 0).any():
+            support = episode.without_queries()
+            weights = self._task_weights(lambda own: support.read(self.encoder, own).support)
+        return episode.read(self.encoder, weights)
+
+    def _task_weights(self, read: Callable[[Mapping[str, Tensor]], Support]) -> dict[str, Tensor]:
+        dtype = next(self.head.parameters()).dtype
+        again = self.head_config.checkpoint_steps
+        return adapt_encoder(self.encoder, self.head, lambda own: read(own).to(dtype), again=again)
 
     def adapt(
         self,
@@ -131,33 +160,39 @@ class MetaModel(nn.Module):
         nameless = next((c for c in sorted(rowless) if not names[c]), None)
         if nameless is not None:
             raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
-        support = self._support(rows, y, names, text)
-        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None)
+        learned, encoder = None, self.encoder.frozen()
+        with torch.no_grad():
+            if self.adapts_encoder and rows:
+                learn = lambda own: lambda texts: self.encoder.learn(self.encoder.tokenize(texts), own)  # noqa: E731
+                learned = self._task_weights(lambda own: self._support(rows, y, names, text, learn(own)))
+                encoder = self.encoder.frozen(learned)
+            support = self._support(rows, y, names, text, encoder.encode)
+        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None, encoder, learned)
 
-    @torch.no_grad()
-    def _support(self, rows: list, y: Tensor, names: Sequence[str | None], text: str | None) -> Support:
-        """One task as a batch of one `Support`. All texts that are read alone go through the encoder in one call."""
+    def _support(
+        self, rows: list, y: Tensor, names: Sequence[str | None], text: str | None, read: Callable[[list], Tensor]
+    ) -> Support:
+        """One task as a batch of one `Support`. All texts that are read alone go through the encoder, ``read``, in one call."""
         w, d = len(names), self.encoder.dim
         given = [c for c, name in enumerate(names) if name]
         pairs = bool(rows) and isinstance(rows[0], tuple)
         singles = [*([] if pairs else rows), *(names[c] for c in given), *([text] if text else [])]
-        encoder = self.encoder.frozen()
-        vectors = encoder.encode(singles)
+        vectors = read(singles)
         n = 0 if pairs else len(rows)
-        label_x = torch.zeros(w, d)
+        label_x = torch.zeros(w, d, device=vectors.device)
         label_x[given] = vectors[n : n + len(given)]
         has_name = torch.zeros(w, dtype=torch.bool)
         has_name[given] = True
         return Support(
-            x=(encode_inputs(encoder, rows) if pairs else vectors[:n])[None],
+            x=(read_inputs(read, rows) if pairs else vectors[:n])[None],
             y=nn.functional.one_hot(y, w).float()[None],
             label_x=label_x[None],
-            task_x=(vectors[-1] if text else torch.zeros(d))[None],
+            task_x=(vectors[-1] if text else torch.zeros(d, device=vectors.device))[None],
             row_mask=torch.ones(1, len(rows), dtype=torch.bool),
             class_mask=torch.ones(1, w, dtype=torch.bool),
             label_mask=has_name[None],
             task_mask=torch.tensor([bool(text)]),
-        )
+        ).to(vectors.device)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was learned, by name: the head, and with the prefix ``encoder.`` what learns of the encoder."""
@@ -260,3 +295,14 @@ class MetaModel(nn.Module):
         model.load_tensors(tensors)
         model.risk = risk
         return model
+
+
+def _prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:
+    if encoder.config.tuning != "lora":
+        raise ConfigError(
+            f"encoder_steps: {head.encoder_steps} steps need low-rank updates to move, the encoder has tuning {encoder.config.tuning}; "
+            f"set tuning to lora, or encoder_steps to 0"
+        )
+    if not head.first_order:  # fused attention has no second derivative
+        encoder.backbone.set_attn_implementation("eager")
+        logger.info("eager attention: the inner loop over the encoder is of second order (first_order: sdpa, and less memory)")

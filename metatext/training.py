@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -268,13 +268,13 @@ class MetaLoss(nn.Module):
     def forward(self, data: EpisodeFeatures | EpisodeTexts) -> tuple[Tensor, Tensor]:
         """Mean query loss of each of b episodes, and how far each has drifted from the teacher (`cosine_drift`), zero where it is
         not compared: (b,), (b,)."""
-        episodes = data.read(self.model.encoder) if isinstance(data, EpisodeTexts) else data
+        episodes = self.model.read(data) if isinstance(data, EpisodeTexts) else data
         logits = self.model(episodes)
         losses = KINDS["classification"].loss(logits, episodes.query_y, episodes.query_mask, episodes.outside)
         drift = torch.zeros_like(losses)
         if self.teacher is not None and isinstance(data, EpisodeTexts) and (compared := self.distilled[data.batch.task]).any():
             with torch.no_grad():
-                taught = replace(data, batch=data.batch[compared]).read(self.teacher)
+                taught = data[compared].read(self.teacher)
             place = torch.from_numpy(np.flatnonzero(compared)).to(losses.device)
             with torch.autocast(losses.device.type, enabled=False):  # differences of cosines have no place in half precision
                 drift = drift.index_put((place,), cosine_drift(_rows(episodes.select(place)), _rows(taught)))
@@ -476,7 +476,7 @@ def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainCon
     for number in range(accelerator.process_index, len(unseen), accelerator.num_processes):
         features = unseen[number]
         batch = draw_for(features, EVAL_EPISODES, config.eval_episodes, config.seed)
-        figures, losses = episode_scores(model, features.encoded(batch), batch)
+        figures, losses = episode_scores(model, features, batch)
         mine.append((number, float(figures.mean()), float(losses.mean())))
     everyone = sorted(gather_object(mine))
     bad = [unseen[number].tasks[0].name for number, _, loss in everyone if not math.isfinite(loss)]

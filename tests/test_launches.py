@@ -156,6 +156,20 @@ def test_mixed_precision(tiny_folder, tmp_path, precision):
     assert losses[-1] < losses[0]
 
 
+def test_a_compiled_run_takes_the_same_steps(tiny_folder, tmp_path):
+    """What ``accelerate launch --dynamo_backend`` sets; the backend here traces and compiles nothing, which needs no C++ compiler."""
+    common = {"double": False, "unseen": True, "config": {"meta_steps": 4, "eval_episodes": 4}}
+    for name, backend in (("plain", "NO"), ("compiled", "EAGER")):
+        arguments = settings(tmp_path, tiny_folder, name, "lora", 1, **common)
+        with started(
+            "train_head.py", [arguments], tmp_path, ACCELERATE_DYNAMO_BACKEND=backend, TORCH_LOGS="graph_code"
+        ) as process:
+            finish(process)
+        assert ("TRACED GRAPH" in process.log.read_text(encoding="utf-8")) is (name == "compiled")
+    plain, compiled = final(tmp_path, "plain-0"), final(tmp_path, "compiled-0")
+    assert all(np.allclose(plain[key], compiled[key], atol=1e-4) for key in plain)
+
+
 def test_state_of_the_gradient_scaler_is_kept(tiny_folder, tmp_path, monkeypatch):
     """What a GPU run in float16 needs: the scaler that Accelerate made goes into the checkpoint and comes back."""
     import accelerate

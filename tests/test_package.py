@@ -20,7 +20,7 @@ LEVELS = [
     ["sources"],
     ["tasks", "encoder"],
     ["store", "heads"],
-    ["features"],
+    ["features", "maml"],
     ["model"],
     ["adapted", "finetuning", "baselines"],
     ["evaluation"],

@@ -26,7 +26,8 @@ class InnerLoopHead(nn.Module):
     Args:
         dim: d.
         config: ``inner_steps``; ``first_order``: the inner gradients are constants in the outer gradient (Finn et al.
-            2017, section 5.2), which leaves the inner temperature at its start; ``rank`` of the residual map.
+            2017, section 5.2), which leaves the inner temperature at its start; ``rank`` of the residual map; ``encoder_steps``:
+            steps that low-rank updates of the encoder take before, see `maml.adapt_encoder`, with rates learned here.
     """
 
     def __init__(self, dim: int, config: HeadConfig):
@@ -34,6 +35,7 @@ class InnerLoopHead(nn.Module):
         self.representation = Representation(dim, config.rank)
         self.log_rate = nn.Parameter(torch.tensor([[0.5], [0.1]]).log().repeat(1, config.inner_steps))  # of W, of b
         self.log_sharpness = nn.Parameter(torch.tensor(14.0).log())
+        self.log_encoder_rate = nn.Parameter(torch.full((config.encoder_steps,), 0.05).log()) if config.encoder_steps else None
         self.first_order = config.first_order
         self.temperature = Temperature(start=16.0)
         self.novelty = Novelty()

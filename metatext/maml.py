@@ -1,0 +1,63 @@
+"""The inner loop over an encoder: every task reads its texts with low-rank updates of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from . import tuning
+from .encoder import Encoder
+from .heads import InnerLoopHead
+from .heads.protocol import mask_classes
+from .representation import Support
+
+Weights = dict[str, Tensor]
+
+
+def adapt_encoder(
+    encoder: Encoder, head: InnerLoopHead, read: Callable[[Mapping[str, Tensor]], Support], *, again: bool = False
+) -> Weights:
+    """Low-rank weights of one task: gradient steps on its support from those that are learned over tasks (MAML, Finn et al. 2017).
+
+    ``phi <- phi - rate_t d/dphi L(head.adapt(read(phi)))``, L the `support_loss`, the rates positive and learned. The weights
+    are values: the encoder's own stay as they are, and gradients flow through all steps to them, to the rates and to the
+    head; with the head's ``first_order`` the inner gradients are constants (section 5.2 there). Without gradients asked for,
+    the steps are taken all the same.
+
+    Args:
+        encoder: with tuning lora.
+        head: with ``encoder_steps``.
+        read: weights by the names of `Encoder.tuned_tensors` -> the support of one task as they read it.
+        again: keep no activations of the steps; they are computed again in the backward pass.
+
+    Returns:
+        name -> weights; those of the encoder where the support has no row.
+    """
+    outer = torch.is_grad_enabled()
+    names = list(tuning.tuned(encoder.backbone))
+
+    def step(rate: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            start = values if outer else tuple(value.detach().requires_grad_() for value in values)
+            loss = support_loss(head, read(dict(zip(names, start, strict=True))))
+            gradients = torch.autograd.grad(loss, start, create_graph=outer and not head.first_order)
+        return tuple(value - rate * gradient for value, gradient in zip(values, gradients, strict=True))
+
+    values = tuple(tuning.tuned(encoder.backbone).values())
+    for rate in head.log_encoder_rate.exp():
+        values = checkpoint(step, rate, *values, use_reentrant=False) if again and outer else step(rate, *values)
+    return dict(zip(names, values, strict=True))
+
+
+def support_loss(head: InnerLoopHead, support: Support) -> Tensor:
+    """Cross-entropy of the support under the classifier that the head makes of it, over the classes that have rows, the mean of each
+    class counting alike; a scalar, the sum over the episodes."""
+    values = head.logits(head.adapt(support), support.x, support.row_mask).values  # (b, s, w)
+    y = support.y.to(values.dtype) * support.row_mask[..., None]
+    count = y.sum(1)  # (b, w)
+    present = count > 0
+    target = y / count.clamp_min(1)[:, None] / present.sum(1).clamp_min(1)[:, None, None]
+    return -(mask_classes(values, present).log_softmax(-1) * target).sum()
