@@ -303,6 +303,10 @@ def _prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:
             f"encoder_steps: {head.encoder_steps} steps need low-rank updates to move, the encoder has tuning {encoder.config.tuning}; "
             f"set tuning to lora, or encoder_steps to 0"
         )
+    if encoder.config.gradient_checkpointing:  # a layer that is computed again would find the encoder's own weights
+        raise ConfigError(
+            "gradient_checkpointing: with encoder_steps layers would be computed again with other weights; set checkpoint_steps instead"
+        )
     if not head.first_order:  # fused attention has no second derivative
         encoder.backbone.set_attn_implementation("eager")
         logger.info("eager attention: the inner loop over the encoder is of second order (first_order: sdpa, and less memory)")
