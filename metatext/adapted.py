@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,6 @@ class AdaptedModel:
         kind: str,
         pairs: bool | None,
         encoder: Encoder | None = None,
-        learned: Mapping[str, torch.Tensor] | None = None,
     ):
         self.model = model
         self.support = support
@@ -59,8 +58,6 @@ class AdaptedModel:
         self.encoder = encoder or model.encoder.frozen()
         self.risk_curve = model.risk
         self.described = copy.deepcopy(model.describe())
-        own = model.encoder.tuned_tensors() if learned is None else learned
-        self._learned = {f"{ENCODER}{name}": tensor.detach().clone() for name, tensor in own.items()}
         parameter = next(self.head.parameters())
         with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
             self.params = self.head.adapt(support.to(parameter.device).to(parameter.dtype))
@@ -156,7 +153,8 @@ class AdaptedModel:
         """Write config.json and model.safetensors (head, support features, what was trained of the encoder; no texts) to ``folder``,
         atomically."""
         task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
-        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()} | self._learned
+        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        tensors |= {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.learned.items()}
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
         write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
 

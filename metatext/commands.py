@@ -200,7 +200,14 @@ def _methods(data: TestData) -> tuple[MetaModel, dict[str, Method]]:
     """The main head, and the columns: it, further heads, baselines."""
     saved = not _untrained(data.model)
     model = _load(data.model)
-    heads = [model, *map(_load, data.heads)]
+    heads = [model]
+    for name in data.heads:
+        head = _load(name)
+        # one copy of an encoder that several read with
+        head.encoder = next(
+            (h.encoder for h in heads if not h.encoder.is_tuned and h.encoder.key == head.encoder.key), head.encoder
+        )
+        heads.append(head)
     columns = ["trained" if saved else _column(data.model), *map(_column, data.heads)]
     baselines = [name for name in data.baselines if saved or name != "untrained"]  # an untrained head has its column
     twice = next((name for name in columns if [*columns, *baselines].count(name) > 1), None)
@@ -219,11 +226,19 @@ def _load(name: str) -> MetaModel:
 def _warm_start(model: MetaModel, folder: str) -> None:
     """Begin with the saved weights of ``folder``; one whose encoder was frozen gives the head alone."""
     saved = MetaModel.from_pretrained(folder)
-    described = [{"head": m.describe()["head"], "encoder": m.encoder.fingerprint} for m in (model, saved)]
-    if described[0] != described[1]:
-        raise ConfigError(
-            f"warm_start: {folder} holds {described[1]}, the settings say {described[0]}; give it its own head and encoder"
-        )
+    own, its = ({"head": m.describe()["head"], "encoder": m.describe()["encoder"]} for m in (model, saved))
+    if not saved.encoder.is_tuned:  # its head may begin any tuning
+        own["encoder"] = {key: value for key, value in own["encoder"].items() if key in its["encoder"]}
+    for encoder in (own["encoder"], its["encoder"]):  # the fingerprint says which it is, wherever it lies
+        encoder.pop("name"), encoder.pop("revision")
+    other = [
+        f"{part} {key}: {its[part].get(key)!r}, the settings say {own[part].get(key)!r}"
+        for part in own
+        for key in sorted({*own[part], *its[part]})
+        if own[part].get(key) != its[part].get(key)
+    ]
+    if other:
+        raise ConfigError(f"warm_start: {folder} has {'; '.join(other)}. Begin with a model of the same head and encoder.")
     tensors = saved.tensors() if saved.encoder.is_tuned else {**model.tensors(), **saved.head.state_dict()}
     model.load_tensors(tensors)
     model.notes = {

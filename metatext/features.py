@@ -176,10 +176,10 @@ class EpisodeTexts:
         none = {name: getattr(self.batch, name)[:, :0] for name in ("query", "query_y", "outside")}
         return replace(self, batch=replace(self.batch, **none))
 
-    def read(self, encoder: Encoder, weights: Mapping[str, Tensor] | None = None) -> EpisodeFeatures:
-        """Their tensors; ``weights`` as of `Encoder.learn`."""
+    def read(self, encoder: Encoder, weights: Mapping[str, Tensor] | None = None, share: float = 1.0) -> EpisodeFeatures:
+        """Their tensors; ``weights`` and ``share`` as of `Encoder.learn`."""
         ids = self.ids
-        vectors = encoder.learn(self.source.store.tokens(ids), weights)
+        vectors = encoder.learn(self.source.store.tokens(ids), weights, share)
         vectors = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # the last one stands for -1
 
         def take(wanted: np.ndarray) -> Tensor:

@@ -54,8 +54,8 @@ def adapt_encoder(
 
 def support_loss(head: InnerLoopHead, support: Support) -> Tensor:
     """Cross-entropy of the support under the classifier that the head makes of it, over the classes that have rows, the mean of each
-    class counting alike; a scalar, the sum over the episodes."""
-    values = head.logits(head.adapt(support), support.x, support.row_mask).values  # (b, s, w)
+    class counting alike; a scalar, the sum over the episodes. Its gradient is exact in either order."""
+    values = head.logits(head.adapt(support, exact=True), support.x, support.row_mask).values  # (b, s, w)
     y = support.y.to(values.dtype) * support.row_mask[..., None]
     count = y.sum(1)  # (b, w)
     present = count > 0

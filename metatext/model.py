@@ -93,14 +93,15 @@ class MetaModel(nn.Module):
         """The tensors of b episodes as the encoder reads them, each with its own weights where the head adapts them."""
         if not self.adapts_encoder:
             return texts.read(self.encoder)
-        return EpisodeFeatures.concatenate([self._read_adapted(texts[i : i + 1]) for i in range(len(texts))])
+        share = 1 / (len(texts) * (1 + self.head_config.encoder_steps))
+        return EpisodeFeatures.concatenate([self._read_adapted(texts[i : i + 1], share) for i in range(len(texts))])
 
-    def _read_adapted(self, episode: EpisodeTexts) -> EpisodeFeatures:
+    def _read_adapted(self, episode: EpisodeTexts, share: float) -> EpisodeFeatures:
         weights = None
         if (episode.batch.support >= 0).any():
             support = episode.without_queries()
-            weights = self._task_weights(lambda own: support.read(self.encoder, own).support)
-        return episode.read(self.encoder, weights)
+            weights = self._task_weights(lambda own: support.read(self.encoder, own, share).support)
+        return episode.read(self.encoder, weights, share)
 
     def _task_weights(self, read: Callable[[Mapping[str, Tensor]], Support]) -> dict[str, Tensor]:
         dtype = next(self.head.parameters()).dtype
@@ -160,14 +161,16 @@ class MetaModel(nn.Module):
         nameless = next((c for c in sorted(rowless) if not names[c]), None)
         if nameless is not None:
             raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
-        learned, encoder = None, self.encoder.frozen()
+        encoder = self.encoder.frozen()
         with torch.no_grad():
             if self.adapts_encoder and rows:
                 learn = lambda own: lambda texts: self.encoder.learn(self.encoder.tokenize(texts), own)  # noqa: E731
+                training, _ = self.encoder.training, self.encoder.eval()
                 learned = self._task_weights(lambda own: self._support(rows, y, names, text, learn(own)))
+                self.encoder.train(training)
                 encoder = self.encoder.frozen(learned)
             support = self._support(rows, y, names, text, encoder.encode)
-        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None, encoder, learned)
+        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None, encoder)
 
     def _support(
         self, rows: list, y: Tensor, names: Sequence[str | None], text: str | None, read: Callable[[list], Tensor]

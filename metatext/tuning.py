@@ -34,22 +34,21 @@ def prepare(backbone: nn.Module, config: EncoderConfig) -> nn.Module:
     if config.tuning == "lora":
         from peft import LoraConfig, inject_adapter_in_model
 
+        linear = sorted({name.rsplit(".", 1)[-1] for name, part in backbone.named_modules() if isinstance(part, nn.Linear)})
+        foreign = sorted({*config.lora_targets} - {*linear})
+        if foreign or not linear:
+            raise ConfigError(
+                f"lora_targets: {', '.join(foreign) or 'all linear layers'}: {config.name!r} has no such; it has {', '.join(linear) or 'none'}"
+            )
         targets = list(config.lora_targets) or "all-linear"
         lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            try:
-                backbone = inject_adapter_in_model(lora, backbone)
-            except ValueError as error:
-                linear = sorted(
-                    {name.rsplit(".", 1)[-1] for name, part in backbone.named_modules() if isinstance(part, nn.Linear)}
-                )
-                raise ConfigError(
-                    f"lora_targets: {', '.join(config.lora_targets)} is no linear layer of {config.name!r}; it has {', '.join(linear)}"
-                ) from error
+            backbone = inject_adapter_in_model(lora, backbone)
     if config.tuning != "frozen" and config.gradient_checkpointing:
-        name = "activation_checkpointing_enable"  # its name in newer releases of transformers
-        getattr(backbone, name, backbone.gradient_checkpointing_enable)({"use_reentrant": False})
+        newer = hasattr(backbone, "activation_checkpointing_enable")  # its name in newer releases of transformers
+        enable = backbone.activation_checkpointing_enable if newer else backbone.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return backbone
 
 

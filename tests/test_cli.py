@@ -289,3 +289,40 @@ def test_tasks_that_would_leak_are_refused(tiny_folder, tmp_path):
 def test_version():
     done = subprocess.run([sys.executable, "-m", "metatext", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"metatext {mt.__version__}"
+
+
+def test_a_warm_start(corpora, tiny_folder, tmp_path, capsys):
+    def train(output: str, *more: str) -> None:
+        encoder = [
+            "--encoder",
+            str(tiny_folder),
+            "--tuning",
+            "lora",
+            "--lora_rank",
+            "2",
+            "--n_way",
+            "2",
+            "--k_shot",
+            "1",
+            "--n_query",
+            "2",
+        ]
+        cli.run(
+            "train", ["--tasks", "sst2", "sst5", "--tasks_dir", str(corpora), *encoder, *SMALL, "--output_dir", output, *more]
+        )
+
+    frozen, first, second = (str(tmp_path / name) for name in ("frozen", "first", "second"))
+    train(frozen, "--tuning", "frozen")
+    train(first, "--warm_start", frozen, "--encoder_lr", "0.01")  # its head begins any tuning
+    train(second, "--warm_start", first, "--encoder_lr", "0", "--meta_lr", "0")
+    before, after = (mt.MetaModel.from_pretrained(folder).tensors() for folder in (first, second))
+    assert all((before[name] == after[name]).all() for name in before)
+    assert any(tensor.any() for name, tensor in before.items() if "lora_B" in name)
+    for flag, value, said in (
+        ("lora_alpha", "5", "encoder lora_alpha: 32.0, the settings say 5.0"),
+        ("head", "ridge", "head name: 'gp'"),
+    ):
+        with pytest.raises(SystemExit, match=rf"warm_start: .* has .*{said}"):
+            train(str(tmp_path / "other"), "--warm_start", first, f"--{flag}", value)
+    with pytest.raises(SystemExit, match=r"other settings .*warm_start"):
+        train(second, "--encoder_lr", "0", "--meta_lr", "0")  # the run in that folder began with a model

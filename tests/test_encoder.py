@@ -311,9 +311,9 @@ def test_missing_encoder(name):
 def test_missing_embedded_package_says_what_to_install(monkeypatch):
     """Without the package and offline (this machine's Hub cache does not hold the model either)."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    from metatext import encoder
+    from metatext import loading
 
-    monkeypatch.setattr(encoder, "EMBEDDED_ID", "sentence-transformers/not-in-any-cache")
+    monkeypatch.setattr(loading, "EMBEDDED_ID", "sentence-transformers/not-in-any-cache")
     with pytest.raises(EncoderError, match=r"could not load the encoder 'embedded'.*pip install \"metatext\[embedded\]\""):
         Encoder.load("embedded")
 
@@ -339,10 +339,10 @@ def test_pickled_weights_are_not_read(copied):
 
 def test_other_weights_under_the_embedded_name_are_passed_over(monkeypatch, caplog, copied):
     """An installed package whose weights are not the published ones: a warning, and the Hub is asked next."""
-    from metatext import encoder
+    from metatext import loading
 
     places = [(str(copied), None, (EMBEDDED_ID, EMBEDDED_REVISION)), ("no-such/encoder", None, ("no-such/encoder", None))]
-    monkeypatch.setattr(encoder, "_places", lambda config: places)
+    monkeypatch.setattr(loading, "places", lambda config: places)
     with caplog.at_level(logging.WARNING), pytest.raises(EncoderError, match="could not load"):
         Encoder.load("embedded")
     assert "does not hold the weights of" in caplog.text

@@ -17,7 +17,7 @@ from scripts.train_head import letter_tasks, pairs_task, train
 
 import metatext as mt
 from metatext.storage import read_tensors
-from metatext.training import meta_train
+from metatext.training import TrainingError, meta_train
 
 LAUNCHES = ["1x2-0", "2x1-0", "2x1-1", "2x2-0", "2x2-1"]
 CONFIG = {"meta_steps": 10, "meta_batch_size": 6, "meta_lr": 1e-2, "encoder_lr": 1e-2, "logging_steps": 2, "save_steps": 10}
@@ -168,6 +168,32 @@ def test_a_compiled_run_takes_the_same_steps(tiny_folder, tmp_path):
         assert ("TRACED GRAPH" in process.log.read_text(encoding="utf-8")) is (name == "compiled")
     plain, compiled = final(tmp_path, "plain-0"), final(tmp_path, "compiled-0")
     assert all(np.allclose(plain[key], compiled[key], atol=1e-4) for key in plain)
+
+
+def test_shards_are_refused(tiny_folder, tmp_path, monkeypatch):
+    import accelerate
+
+    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", property(lambda self: accelerate.DistributedType.FSDP))
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="lora"), "gp")
+    with pytest.raises(TrainingError, match="FSDP, which cuts the weights into shards"):
+        meta_train(model, letter_tasks(1), config=mt.TrainConfig(output_dir=str(tmp_path)))
+
+
+def test_a_loss_that_is_no_number_ends_a_run_with_a_scaler(tiny_folder, tmp_path, monkeypatch):
+    """A scale that is too large skips a step; a loss that is not a number would skip all of them, in silence."""
+    import accelerate
+
+    class Scaled(accelerate.Accelerator):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+
+    monkeypatch.setattr(accelerate, "Accelerator", Scaled)
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="lora"), "gp")
+    with torch.no_grad():
+        model.head.temperature.log_scale.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="the loss of an episode of task 0 is not a number"):
+        meta_train(model, letter_tasks(1), config=mt.TrainConfig(output_dir=str(tmp_path), meta_batch_size=2))
 
 
 def test_state_of_the_gradient_scaler_is_kept(tiny_folder, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from metatext.losses import classification, meta_loss
 from metatext.maml import support_loss
 from metatext.representation import Support
 from metatext.store import TokenStore
-from metatext.training import meta_train
+from metatext.training import TrainingError, meta_train
 
 SHAPE = mt.EpisodeConfig(n_way=(2, 3), k_shot=(1, 2), n_query=2)
 EXAMPLES = ["abc", "xyz", "aab", "zzy"], ["x", "y", "x", "y"]
@@ -181,8 +181,8 @@ def test_adapting_is_what_training_does(tiny_folder, tmp_path, first_order):
     model = model_of(tiny_folder, double=False, first_order=first_order).eval()
     task = letter_task("new", classes=2, rows=3, described=False)
     clf = model.adapt(task.inputs(), [task.labels[c] for c in task.targets], label_names=dict(zip(task.labels, task.label_names)))
-    weights = clf._learned
-    assert any(not torch.equal(weights[f"encoder.{n}"], p) for n, p in model.encoder.tuned_tensors().items())
+    weights = clf.encoder.learned
+    assert any(not torch.equal(weights[n], p) for n, p in model.encoder.tuned_tensors().items())
     expected = clf.predict_proba(TEXTS)
     clf.save_pretrained(tmp_path)
     assert np.allclose(mt.AdaptedModel.from_pretrained(tmp_path).predict_proba(TEXTS), expected, atol=1e-5)
@@ -268,6 +268,18 @@ def test_steps_need_low_rank_weights(tiny_folder, tuning_):
 def test_layers_cannot_be_computed_again_with_the_weights_of_a_task(tiny_folder):
     with pytest.raises(ConfigError, match=r"gradient_checkpointing: .*encoder_steps.*checkpoint_steps"):
         model_of(tiny_folder, inner={"gradient_checkpointing": True})
+
+
+def test_a_compiled_launch_is_refused_in_second_order(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    try:
+        with pytest.raises(TrainingError, match=r"second derivative.*--dynamo_backend no, or set first_order"):
+            meta_train(model_of(tiny_folder, double=False), letter_tasks(2), config=mt.TrainConfig(output_dir=str(tmp_path)))
+    finally:
+        AcceleratorState._reset_state(True)
 
 
 def test_loss_of_the_support_by_hand(tiny_folder):

@@ -15,7 +15,7 @@ PACKAGE = Path(metatext.__file__).parent
 LEVELS = [
     ["config", "storage", "tokens"],
     ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints", "tuning"],
-    ["columns", "kinds", "calibration"],
+    ["columns", "kinds", "calibration", "loading"],
     ["report"],
     ["sources"],
     ["tasks", "encoder"],
@@ -24,6 +24,7 @@ LEVELS = [
     ["model"],
     ["adapted", "finetuning", "baselines"],
     ["evaluation"],
+    ["objective", "launch"],
     ["training"],
     ["cli"],
     ["commands"],

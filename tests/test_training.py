@@ -12,7 +12,7 @@ from scripts.processes import LAUNCH, finish, free_port, kill_when, started
 from scripts.train_head import letter_task, letter_tasks, train
 
 import metatext as mt
-from metatext import training
+from metatext import launch, training
 from metatext.checkpoints import Checkpoints
 from metatext.config import ConfigError
 from metatext.evaluation import draw_for, episode_scores
@@ -530,7 +530,7 @@ def test_shares_of_the_episodes_cover_each_once():
 
     for n in range(4, 40):
         for processes, steps in ((1, 1), (1, 4), (2, 2), (4, 1), (3, 1)):
-            shares = [training._shares(n, Launch(processes, steps, i)) for i in range(processes)]
+            shares = [launch.shares(n, Launch(processes, steps, i)) for i in range(processes)]
             assert sorted(np.concatenate([part for parts in shares for part in parts])) == list(range(n))
             assert all(len(parts) == steps and all(len(part) for part in parts) for parts in shares)
             if n % (2 * processes) == 0:  # episodes come by size, so this is to share the work

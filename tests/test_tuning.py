@@ -12,7 +12,7 @@ from architectures import ARCHITECTURES, random_encoder
 from scripts.train_head import letter_task, letter_tasks, pairs_task
 
 import metatext as mt
-from metatext import tuning
+from metatext import objective, tuning
 from metatext.config import ConfigError
 from metatext.encoder import Encoder, EncoderError
 from metatext.features import encode_inputs, encode_tasks
@@ -110,8 +110,11 @@ def test_updates_start_from_the_same_numbers_whatever_was_drawn_before(tiny_fold
 def test_named_targets_alone_get_updates(tiny_folder):
     names = tuning.tuned(encoder_of(tiny_folder, lora_targets=("query", "value")).backbone)
     assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in names} == {"query", "value"}
-    with pytest.raises(ConfigError, match=r"lora_targets: qwery is no linear layer of .*; it has dense, key, query, value"):
-        encoder_of(tiny_folder, lora_targets=("qwery",))
+    for wrong in (("qwery",), ("query", "qwery")):  # one that is there does not hide one that is not
+        with pytest.raises(ConfigError, match=r"lora_targets: qwery: .* has no such; it has dense, key, query, value"):
+            encoder_of(tiny_folder, lora_targets=wrong)
+    with pytest.raises(ConfigError, match="lora_targets: word_embeddings"):
+        encoder_of(tiny_folder, lora_targets=("word_embeddings",))
 
 
 def test_dropout_is_as_asked(tiny_folder):
@@ -122,6 +125,16 @@ def test_dropout_is_as_asked(tiny_folder):
     assert not torch.equal(encoder.train().learn(tokens), encoder.learn(tokens))
     without = encoder_of(tiny_folder, "full").train()
     assert torch.equal(without.learn(tokens), without.learn(tokens))
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_encoding_leaves_the_mode(tiny_folder, mode):
+    encoder = encoder_of(tiny_folder, "full", dropout=0.3)
+    assert not encoder.training
+    encoder.train(mode)
+    first = encoder.encode(TEXTS)
+    assert torch.equal(first, encoder.encode(TEXTS))  # never with dropout
+    assert (encoder.training, encoder.backbone.training) == (mode, mode)
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------
@@ -213,7 +226,8 @@ def test_frozen_copy_follows_the_weights(tiny_folder, how):
     assert not any(p.requires_grad for p in copy.parameters())
     assert torch.allclose(copy.encode(TEXTS), encoder.learn(tokens), atol=1e-5)
     old = copy.encode(TEXTS)
-    shaken(encoder)
+    assert encoder.double().frozen().backbone.dtype == torch.float64
+    shaken(encoder.float())
     assert encoder.frozen() is not copy
     assert encoder.frozen().key != copy.key
     assert torch.equal(copy.encode(TEXTS), old)
@@ -228,7 +242,7 @@ def test_share_of_what_was_learned(tiny_folder, how):
     weight = lambda e: e.frozen().backbone.encoder.layer[1].output.dense.weight.detach().clone()  # noqa: E731
     start, end = weight(base), weight(encoder)
     for share in (0.0, 0.25, 1.0):
-        with mt.training.averaged(encoder, base, share):
+        with objective.averaged(encoder, base, share):
             assert torch.allclose(weight(encoder), start + share * (end - start), atol=1e-6)
         assert all(torch.equal(tensor, trained[name]) for name, tensor in encoder.tuned_tensors().items())
 
@@ -273,20 +287,20 @@ def test_settings_that_name_no_task(tiny_folder, tmp_path, key):
 @pytest.mark.parametrize("entry", ["task 0", "task 0=", "task 0=many", "task 0=-1", "=2", "task 0=nan", "task 0=inf"])
 def test_task_weights_that_are_none(entry):
     with pytest.raises(ConfigError, match=r"task_weights: expected name=factor"):
-        mt.training.task_weights(letter_tasks(2), mt.TrainConfig(task_weights=[entry]))
+        objective.task_weights(letter_tasks(2), mt.TrainConfig(task_weights=[entry]))
 
 
 def test_task_weights_multiply_sizes():
     tasks = [letter_task("small", rows=4), letter_task("large", rows=9)]  # 16 and 36 rows
     config = mt.TrainConfig(task_size_exponent=0.5, task_weights=["small=3"])
-    assert mt.training.task_weights(tasks, config).tolist() == [12.0, 6.0]
+    assert objective.task_weights(tasks, config).tolist() == [12.0, 6.0]
     with pytest.raises(ConfigError, match="every task has the factor 0"):
-        mt.training.task_weights(tasks, mt.TrainConfig(task_weights=["small=0", "large=0"]))
+        objective.task_weights(tasks, mt.TrainConfig(task_weights=["small=0", "large=0"]))
 
 
 def test_learning_rates_and_decay_of_the_groups(tiny_folder):
     model = model_of(tiny_folder, "full", head="metanet")
-    groups = mt.training.parameter_groups(model, mt.TrainConfig(meta_lr=1e-3, encoder_lr=2e-5, weight_decay=0.1))
+    groups = objective.parameter_groups(model, mt.TrainConfig(meta_lr=1e-3, encoder_lr=2e-5, weight_decay=0.1))
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     for name, p in model.named_parameters():
         if p.requires_grad:
@@ -319,6 +333,69 @@ def test_round_trip_by_predictions(tiny_folder, tmp_path, how):
     assert not np.allclose(model.adapt(["abc", "xyz", "aab"], ["x", "y", "x"]).predict_proba(TEXTS), expected, atol=1e-3)
     one.save_pretrained(tmp_path / "later")
     assert np.allclose(mt.AdaptedModel.from_pretrained(tmp_path / "later").predict_proba(TEXTS), expected, atol=1e-5)
+
+
+def test_classifiers_share_what_was_trained(tiny_folder):
+    model = model_of(tiny_folder, "full")
+    one, other = (model.adapt(["abc", "xyz"], ["x", "y"]) for _ in range(2))
+    assert one.encoder is other.encoder
+    assert all(one.encoder.learned[name].data_ptr() != p.data_ptr() for name, p in model.encoder.tuned_tensors().items())
+
+
+def test_a_store_of_before_training_is_refused(tiny_folder, tmp_path):
+    model = model_of(tiny_folder)
+    store = FeatureStore(model.encoder, tmp_path, progress=False)
+    shaken(model.encoder)
+    with pytest.raises(ConfigError, match="before it learned; make a new FeatureStore"):
+        mt.evaluate_tasks(model, letter_tasks(1), EPISODES, n_episodes=2, store=store, progress=False)
+
+
+def test_only_training_cuts_texts(tiny_folder, tmp_path, monkeypatch):
+    """The head's step and its risk are chosen on texts as they are read afterwards."""
+    from metatext import training
+
+    lengths = {}
+    scores = training.episode_scores
+
+    def seen(model, features, batch):
+        lengths["unseen"] = features.store.tokens(features.text_ids(batch)).lengths.max()
+        return scores(model, features, batch)
+
+    monkeypatch.setattr(training, "episode_scores", seen)
+    model = model_of(tiny_folder)
+    learn = model.encoder.learn
+    monkeypatch.setattr(
+        model.encoder, "learn", lambda tokens, *rest: lengths.update(training=tokens.lengths.max()) or learn(tokens, *rest)
+    )
+    meta_train(
+        model,
+        letter_tasks(2),
+        eval_tasks=[letter_task("new", seed=9)],
+        episodes=EPISODES,
+        config=loop(tmp_path, max_text_tokens=5),
+    )
+    assert lengths["training"] == 5 < lengths["unseen"]
+
+
+def test_another_dropout_is_another_run(tiny_folder, tmp_path):
+    meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=loop(tmp_path))
+    with pytest.raises(ConfigError, match=r"encoder\.dropout: 0\.0 -> 0\.2"):
+        meta_train(model_of(tiny_folder, dropout=0.2), letter_tasks(2), episodes=EPISODES, config=loop(tmp_path))
+
+
+def test_settings_of_a_learning_encoder_are_said_to_have_no_effect_on_a_frozen_one(tiny_folder, tmp_path, caplog):
+    config = loop(tmp_path, distillation=1.0, max_text_tokens=5)
+    result = meta_train(model_of(tiny_folder, "frozen"), letter_tasks(2), episodes=EPISODES, config=config)
+    assert "distillation has no effect: the encoder is frozen" in caplog.text
+    assert "max_text_tokens has no effect" in caplog.text
+    assert "encoder_share" not in caplog.text
+    assert not any("distillation" in point for point in result.history)
+
+
+def test_distillation_is_logged(tiny_folder, tmp_path):
+    config = loop(tmp_path, distillation=1.0, meta_steps=4, logging_steps=2)
+    points = meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config).history
+    assert [point["distillation"] > 0 for point in points] == [True, True]
 
 
 def test_pairs_round_trip(tiny_folder, tmp_path):

@@ -40,8 +40,11 @@ class InnerLoopHead(nn.Module):
         self.temperature = Temperature(start=16.0)
         self.novelty = Novelty()
 
-    def adapt(self, support: Support) -> Params:
-        """``weights`` (b, w, d), ``bias`` (b, w), ``scale`` (b,), and what `Novelty.adapt` gives; float32 or wider."""
+    def adapt(self, support: Support, *, exact: bool = False) -> Params:
+        """``weights`` (b, w, d), ``bias`` (b, w), ``scale`` (b,), and what `Novelty.adapt` gives; float32 or wider.
+
+        ``exact``: the inner gradients are no constants, whatever the order; the gradient of an inner loss needs them.
+        """
         with torch.autocast(support.x.device.type, enabled=False):
             support = support.to(torch.promote_types(support.x.dtype, torch.float32))
             task = self.representation(support)
@@ -53,7 +56,7 @@ class InnerLoopHead(nn.Module):
             weights, bias = task.classes, (task.classes @ centre.mT)[..., 0]  # the bias that moving the origin asks for
             for rate, bias_rate in self.log_rate.exp().T:
                 to_weights, to_bias = support_gradient(weights, bias, x, target, present, self.log_sharpness.exp())
-                if self.first_order:
+                if self.first_order and not exact:
                     to_weights, to_bias = to_weights.detach(), to_bias.detach()
                 weights, bias = weights - rate * to_weights, bias - bias_rate * to_bias
             return {

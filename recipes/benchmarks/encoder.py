@@ -15,8 +15,8 @@ import metatext as mt
 from metatext.episodes import train_episodes
 from metatext.features import encode_tasks
 from metatext.losses import meta_loss
+from metatext.objective import MetaLoss, parameter_groups
 from metatext.store import TokenStore
-from metatext.training import MetaLoss, parameter_groups
 
 from .clock import in_turn, ratio
 

@@ -1,0 +1,91 @@
+"""What a launch asks for: processes that synchronise, trackers, a compiler, and each process's share of a step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from .config import ConfigError, MetatextError, TrainConfig, nearest
+from .model import MetaModel
+
+
+class TrainingError(MetatextError, RuntimeError):
+    """Training cannot go on: a loss that is not a number, or processes that would not synchronise."""
+
+
+def make_accelerator(config: TrainConfig):
+    """The `Accelerator` of this launch, on the CPU where there is no accelerator.
+
+    Raises:
+        ConfigError: an unknown tracker.
+        TrainingError: processes that would not synchronise, or weights in shards.
+    """
+    from accelerate import Accelerator
+
+    options: dict[str, Any] = {"gradient_accumulation_steps": config.gradient_accumulation_steps}
+    if trackers(config):
+        options |= {"log_with": trackers(config), "project_dir": config.output_dir}
+    # a CPU launch that does not say so runs processes that never synchronise
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
+    if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        raise TrainingError(
+            f"the launch asks for {accelerator.distributed_type}, which cuts the weights into shards; metatext saves and evaluates whole "
+            f"ones. Launch with DDP (recipes/launch/gpus_bf16.yaml), and tuning lora or gradient_checkpointing where memory is short."
+        )
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and accelerator.num_processes == 1:
+        raise TrainingError(
+            f"WORLD_SIZE is {world} but Accelerate runs one process: {world} processes would train without synchronising. "
+            f"On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use recipes/launch/two_cpu_processes.yaml."
+        )
+    return accelerator
+
+
+@contextlib.contextmanager
+def compiled(accelerator, model: MetaModel) -> Iterator[None]:
+    """The launch's dynamo backend compiles the backbone alone, for any shape: around it every step has other shapes and numpy."""
+    from accelerate.utils import DynamoBackend
+
+    plugin = accelerator.state.dynamo_plugin
+    backend = plugin.backend
+    if backend != DynamoBackend.NO and model.encoder.is_tuned:
+        if model.adapts_encoder and not model.head_config.first_order:
+            raise TrainingError(
+                "a compiled encoder has no second derivative, which encoder_steps needs; launch with --dynamo_backend no, or set first_order"
+            )
+        model.encoder.backbone.compile(**{**plugin.to_kwargs(), "dynamic": True})
+    plugin.backend = DynamoBackend.NO  # prepare() would compile all it is given
+    try:
+        yield
+    finally:
+        plugin.backend = backend
+
+
+def trackers(config: TrainConfig) -> list[str]:
+    """The names in ``report_to``; "none" means none, as in transformers."""
+    from accelerate.tracking import LoggerType
+
+    known = [item.value for item in LoggerType]
+    names = [name for name in config.report_to if name != "none"]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"report_to: unknown tracker {name!r}{nearest(name, known, end='.')} Known: none, {', '.join(known)}"
+            )
+    return names
+
+
+def shares(n: int, accelerator) -> list[np.ndarray]:
+    """The episodes, of n in the order of their size, that this process works through: one array per accumulation step.
+
+    Processes take turns, forwards and backwards, so that none has the large ones; within a process like sizes go together.
+    """
+    processes = accelerator.num_processes
+    turn = np.arange(n) % (2 * processes)
+    own = np.flatnonzero(np.minimum(turn, 2 * processes - 1 - turn) == accelerator.process_index)
+    return np.array_split(own, accelerator.gradient_accumulation_steps)

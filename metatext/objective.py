@@ -1,0 +1,132 @@
+"""What meta-training minimises, over which parameters and how often on which task."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import tuning
+from .config import ConfigError, TrainConfig, nearest
+from .encoder import Encoder
+from .features import EpisodeFeatures, EpisodeTexts
+from .kinds import KINDS
+from .losses import cosine_drift
+from .model import MetaModel
+from .tasks import Task
+
+
+class MetaLoss(nn.Module):
+    """From episodes to their losses: all that DDP, autocast and a compiler have to see.
+
+    Args:
+        model: encoder and head.
+        teacher: the pretrained encoder, or None.
+        distilled: (t,) bool, the tasks whose episodes are compared with the teacher.
+    """
+
+    def __init__(self, model: MetaModel, teacher: Encoder | None, distilled: np.ndarray):
+        super().__init__()
+        self.model, self.teacher, self.distilled = model, teacher, distilled
+
+    def forward(self, data: EpisodeFeatures | EpisodeTexts) -> tuple[Tensor, Tensor]:
+        """Mean query loss of each of b episodes, and how far each has drifted from the teacher (`cosine_drift`), zero where it is
+        not compared: (b,), (b,)."""
+        episodes = self.model.read(data) if isinstance(data, EpisodeTexts) else data
+        logits = self.model(episodes)
+        losses = KINDS["classification"].loss(logits, episodes.query_y, episodes.query_mask, episodes.outside)
+        drift = torch.zeros_like(losses)
+        if self.teacher is not None and isinstance(data, EpisodeTexts) and (compared := self.distilled[data.batch.task]).any():
+            with torch.no_grad():
+                taught = data[compared].read(self.teacher)
+            place = torch.from_numpy(np.flatnonzero(compared)).to(losses.device)
+            with torch.autocast(losses.device.type, enabled=False):  # differences of cosines have no place in half precision
+                drift = drift.index_put((place,), cosine_drift(_rows(episodes.select(place)), _rows(taught)))
+        return losses, drift
+
+    def train(self, mode: bool = True) -> MetaLoss:
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+
+def parameter_groups(model: MetaModel, config: TrainConfig) -> list[dict[str, Any]]:
+    """What learns, by learning rate and weight decay: vectors and scalars (norms, biases, temperatures) have none."""
+    groups = []
+    for module, lr in ((model.head, config.meta_lr), (model.encoder, config.encoder_lr)):
+        learning = [p for p in module.parameters() if p.requires_grad]
+        for decay, params in (
+            (0.0, [p for p in learning if p.ndim < 2]),
+            (config.weight_decay, [p for p in learning if p.ndim > 1]),
+        ):
+            if params:
+                groups.append({"params": params, "weight_decay": decay, "lr": lr, "peak_lr": lr})
+    return groups
+
+
+def task_weights(tasks: Sequence[Task], config: TrainConfig) -> np.ndarray:
+    """(t,) how often each task is drawn: ``rows ** task_size_exponent``, times its factor in ``task_weights``.
+
+    Raises:
+        ConfigError: an entry is not ``name=factor``, or names no task.
+    """
+    weights = np.array([len(task) for task in tasks], float) ** config.task_size_exponent
+    names = [task.name for task in tasks]
+    for entry in config.task_weights:
+        name, _, factor = entry.rpartition("=")
+        try:
+            number = float(factor)
+        except ValueError:
+            number = -1.0
+        if not name or not 0 <= number < math.inf:
+            raise ConfigError(f"task_weights: expected name=factor with a factor of at least 0, got {entry!r}")
+        if name not in names:
+            raise ConfigError(
+                f"task_weights: no task is called {name!r}{nearest(name, names, end='.')} Known: {', '.join(names)}"
+            )
+        weights[names.index(name)] *= number
+    if not weights.sum() > 0:
+        raise ConfigError("task_weights: every task has the factor 0")
+    return weights
+
+
+def distilled_tasks(tasks: Sequence[Task], config: TrainConfig) -> np.ndarray:
+    """(t,) bool: the tasks in ``distillation_tasks``, all where it is empty.
+
+    Raises:
+        ConfigError: a name is that of no task.
+    """
+    names = [task.name for task in tasks]
+    for name in config.distillation_tasks:
+        if name not in names:
+            raise ConfigError(
+                f"distillation_tasks: no task is called {name!r}{nearest(name, names, end='.')} Known: {', '.join(names)}"
+            )
+    return np.array([not config.distillation_tasks or name in config.distillation_tasks for name in names])
+
+
+@contextlib.contextmanager
+def averaged(encoder: Encoder, base: Encoder | None, share: float) -> Iterator[None]:
+    """For the time of a block the encoder has ``share`` of what it learned, see `tuning.scaled`; then its weights, bit for bit."""
+    if share == 1 or not encoder.is_tuned:
+        yield
+        return
+    trained = {name: tensor.clone() for name, tensor in encoder.tuned_tensors().items()}
+    encoder.load_tuned(tuning.scaled(trained, base.backbone.state_dict() if base else {}, share))
+    try:
+        yield
+    finally:
+        encoder.load_tuned(trained)
+
+
+def _rows(episodes: EpisodeFeatures) -> tuple[Tensor, Tensor]:
+    """All texts of b episodes, (b, s + q + w, d), and which of them are there."""
+    support = episodes.support
+    x = torch.cat([support.x, episodes.query, support.label_x], 1)
+    return x, torch.cat([support.row_mask, episodes.query_mask, support.label_mask], 1)
