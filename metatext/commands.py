@@ -229,13 +229,23 @@ def _warm_start(model: MetaModel, folder: str) -> None:
     own, its = ({"head": m.describe()["head"], "encoder": m.describe()["encoder"]} for m in (model, saved))
     if not saved.encoder.is_tuned:  # its head may begin any tuning
         own["encoder"] = {key: value for key, value in own["encoder"].items() if key in its["encoder"]}
-    for encoder in (own["encoder"], its["encoder"]):  # the fingerprint says which it is, wherever it lies
-        encoder.pop("name"), encoder.pop("revision")
+    for encoder in (
+        own["encoder"],
+        its["encoder"],
+    ):  # the fingerprint says which it is, wherever it lies; shapes are compared below
+        for key in ("name", "revision", "dim", "pretrained_share"):
+            encoder.pop(key, None)
     other = [
         f"{part} {key}: {its[part].get(key)!r}, the settings say {own[part].get(key)!r}"
         for part in own
         for key in sorted({*own[part], *its[part]})
         if own[part].get(key) != its[part].get(key)
+    ]
+    mine, wanted = saved.head.state_dict(), model.head.state_dict()
+    other += [
+        f"head {name}: {tuple(mine[name].shape)}, the settings say {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if not other and mine[name].shape != tensor.shape
     ]
     if other:
         raise ConfigError(f"warm_start: {folder} has {'; '.join(other)}. Begin with a model of the same head and encoder.")

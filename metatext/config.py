@@ -137,6 +137,13 @@ class EncoderConfig(_Checked):
     dropout: float = option(
         0.0, "of a trained encoder, in every place where its architecture has one", flag="encoder_dropout", low=0.0, high=0.9
     )
+    pretrained_share: float = option(
+        0.0,
+        "above 0 the pretrained encoder keeps reading beside the trained one, and of every cosine of two texts it makes this share: "
+        "what it knew is not forgotten, vectors are twice as long and reading takes twice as long; 0: the trained one alone",
+        low=0.0,
+        high=0.9,
+    )
     memory_tokens: int | None = option(
         None,
         "tokens (padding included) whose activations a trained encoder keeps for the backward pass; batches beyond are computed "

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,8 @@ class Encoder(nn.Module):
     Attributes:
         config: what was asked for.
         dim: d, the length of a feature vector.
+        base: the pretrained backbone, which reads beside the trained one where `EncoderConfig.pretrained_share` is above 0; else
+            None.
         learned: of a copy that `frozen` made, the weights by which it differs from the pretrained encoder.
         pooling, max_length, prompt: as resolved from the config and the model's own files.
         fingerprint: of the pretrained weights, in hex; equal for equal float32 weights wherever they came from.
@@ -49,12 +52,14 @@ class Encoder(nn.Module):
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None  # never used here, and unused weights stop DDP
         self.fingerprint = fingerprint(backbone)
-        self.backbone = tuning.prepare(backbone.float(), config).eval()
+        reads_twice = config.tuning != "frozen" and config.pretrained_share > 0
+        self.base = copy.deepcopy(backbone).float().requires_grad_(False) if reads_twice else None
+        self.backbone = tuning.prepare(backbone.float(), config)
         self.tokenizer = tokenizer
         self._frozen: tuple[tuple, Encoder] | None = None
         self.config = config
         self.reference = reference if reference[1] else (reference[0], getattr(backbone.config, "_commit_hash", None))
-        self.dim = backbone.config.hidden_size
+        self.dim = backbone.config.hidden_size * (2 if reads_twice else 1)
         self.pooling = config.pooling
         if config.pooling == "auto":
             written = folder_settings.get("pooling", "mean")
@@ -104,8 +109,10 @@ class Encoder(nn.Module):
     @property
     def key(self) -> str:
         """Identifies features: weights, pooling, length and prompt, in hex."""
-        said = json.dumps([self.fingerprint, self.pooling, self.max_length, self.prompt])
-        return hashlib.blake2b(said.encode(), digest_size=12).hexdigest()
+        said = [self.fingerprint, self.pooling, self.max_length, self.prompt]
+        if self.base is not None:
+            said.append(self.config.pretrained_share)
+        return hashlib.blake2b(json.dumps(said).encode(), digest_size=12).hexdigest()
 
     @property
     def device(self) -> torch.device:
@@ -132,10 +139,12 @@ class Encoder(nn.Module):
         return int(room / (68 * shape.num_hidden_layers * shape.hidden_size))
 
     def train(self, mode: bool = True) -> Encoder:
-        """As of any module, but a frozen backbone stays without dropout."""
+        """As of any module, but what is frozen stays without dropout."""
         super().train(mode)
         if not self.is_tuned:
             self.backbone.eval()
+        if self.base is not None:
+            self.base.eval()
         return self
 
     def tuned_tensors(self) -> dict[str, Tensor]:
@@ -163,7 +172,9 @@ class Encoder(nn.Module):
         """The encoder as it was before it learned, frozen; itself if it is frozen."""
         if not self.is_tuned:
             return self
-        return Encoder.load(replace(self.config, tuning="frozen"), expected_fingerprint=self.fingerprint).to(
+        return Encoder.load(
+            replace(self.config, tuning="frozen", pretrained_share=0.0), expected_fingerprint=self.fingerprint
+        ).to(
             next(self.backbone.parameters())  # its device and precision
         )
 
@@ -187,7 +198,7 @@ class Encoder(nn.Module):
 
     def _freeze(self, weights: Mapping[str, Tensor]) -> Encoder:
         kept, self._frozen = self._frozen, None  # a copy does not copy the one that is kept
-        copied = copy.deepcopy(self)
+        copied = copy.deepcopy(self, {id(self.base): self.base})  # the pretrained backbone is shared, it never changes
         self._frozen = kept
         copied.load_tuned(weights)
         copied.learned = {name: tensor.detach().clone() for name, tensor in weights.items()}
@@ -198,9 +209,22 @@ class Encoder(nn.Module):
         return copied
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """(b, t) tokens, their mask and segments -> (b, d) vectors of unit length, float32 or wider."""
+        """(b, t) tokens, their mask and segments -> (b, d) vectors of unit length, float32 or wider.
+
+        With a `base`, d is twice its width: ``[sqrt(1 - p) trained; sqrt(p) pretrained]``, so that every cosine of two vectors is
+        the mean of both readings' cosines, the pretrained one's with the weight p = ``pretrained_share``.
+        """
         segments = {"token_type_ids": token_type_ids} if self._reads_segments and token_type_ids is not None else {}
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **segments).last_hidden_state
+        vectors = self._read(self.backbone, input_ids, attention_mask, segments)
+        if self.base is None:
+            return vectors
+        share = self.config.pretrained_share
+        with torch.no_grad():
+            pretrained = self._read(self.base, input_ids, attention_mask, segments)
+        return torch.cat([math.sqrt(1 - share) * vectors, math.sqrt(share) * pretrained.to(vectors.dtype)], -1)
+
+    def _read(self, backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor, segments: dict[str, Tensor]) -> Tensor:
+        states = backbone(input_ids=input_ids, attention_mask=attention_mask, **segments).last_hidden_state
         states = states.to(torch.promote_types(states.dtype, torch.float32))
         with torch.autocast(states.device.type, enabled=False):
             return nn.functional.normalize(pool(states, attention_mask, self.pooling), dim=-1)

@@ -83,5 +83,7 @@ def _sentence_transformer(encoder: Encoder):
         encoder.backbone.save_pretrained(Path(folder))
         encoder.tokenizer.save_pretrained(folder)
         words = modules.Transformer(folder, max_seq_length=encoder.max_length)
-    pooling = modules.Pooling(encoder.dim, pooling_mode={"last": "lasttoken"}.get(encoder.pooling, encoder.pooling))
+    pooling = modules.Pooling(
+        words.get_embedding_dimension(), pooling_mode={"last": "lasttoken"}.get(encoder.pooling, encoder.pooling)
+    )
     return SentenceTransformer(modules=[words, pooling, modules.Normalize()], device=str(encoder.device))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONTENT = "head"
-TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets")
+TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
 ENCODER = "encoder."  # prefix of the encoder's weights in model.safetensors
 
 

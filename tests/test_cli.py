@@ -324,5 +324,12 @@ def test_a_warm_start(corpora, tiny_folder, tmp_path, capsys):
     ):
         with pytest.raises(SystemExit, match=rf"warm_start: .* has .*{said}"):
             train(str(tmp_path / "other"), "--warm_start", first, f"--{flag}", value)
+    train(str(tmp_path / "beside"), "--warm_start", first, "--pretrained_share", "0.3", "--encoder_lr", "0", "--meta_lr", "0")
+    beside = mt.MetaModel.from_pretrained(tmp_path / "beside")
+    assert beside.encoder.dim == 64 and all((before[name] == tensor).all() for name, tensor in beside.tensors().items())
+    wide = str(tmp_path / "wide")
+    train(wide, "--rank", "2")
+    with pytest.raises(SystemExit, match=r"warm_start: .* has head .*: \(.*\), the settings say \("):  # its weights know d
+        train(str(tmp_path / "other"), "--warm_start", wide, "--rank", "2", "--pretrained_share", "0.3")
     with pytest.raises(SystemExit, match=r"other settings .*warm_start"):
         train(second, "--encoder_lr", "0", "--meta_lr", "0")  # the run in that folder began with a model

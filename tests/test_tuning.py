@@ -99,6 +99,47 @@ def test_features_start_as_the_pretrained_ones(tiny, tiny_folder, how):
     assert encoder.frozen().is_tuned is False
 
 
+# --- the pretrained encoder beside the trained one -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_cosines_are_means_of_both_readings(tiny, tiny_folder, how):
+    encoder = encoder_of(tiny_folder, how, pretrained_share=0.25)
+    assert (encoder.dim, encoder.frozen().dim, encoder.pretrained().dim) == (64, 64, 32)
+    cosines = lambda x: x @ x.T  # noqa: E731
+    pretrained = cosines(tiny.encode(TEXTS))
+    assert torch.allclose(cosines(encoder.encode(TEXTS)), pretrained, atol=1e-6)  # both readings are the same at the start
+    alone = shaken(encoder_of(tiny_folder, how))
+    shaken(encoder)
+    trained = cosines(alone.encode(TEXTS))
+    assert not torch.allclose(trained, pretrained, atol=1e-3)
+    for vectors in (encoder.encode(TEXTS), encoder.frozen().encode(TEXTS), encoder.learn(encoder.tokenize(TEXTS))):
+        assert torch.allclose(cosines(vectors), 0.75 * trained + 0.25 * pretrained, atol=1e-5)
+    assert torch.allclose(encoder.pretrained().encode(TEXTS), tiny.encode(TEXTS), atol=1e-6)
+    assert encoder.frozen().base is encoder.base  # not copied: it never changes
+    assert len({encoder.frozen().key, alone.frozen().key, encoder_of(tiny_folder, how, pretrained_share=0.25).frozen().key}) == 3
+
+
+@pytest.mark.parametrize("head", ["gp", "attention", "metanet"])
+def test_the_pretrained_encoder_beside_it_is_trained_with_and_saved_by_name_only(tiny_folder, tmp_path, head):
+    model = model_of(tiny_folder, "lora", head, pretrained_share=0.25, dropout=0.2)
+    before = state(model)
+    tasks = [*letter_tasks(2), pairs_task()]
+    meta_train(model, tasks, episodes=EPISODES, config=loop(tmp_path / "run", distillation=1.0))
+    after = state(model)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any(name.startswith("encoder.base") for name in moved)
+    assert any(name.startswith("encoder.backbone") for name in moved)
+    assert not any(".base." in name for name in model.tensors())
+    loaded = mt.MetaModel.from_pretrained(tmp_path / "run")
+    for inputs in (["abc", "xyz", "aab"], PAIRS):
+        one, other = (m.adapt(inputs, ["x", "y", "x"]) for m in (model, loaded))
+        assert np.allclose(one.predict_proba(inputs), other.predict_proba(inputs), atol=1e-5)
+    one.save_pretrained(tmp_path / "adapted")
+    again = mt.AdaptedModel.from_pretrained(tmp_path / "adapted")
+    assert np.allclose(one.predict_proba(PAIRS), again.predict_proba(PAIRS), atol=1e-5)
+
+
 def test_updates_start_from_the_same_numbers_whatever_was_drawn_before(tiny_folder):
     first = state(encoder_of(tiny_folder))
     torch.manual_seed(5)
