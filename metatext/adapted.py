@@ -1,4 +1,4 @@
-"""AdaptedModel: a classifier for one task, made by a head in one forward pass."""
+"""AdaptedModel: the model of one task, made by a head in one forward pass."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from .columns import DataError, check_inputs
 from .features import encode_inputs
 from .heads import Logits
+from .kinds import KINDS
 from .model import ENCODER, MetaModel
 from .representation import Support
 from .storage import StorageError, read_folder, write_folder
@@ -29,11 +30,12 @@ class AdaptedModel:
     """What `MetaModel.adapt` returns. It keeps features of the examples, never their texts.
 
     Attributes:
-        labels: the classes, in the order of the columns of `predict_proba`.
+        labels: in the order of the columns of `predict_proba`; of a regression the two ends of the scale.
         label_names: per class the text that the encoder read, or None.
         kind: kind of task.
         pairs: whether the examples were pairs of texts; None when there were no examples.
         encoder: what reads the texts, frozen: as the model's was when it adapted, or with weights that this task has learned.
+        scale: of a regression mean and deviation of the scores, by which they were standardised.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
     """
 
@@ -46,6 +48,7 @@ class AdaptedModel:
         kind: str,
         pairs: bool | None,
         encoder: Encoder | None = None,
+        scale: tuple[float, float] = (0.0, 1.0),
     ):
         self.model = model
         self.support = support
@@ -54,10 +57,11 @@ class AdaptedModel:
         self.kind = kind
         self.pairs = pairs
         # values: training the model further does not reach them
-        self.head = copy.deepcopy(model.head).eval().requires_grad_(False)
+        self.head = copy.deepcopy(model.heads[kind]).eval().requires_grad_(False)
         self.encoder = encoder or model.encoder.frozen()
-        self.risk_curve = model.risk
-        self.described = copy.deepcopy(model.describe())
+        self.scale = scale
+        self.risk_curve = model.risk if KINDS[kind].by_class else None
+        self.described = {**copy.deepcopy(model.describe()), "kinds": [kind]}
         parameter = next(self.head.parameters())
         with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
             self.params = self.head.adapt(support.to(parameter.device).to(parameter.dtype))
@@ -65,14 +69,22 @@ class AdaptedModel:
     def __repr__(self) -> str:
         return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
 
-    def predict(self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None) -> list[Any]:
-        """The most probable label of each row, as the caller gave it.
+    def predict(self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None) -> list[Any] | np.ndarray:
+        """An answer for each row.
 
         Args:
             inputs: texts, or pairs of texts if the examples were pairs.
-            max_risk: answer None where the expected `risk` of the answer is above this.
+            max_risk: of a classification: answer None where the expected `risk` of the answer is above this.
+
+        Returns:
+            Of a classification the most probable label of each row, as the caller gave it; of a multilabel task lists of the labels
+            whose probability is at least one half; of a regression numpy (n,) scores on the task's own scale.
+
+        Raises:
+            DataError: see `predict_table`.
         """
-        return self.predict_table(inputs, max_risk)["label"]
+        table = self.predict_table(inputs, max_risk)
+        return table["score"] if KINDS[self.kind].scored else table["label"]
 
     def predict_table(
         self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None, progress: bool = False
@@ -85,19 +97,31 @@ class AdaptedModel:
             progress: show a bar.
 
         Returns:
-            ``label``: list of n labels; ``probability`` of that label, ``confidence`` and ``risk``: numpy (n,).
+            Of a classification ``label``: list of n labels; ``probability`` of that label, ``confidence`` and ``risk``: numpy (n,). Of a
+            multilabel task ``label``: list of n lists. Of a regression ``score``: numpy (n,).
 
         Raises:
-            DataError: ``max_risk`` is no share, or the inputs are not what the examples were.
+            DataError: ``max_risk`` is no share, or the task no classification; the inputs are not what the examples were.
         """
         if max_risk is not None and not 0 <= max_risk <= 1:
             raise DataError(f"max_risk: expected a share of errors between 0 and 1, got {max_risk!r}")
-        probabilities, known = self._predict(inputs, progress)
-        risk = self._risk(probabilities, known)
-        labels = [self.labels[c] for c in probabilities.argmax(1)]
+        if max_risk is not None:
+            self._need("max_risk", KINDS[self.kind].by_class)
+        answers, known = self._predict(inputs, progress)
+        if KINDS[self.kind].scored:
+            mean, deviation = self.scale
+            return {"score": (mean + deviation * answers[:, 0].astype(np.float64)).clip(*self.labels)}
+        if not KINDS[self.kind].by_class:
+            return {"label": [[self.labels[c] for c in np.flatnonzero(row >= 0.5)] for row in answers]}
+        risk = self._risk(answers, known)
+        labels = [self.labels[c] for c in answers.argmax(1)]
         if max_risk is not None:
             labels = [None if r > max_risk else label for label, r in zip(labels, risk, strict=True)]
-        return {"label": labels, "probability": probabilities.max(1, initial=0), "confidence": known, "risk": risk}
+        return {"label": labels, "probability": answers.max(1, initial=0), "confidence": known, "risk": risk}
+
+    def _need(self, what: str, given: bool) -> None:
+        if not given:
+            raise DataError(f"{what}: there is none for a task of kind {self.kind}")
 
     def risk(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n,) probability that the answer of `predict` is wrong, the row belonging to none of the labels included.
@@ -105,6 +129,7 @@ class AdaptedModel:
         As often as such answers were wrong on the tasks that meta-training held out, where a fifth of the rows belonged to no
         label; 1 - (probability of the answer) x `confidence` where the head was trained without such tasks.
         """
+        self._need("risk", KINDS[self.kind].by_class)
         return self._risk(*self._predict(inputs))
 
     def _risk(self, probabilities: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -112,11 +137,14 @@ class AdaptedModel:
         return score if self.risk_curve is None else self.risk_curve(score)
 
     def predict_proba(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
-        """(n, w) probabilities of the labels, given that one of them is right; columns in the order of `labels`."""
+        """(n, w) probabilities of the labels, given that one of them is right, of a multilabel task independent; columns in the order
+        of `labels`."""
+        self._need("predict_proba", not KINDS[self.kind].scored)
         return self._predict(inputs)[0]
 
     def confidence(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n,) probability that the row belongs to any of the labels."""
+        self._need("confidence", not KINDS[self.kind].scored)
         return self._predict(inputs)[1]
 
     @torch.no_grad()
@@ -131,10 +159,10 @@ class AdaptedModel:
             starts = tqdm(starts, desc="predicting", unit=f" x {CHUNK} rows")
         parts = [self._logits(rows[i : i + CHUNK]) for i in starts]
         if not parts:
-            return np.zeros((0, len(self.labels)), np.float32), np.zeros(0, np.float32)
-        probabilities = torch.cat([part.values[0].softmax(-1) for part in parts])
+            return np.zeros((0, self.support.y.shape[-1]), np.float32), np.zeros(0, np.float32)
+        answers = torch.cat([KINDS[self.kind].answer(part.values[0]) for part in parts])
         known = torch.cat([(-part.none[0]).sigmoid() for part in parts])
-        return probabilities.float().cpu().numpy(), known.float().cpu().numpy()
+        return answers.float().cpu().numpy(), known.float().cpu().numpy()
 
     def _logits(self, rows: list) -> Logits:
         query = encode_inputs(self.encoder, rows)[None].to(next(self.head.parameters()))
@@ -153,7 +181,8 @@ class AdaptedModel:
         """Write config.json and model.safetensors (head, support features, what was trained of the encoder; no texts) to ``folder``,
         atomically."""
         task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
-        tensors = {f"head.{name}": tensor for name, tensor in self.head.state_dict().items()}
+        task |= {"scale": list(self.scale)} if KINDS[self.kind].scored else {}
+        tensors = {f"{self.kind}.{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.learned.items()}
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
         write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
@@ -170,18 +199,23 @@ class AdaptedModel:
             StorageError, EncoderError: see `MetaModel.from_pretrained`.
         """
         config, tensors = read_folder(folder, CONTENT)
-        learned = {name.removeprefix("head."): t for name, t in tensors.items() if name.startswith(("head.", ENCODER))}
+        learned = {name: tensor for name, tensor in tensors.items() if not name.startswith("support.")}
         model = MetaModel.restore(config, learned, str(folder), encoder)
         try:
             support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
             task = config["task"]
             parts = task["labels"], task["label_names"], task["kind"], task["pairs"]
+            scale = tuple(map(float, task.get("scale", (0.0, 1.0))))
         except KeyError as error:
             raise StorageError(f"{folder} is incomplete: {error} is missing") from None
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise StorageError(f"{folder}/config.json is damaged: {error}") from None
+        if parts[2] not in model.kinds or len(scale) != 2:
+            raise StorageError(
+                f"{folder}/config.json is damaged: its task is of kind {parts[2]!r}, its head for {', '.join(model.kinds)}"
+            )
         w = support.y.shape[-1]
-        if not len(parts[0]) == len(parts[1]) == w:
+        if not len(parts[0]) == len(parts[1]) == (2 if KINDS[parts[2]].scored else w):
             raise StorageError(
                 f"{folder}/config.json does not fit its weights: {len(parts[0])} labels and {len(parts[1])} label_names for {w} classes"
             )
@@ -194,4 +228,4 @@ class AdaptedModel:
                 raise StorageError(
                     f"{folder}/model.safetensors: support.{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {shape}"
                 )
-        return cls(model, support, *parts)
+        return cls(model, support, *parts, scale=scale)

@@ -16,8 +16,9 @@ from .episodes import EpisodeBatch
 from .features import EpisodeFeatures, EpisodeTexts, TaskFeatures
 from .finetuning import setfit
 from .heads.protocol import mask_classes
+from .kinds import KINDS
 from .model import MetaModel
-from .representation import class_means
+from .representation import alike_direction, class_means
 
 NEIGHBOURS = 5  # of `knn`
 
@@ -54,7 +55,8 @@ class Answer:
     """A method's answer to b episodes of q query rows.
 
     Attributes:
-        probabilities: (b, q, w); NaN where the method has no answer to an episode.
+        probabilities: (b, q, w), or the answers of another kind, as `Kind.answer` gives them; NaN where the method has no answer to an
+            episode.
         confidence: (b, q) score, 0 to 1, that the row belongs to any of the classes. A head has learned it; a baseline gives the
             score that it decides by: its largest probability, or (1 + its largest cosine) / 2.
     """
@@ -87,7 +89,7 @@ def by_model(model: MetaModel) -> Method:
     def answer(draw: Draw) -> Answer:
         logits = model(draw.features)
         none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
-        return Answer(logits.values.softmax(-1).cpu(), (-none).sigmoid())
+        return Answer(KINDS[draw.source.kind].answer(logits.values).cpu(), (-none).sigmoid())
 
     return Method(answer, model.encoder, model.adapts_encoder)
 
@@ -127,8 +129,11 @@ def knn(draw: Draw) -> Answer:
 
 
 def logistic_regression(draw: Draw) -> Answer:
-    """scikit-learn's LogisticRegression(C=10, max_iter=500) on the support's features, episode by episode."""
+    """scikit-learn's LogisticRegression(C=10, max_iter=500) on the support's features, episode by episode; one against the rest where
+    a row may have several labels."""
     support = draw.features.support
+    if not KINDS[draw.source.kind].by_class:
+        return _one_against_the_rest(draw)
     return _by_logistic_regression(draw, support.x, support.y, support.row_mask)
 
 
@@ -140,10 +145,52 @@ def logistic_regression_names(draw: Draw) -> Answer:
     return _by_logistic_regression(draw, *(torch.cat(pair, 1) for pair in parts))
 
 
+def ridge_regression(draw: Draw) -> Answer:
+    """scikit-learn's Ridge(alpha=1) on the support's features, episode by episode."""
+    from sklearn.linear_model import Ridge
+
+    def fit(x: np.ndarray, y: np.ndarray, query: np.ndarray) -> np.ndarray:
+        return Ridge(alpha=1.0).fit(x, y).predict(query).reshape(len(query), -1)
+
+    return _by_fit(draw, fit)
+
+
+def pair_cosine(draw: Draw) -> Answer:
+    """How alike the two texts of each pair are, no support row used: what the feature says along `alike_direction`."""
+    query = draw.features.query
+    return Answer((query @ alike_direction(query))[..., None], query.new_ones(query.shape[:2]))
+
+
+def _one_against_the_rest(draw: Draw) -> Answer:
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(x: np.ndarray, y: np.ndarray, query: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(query), y.shape[1]))
+        for c in np.flatnonzero(y.any(0)):  # a label without a row is never answered
+            always = y[:, c].all()  # one class cannot be fitted
+            out[:, c] = 1.0 if always else LogisticRegression(C=10, max_iter=500).fit(x, y[:, c]).predict_proba(query)[:, 1]
+        return out
+
+    return _by_fit(draw, fit)
+
+
+def _by_fit(draw: Draw, fit: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Answer:
+    """From a function of support features, their targets (n, w) and query features; no answer to episodes without support."""
+    from threadpoolctl import threadpool_limits
+
+    support, query = draw.features.support, draw.features.query.cpu().numpy()
+    x, y, live = (values.cpu().numpy() for values in (support.x, support.y, support.row_mask))
+    out = np.full((*query.shape[:2], y.shape[2]), np.nan, np.float32)
+    with threadpool_limits(1):
+        for i in np.flatnonzero(live.any(1)):
+            out[i] = fit(x[i, live[i]], y[i, live[i]], query[i])
+    return Answer(torch.from_numpy(out), torch.from_numpy(out.max(-1)))
+
+
 def _untrained(model: MetaModel) -> Method:
     """The head at its start, on the encoder as it was pretrained, which takes no steps."""
     fresh = MetaModel.from_encoder(model.encoder.pretrained(), replace(model.head_config, encoder_steps=0))
-    return by_model(fresh.to(next(model.head.parameters()).device).eval())
+    return by_model(fresh.to(model.device).eval())
 
 
 def _setfit(model: MetaModel) -> Method:
@@ -173,8 +220,21 @@ BASELINES: dict[str, Callable[[MetaModel], Method]] = {
     "logistic_regression": lambda model: Method(logistic_regression),
     "logistic_regression_pretrained": lambda model: Method(logistic_regression, model.encoder.pretrained()),
     "logistic_regression_names": lambda model: Method(logistic_regression_names),
+    "ridge_regression": lambda model: Method(ridge_regression),
+    "pair_cosine": lambda model: Method(pair_cosine),
     "setfit": _setfit,
 }
+USUAL = {
+    "classification": ("untrained", "label_names", "nearest_centroid", "logistic_regression"),
+    "multilabel": ("untrained", "logistic_regression"),
+    "regression": ("untrained", "ridge_regression", "pair_cosine"),
+}
+"""The baselines that each kind is measured beside if none are named."""
+FOR_KINDS = {
+    "untrained": KINDS, "logistic_regression": ("classification", "multilabel"), "logistic_regression_pretrained": ("classification", "multilabel"),
+    "ridge_regression": ("regression",), "pair_cosine": ("regression",),
+}  # fmt: skip
+"""The kinds that a baseline can answer, where they are not classifications only."""
 
 
 def baseline(name: str, model: MetaModel) -> Method:
@@ -185,7 +245,12 @@ def baseline(name: str, model: MetaModel) -> Method:
     """
     if name not in BASELINES:
         raise ConfigError(f"unknown baseline {name!r}{nearest(name, BASELINES, end='.')} Known: {', '.join(BASELINES)}")
-    return BASELINES[name](model)
+    method = BASELINES[name](model)
+
+    def answer(draw: Draw) -> Answer:
+        return method(draw) if draw.source.kind in FOR_KINDS.get(name, ("classification",)) else _nothing(draw)
+
+    return replace(method, answer=answer)
 
 
 def _by_cosine(draw: Draw, classes: Tensor, known: Tensor) -> Answer:

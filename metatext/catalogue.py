@@ -26,6 +26,8 @@ TARGET_COLUMNS = (
     "coarse_label", "type",
 )  # fmt: skip
 
+SCORE_COLUMNS = ("score", "scores", "rating", "stars", "similarity", *TARGET_COLUMNS)
+
 
 @dataclass(frozen=True)
 class Known:

@@ -46,6 +46,7 @@ class TrainData(_Checked):
     )
     warm_start: str | None = option(None, "folder of a saved model whose weights training begins with; its head and encoder")
     test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
+    test_rows: tuple[int, ...] = option((4, 16), "the same where labels are no classes (multilabel, regression): rows in all")
     test_episodes: int = option(100, "episodes per test task and number of shots", low=2)
     cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
 
@@ -69,8 +70,15 @@ class TestData(_Checked):
     )
     n_way: Range = option(5, "classes per episode", low=2)
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
-    n_query: int = option(5, "query rows per class", low=1)
-    shots: tuple[int, ...] = option((1, 5), "support rows per class, a table each; 0: the label names alone", low=0)
+    n_query: int = option(5, "query rows per class, or where labels are no classes, in all", low=1)
+    shots: tuple[int, ...] = option(
+        (1, 5), "support rows per class (where labels are no classes, in all), a table each; 0: the label names alone", low=0
+    )
+    metric: str | None = option(
+        None,
+        "the figure: accuracy, macro_f1 or mcc; multilabel_macro_f1 or multilabel_micro_f1; spearman, pearson or rmse; none: the first "
+        "of its kind",
+    )
     names: tuple[Literal["real", "numbered"], ...] = option(
         ("real",), "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)"
     )
@@ -98,6 +106,9 @@ class AdaptData(_Checked):
 
     model: str = option("runs/metatext", "folder of a saved head")
     examples: str | None = option(None, "csv, tsv, json, jsonl or parquet file with a text and a label per row")
+    kind: Literal["classification", "multilabel", "regression"] | None = option(
+        None, "kind of the task: one label per row, several, or a score; none: found from the labels"
+    )
     text_column: str | None = option(None, "column of the text; none: found when its name is usual")
     text_pair_column: str | None = option(None, "column of the second text of a pair")
     label_column: str | None = option(None, "column of the label; none: found when its name is usual")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .catalogue import PAIR_COLUMNS, TARGET_COLUMNS, TEXT_COLUMNS, Known
+from .catalogue import PAIR_COLUMNS, SCORE_COLUMNS, TARGET_COLUMNS, TEXT_COLUMNS, Known
 from .config import MetatextError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUPPORTED = ("classification",)
+SUPPORTED = ("classification", "multilabel", "regression")
 
 
 class DataError(MetatextError, ValueError):
@@ -112,11 +112,18 @@ def kind_of(features: Mapping[str, Any]) -> str | None:
         label = features[_pick(features, TARGET_COLUMNS, "label", "")]
     except DataError:
         return "regression" if "score" in names else None
-    if not isinstance(label, Value) and not hasattr(label, "names"):
+    if _kind_of_column(label) == "multilabel":
         return "multilabel"
     if (isinstance(label, Value) and label.dtype.startswith("float")) or ("score" in names and "label" not in names):
         return "regression"
     return "classification"
+
+
+def _kind_of_column(feature: Any) -> str:
+    """The kind that a column named by the caller speaks of: lists hold several labels, all else is one."""
+    from datasets import Value
+
+    return "classification" if isinstance(feature, Value) or hasattr(feature, "names") else "multilabel"
 
 
 def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str | None = None) -> dict[str, str]:
@@ -125,15 +132,15 @@ def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str |
     check_columns(present, given, name)
     found = {k: v for k, v in given.items() if v is not None}
     if kind is None:
-        kind = kind_of(rows.features) if "label" not in found else "classification"
+        kind = kind_of(rows.features) if "label" not in found else _kind_of_column(rows.features[found["label"]])
         if kind == "regression":
             _refuse_gaps(rows, name)
     if kind not in (None, *SUPPORTED):
         return {**found, "kind": kind}
     found |= text_columns(present, given, name)
     if "label" not in found:
-        found["label"] = _pick(present, TARGET_COLUMNS, "label", name)
-    if "label_name" not in given and found["label"] == "label":
+        found["label"] = _pick(present, SCORE_COLUMNS if kind == "regression" else TARGET_COLUMNS, "label", name)
+    if "label_name" not in given and found["label"] == "label" and kind in (None, "classification"):
         extra = next((c for c in ("label_name", "label_text") if c in present), None)
         if extra:
             found["label_name"] = extra

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from .baselines import Method, baseline, by_model
+from .baselines import USUAL, Method, baseline, by_model
 from .cli import AdaptData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
-from .episodes import eligible_classes
+from .episodes import check_pool
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
 from .heads import HEADS
+from .kinds import KINDS
 from .metrics import stratified_interval
 from .model import MetaModel
 from .plots import plot_risk_coverage, plot_shots
+from .readings import READINGS
 from .report import MEAN, Report, summary
 from .storage import digest, read_json, write_json, write_text
 from .store import FeatureStore, local_share
@@ -68,18 +70,18 @@ def train(settings: Settings) -> None:
     if not main:
         return
     store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
-    test_shape = EpisodeConfig(n_way=10, fewer_ways=True, n_query=5, k_shot=1)
-    reports = {
-        k: evaluate_tasks(model, test, replace(test_shape, k_shot=k), data.test_episodes, config.seed, store=store)
-        for k in data.test_shots
-        if test
-    }
-    reference = TestData().reference
-    for k, report in reports.items():
-        _print(report, f"Unseen tasks, {_shots(k)}, no gradient step", reference)
+    reference, figures = TestData().reference, {}
+    for kind in dict.fromkeys(task.kind for task in test):
+        group = [task for task in test if task.kind == kind]
+        by_class = KINDS[kind].by_class
+        test_shape = EpisodeConfig(n_way=10, fewer_ways=True, n_query=5 if by_class else 20, k_shot=1)
+        for k in data.test_shots if by_class else data.test_rows:
+            report = evaluate_tasks(model, group, replace(test_shape, k_shot=k), data.test_episodes, config.seed, store=store)
+            _print(report, f"Unseen tasks{'' if by_class else f' ({kind})'}, {_shots(k, by_class)}, no gradient step", reference)
+            figures[str(k) if by_class else f"{kind} {k}"] = report.to_dict(reference)
     metrics = result.output_dir / "metrics.json"
     written = json.loads(metrics.read_text(encoding="utf-8"))
-    write_json(metrics, {**written, "test": {str(k): report.to_dict(reference) for k, report in reports.items()}})
+    write_json(metrics, {**written, "test": figures})
     if test:
         _show(model, max(test, key=lambda task: len(task.labels)), config.seed)
     print(
@@ -93,8 +95,14 @@ def test(settings: Settings) -> None:
     data = settings[TestData]
     if set(data.names) == {"numbered"} and set(data.shots) == {0}:
         raise ConfigError("names: numbered names say nothing at 0 shots; add shots, or real to names")
-    model, methods = _methods(data)
     tasks = _sources(data.tasks, data.tasks_dir)
+    check_tasks(tasks)
+    by_class = KINDS[tasks[0].kind].by_class
+    if not by_class and "numbered" in data.names:
+        raise ConfigError(f"names: numbered names are for classifications, the tasks are of kind {tasks[0].kind}")
+    if data.baselines == TestData().baselines and not by_class:
+        data = replace(data, baselines=USUAL[tasks[0].kind])
+    model, methods = _methods(data)
     n_episodes = data.n_episodes
     if data.class_splits:
         tasks = [part for task in tasks for part in _by_class_splits(task, Path(data.class_splits))]
@@ -105,7 +113,7 @@ def test(settings: Settings) -> None:
     for task in tasks:  # a task that is too small for the most shots shows before anything is measured
         pool = encode_tasks(store, [task]).pool
         for k in data.shots:
-            eligible_classes(pool, replace(shape, k_shot=k))
+            check_pool(pool, replace(shape, k_shot=k))
     reports: dict[tuple[str, int], Report] = {}
     for names in data.names:
         named = [NAMES[names](task) for task in tasks]
@@ -114,10 +122,18 @@ def test(settings: Settings) -> None:
                 continue  # there is nothing to decide by
             drawn = replace(shape, k_shot=k)
             report = compare(
-                methods, named, drawn, n_episodes, data.seed, store=store, outside=outside, outside_rows=data.outside_rows
+                methods,
+                named,
+                drawn,
+                n_episodes,
+                data.seed,
+                metric=data.metric,
+                store=store,
+                outside=outside,
+                outside_rows=data.outside_rows,
             )
             reports[names, k] = report
-            _print(report, f"{_shots(k)}, {names} names", data.reference)
+            _print(report, f"{_shots(k, by_class)}, {names} names", data.reference)
     if len(reports) > 1:
         columns = {f"{names} {k}": report for (names, k), report in reports.items()}
         print(f"\nMeans over the tasks in %, by names and shots:\n{summary(columns)}")
@@ -140,14 +156,14 @@ def adapt(settings: Settings) -> None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
     columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     columns = {role: column for role, column in columns.items() if column}
-    task = load_task(data.examples, split=None, columns=columns, description=data.description)
+    task = load_task(data.examples, split=None, kind=data.kind, columns=columns, description=data.description)
     model = MetaModel.from_pretrained(data.model).to(_device())
-    texts = task.inputs()
-    targets = [task.labels[c] for c in task.targets]
     names = dict(zip(task.labels, task.label_names, strict=True))
-    classifier = model.adapt(texts, targets, label_names=names, description=data.description)
+    names = None if KINDS[task.kind].scored else names
+    classifier = model.adapt(task.inputs(), task.answers(), kind=task.kind, label_names=names, description=data.description)
     classifier.save_pretrained(data.output_dir)
-    print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir}")
+    shape = "scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else f"{len(task.labels)} classes"
+    print(f"{len(task)} examples of {shape} -> {data.output_dir}")
     if data.predict:
         from .tasks import load_inputs
 
@@ -156,11 +172,18 @@ def adapt(settings: Settings) -> None:
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(["text", *(["text_pair"] if task.is_pair else []), *table])
-        for row, label, *numbers in zip(rows, *table.values(), strict=True):
-            writer.writerow([*(row if task.is_pair else (row,)), label, *(f"{number:.4f}" for number in numbers)])
+        for row, *answers in zip(rows, *table.values(), strict=True):
+            writer.writerow([*(row if task.is_pair else (row,)), *map(_cell, answers)])
         path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
         write_text(path, out.getvalue())
         print(f"{len(rows)} predictions -> {path}")
+
+
+def _cell(answer) -> str:
+    """A number with four places, a list of labels with semicolons between them, a label as it is."""
+    if isinstance(answer, list):
+        return "; ".join(map(str, answer))
+    return f"{answer:.4f}" if isinstance(answer, (float, np.floating)) else answer
 
 
 def _print(report: Report, title: str, reference: Sequence[str]) -> None:
@@ -168,7 +191,8 @@ def _print(report: Report, title: str, reference: Sequence[str]) -> None:
     to = report.reference(reference)
     if to is not None and len(report.methods) > 1:
         print(f"\n{report.differences(to)}")
-    print(f"\n{report.calibration()}\nover all query rows together")
+    if report.judged:
+        print(f"\n{report.calibration()}\nover all query rows together")
 
 
 def _draw(reports: dict[int, Report], stem: str, names: str) -> None:
@@ -186,14 +210,16 @@ def _draw(reports: dict[int, Report], stem: str, names: str) -> None:
 
     panels = {**{task: [task] for task in first.scores}, **({MEAN: list(first.scores)} if len(first.scores) > 1 else {})}
     shots = {title: {method: line(method, tasks) for method in first.methods} for title, tasks in panels.items()}
-    risks = {_shots(k): {method: curve(report, method) for method in first.methods} for k, report in reports.items()}
-    plot_shots(shots, accuracy := f"{stem}_{first.metric}_{names}.png", first.metric)
-    plot_risk_coverage(risks, risk := f"{stem}_risk_{names}.png")
-    print(f"pictures {accuracy}, {risk}")
+    plot_shots(shots, pictures := f"{stem}_{first.metric}_{names}.png", first.metric)
+    if first.judged:
+        risks = {_shots(k): {method: curve(report, method) for method in first.methods} for k, report in reports.items()}
+        plot_risk_coverage(risks, risk := f"{stem}_risk_{names}.png")
+        pictures += f", {risk}"
+    print(f"pictures {pictures}")
 
 
-def _shots(k: int) -> str:
-    return f"{k} example{'s' * (k != 1)} per class"
+def _shots(k: int, by_class: bool = True) -> str:
+    return f"{k} example{'s' * (k != 1)}{' per class' * by_class}"
 
 
 def _methods(data: TestData) -> tuple[MetaModel, dict[str, Method]]:
@@ -241,18 +267,18 @@ def _warm_start(model: MetaModel, folder: str) -> None:
         for key in sorted({*own[part], *its[part]})
         if own[part].get(key) != its[part].get(key)
     ]
-    mine, wanted = saved.head.state_dict(), model.head.state_dict()
+    mine, wanted = saved.heads.state_dict(), model.heads.state_dict()
     other += [
-        f"head {name}: {tuple(mine[name].shape)}, the settings say {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if not other and mine[name].shape != tensor.shape
+        f"head {name}: {tuple(tensor.shape)}, the settings say {tuple(wanted[name].shape)}"
+        for name, tensor in mine.items()
+        if not other and name in wanted and tensor.shape != wanted[name].shape
     ]
     if other:
         raise ConfigError(f"warm_start: {folder} has {'; '.join(other)}. Begin with a model of the same head and encoder.")
-    tensors = saved.tensors() if saved.encoder.is_tuned else {**model.tensors(), **saved.head.state_dict()}
-    model.load_tensors(tensors)
+    tensors = {**model.tensors(), **saved.tensors()}  # kinds that it was not trained on begin anew
+    model.load_tensors({name: tensor for name, tensor in tensors.items() if name in model.tensors()})
     model.notes = {
-        "warm_start": {"name": Path(folder).name, "weights": digest(tensors)}
+        "warm_start": {"name": Path(folder).name, "weights": digest(saved.tensors())}
     }  # a run that goes on began with the same
 
 
@@ -270,8 +296,11 @@ def _sources(names, tasks_dir: str | None) -> list[Task]:
         return []
     found = []
     for name in names:
-        inside = Path(tasks_dir) / name if tasks_dir else None
-        found.append(str(inside) if inside is not None and inside.exists() else name)
+        reading = f"{name.partition('=')[0]}=" if name.partition("=")[0] in READINGS else ""
+        name = name.removeprefix(reading)
+        inside = Path(tasks_dir) / name.partition("@")[0] if tasks_dir else None
+        there = inside is not None and inside.exists()
+        found.append(reading + (str(Path(tasks_dir) / name) if there else name))
         if tasks_dir is None and "/" not in name and "." not in name and name != "starter" and not Path(name).exists():
             logger.warning("%s is taken for a Hub data set; name the folder of your corpora with --tasks_dir if it is one", name)
     return load_tasks(found)
@@ -288,17 +317,22 @@ def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 
     """Adapt to a few rows of a task and print a few predictions."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(task))
-    support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])
+    if by_class := KINDS[task.kind].by_class:
+        support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])
+    else:
+        support = order[: shots * len(task.labels)]
     rest = [i for i in order if i not in set(support)][:shown]
     classifier = model.adapt(task.select(support))
-    rows = task.select(rest).inputs()
-    print(f"\n{task.name}, adapted with {shots} examples per class:")
-    table = classifier.predict_table(rows)
-    for i, row, answer, p in zip(rest, rows, table["label"], table["probability"], strict=True):
+    asked = task.select(rest)
+    print(f"\n{task.name}, adapted with {_shots(shots, by_class) if by_class else _shots(len(support), by_class)}:")
+    table = classifier.predict_table(asked.inputs())
+    for i, (row, right) in enumerate(zip(asked.inputs(), asked.answers(), strict=True)):
         text = " | ".join(row) if isinstance(row, tuple) else row
-        right = task.labels[task.targets[i]]
-        mark = "right" if answer == right else f"wrong, it is: {right}"
-        print(f"  {text[:90]!r}\n    -> {answer} ({100 * p:.0f} %; {mark})")
+        answer = next(iter(table.values()))[i]
+        said = f"{answer:.2f}" if KINDS[task.kind].scored else answer
+        mark = "right" if answer == right else f"it is: {right}" if not by_class else f"wrong, it is: {right}"
+        sure = f"{100 * table['probability'][i]:.0f} %; " if "probability" in table else ""
+        print(f"  {text[:90]!r}\n    -> {said} ({sure}{mark})")
 
 
 def _device():

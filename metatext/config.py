@@ -200,11 +200,15 @@ class EpisodeConfig(_Checked):
         "classes per episode, few as often as many; a task with fewer classes than a range allows uses what it has",
         low=2,
     )
-    k_shot: Range = option((0, 16), "support rows per class; 0: the label name alone", low=0)
+    k_shot: Range = option(
+        (0, 16),
+        "support rows per class, or where labels are no classes (multilabel, regression), in all; 0: the label names alone",
+        low=0,
+    )
     max_support: int | None = option(
         None, "support rows per episode beyond which more ways mean fewer shots, never fewer than k_shot's lowest", low=1
     )
-    n_query: int = option(8, "query rows per class", low=1)
+    n_query: int = option(8, "query rows per class, or where labels are no classes, in all", low=1)
     n_outside: int = option(0, "query rows per episode from classes that are not in it (they train `confidence`)", low=0)
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
     unbalanced: float = option(0.0, "share of episodes in which every class draws a number of shots of its own", low=0, high=1)
@@ -258,6 +262,7 @@ class TrainConfig(_Checked):
         None, "tokens of a text that an encoder reads while it learns; none: as many as it reads afterwards", low=4
     )
     task_weights: tuple[str, ...] = option((), "name=factor: these tasks are drawn so many times as often as their size says")
+    kind_weights: tuple[str, ...] = option((), "kind=factor: the losses of tasks of this kind count so many times")
     distillation: float = option(
         0.0,
         "weight of a second loss that keeps a trained encoder near the pretrained one: the mean squared difference of the cosines "

@@ -20,16 +20,18 @@ class EpisodeError(MetatextError, ValueError):
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows of t tasks grouped by class, every distinct text of a task once; and the names that classes may bear.
+    """Rows of t tasks grouped by class, every distinct text of a task once; and the names that labels may bear.
 
-    Label names are numbered: class j of task i is ``i * c + j``, and number j of the k-th way to name things without
-    meaning is ``(t + k) * c + j``.
+    Label names are numbered: label j of task i is ``i * l + j``, l the largest number of labels, and number j of the k-th way to
+    name things without meaning is ``(t + k) * l + j``.
 
     Attributes:
         names: t task names, for messages.
         rows: (n,) row numbers, over all tasks, ordered by task and class.
         start: (t, c) where a class begins in ``rows``; c is the largest number of classes.
         count: (t, c) how many rows it has; 0 where a task has fewer classes.
+        ways: (t,) how many labels a task has, where its rows are of no one class (multilabel, regression): they are then drawn from
+            the task as a whole, which ``start`` and ``count`` know as its only class. None where labels are classes.
         label_ids: (t * c,) which of the l different label names a class has; -1 where it has none.
         lenders: (l,) for each of them one label name that is so; other classes may borrow it.
         styles: in how many ways every label name can be written, the first as it is.
@@ -44,6 +46,7 @@ class Pool:
     lenders: np.ndarray
     styles: int
     meaningless: int
+    ways: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def make_pool(
     label_ids: np.ndarray | None = None,
     styles: int = 1,
     meaningless: int = 0,
+    by_class: bool = True,
 ) -> Pool:
     """Group rows by task and class.
 
@@ -104,10 +108,13 @@ def make_pool(
         targets: per task (n_i,) class numbers.
         text_ids: per task (n_i,) numbers that are equal where texts are equal. Only the first row of a text takes
             part, whatever its label: otherwise a text of the support could stand in the query.
-        n_classes: per task how many classes it has (some may have no row).
+        n_classes: per task how many classes, or labels, it has (some may have no row).
         label_ids: (t, c) numbers that are equal where label names are equal, -1 where there is none; None: none has.
         styles, meaningless: see `Pool`.
+        by_class: whether labels are classes; else ``targets`` are all 0, and episodes take rows of the task as a whole.
     """
+    ways = None if by_class else np.asarray(n_classes, np.int64)
+    n_classes = n_classes if by_class else [1] * len(names)
     width = max(n_classes, default=0)
     start = np.zeros((len(names), width), np.int64)
     count = np.zeros((len(names), width), np.int64)
@@ -126,7 +133,7 @@ def make_pool(
     _, first, labels[named] = np.unique(labels[named], return_index=True, return_inverse=True)
     lenders = named[first]
     all_rows = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    return Pool(tuple(names), all_rows, start, count, labels, lenders, styles, meaningless)
+    return Pool(tuple(names), all_rows, start, count, labels, lenders, styles, meaningless, ways)
 
 
 def bounds(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -156,14 +163,70 @@ def eligible_classes(pool: Pool, config: EpisodeConfig) -> np.ndarray:
     return eligible
 
 
+def check_pool(pool: Pool, config: EpisodeConfig) -> None:
+    """Raises `EpisodeError` where a task has too few classes or rows for such episodes."""
+    if pool.ways is None:
+        eligible_classes(pool, config)
+        return
+    need = bounds(config.k_shot)[0] + config.n_query
+    poor = int(pool.count[:, 0].argmin())
+    if pool.count[poor, 0] < need:
+        raise EpisodeError(
+            f"task {pool.names[poor]!r}: it has {pool.count[poor, 0]} distinct texts, an episode needs {need} (k_shot "
+            f"{bounds(config.k_shot)[0]} + n_query {config.n_query}, which count all rows where labels are no classes). Lower k_shot or "
+            f"n_query, or leave this task out."
+        )
+
+
 def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> EpisodeBatch:
-    """Draw one episode for each task number in ``tasks`` (b,).
+    """One episode for each task number in ``tasks`` (b,): by classes, or where labels are no classes, of rows as they come.
+
+    Raises:
+        EpisodeError: see `check_pool`.
+    """
+    return (_draw_by_class if pool.ways is None else _draw_rows)(pool, config, tasks, rng)
+
+
+def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> EpisodeBatch:
+    """`draw_episodes` of multilabel tasks and regressions: every label of a task takes part, ``k_shot`` and ``n_query`` count rows.
+    The way of a row is 0, whatever its labels."""
+    check_pool(pool, config)
+    b, have, ways = len(tasks), pool.count[tasks, 0], pool.ways[tasks]
+    k_low, k_high = bounds(config.k_shot)
+    most = k_high if config.max_support is None else max(k_low, min(k_high, config.max_support))
+    shots = _log_uniform(rng, np.full(b, k_low + 1), np.minimum(most, have - config.n_query) + 1) - 1
+    picks = _distinct(rng, have, shots + config.n_query)  # (b, m)
+    column = np.arange(picks.shape[1])
+    taken = column < (shots + config.n_query)[:, None]
+    rows = pool.rows[np.where(taken, picks + pool.start[tasks], 0)][:, None]
+    in_support = (column < shots[:, None])[:, None]
+    way = np.zeros_like(rows)
+    support, support_y = _compact(rows, way, in_support)
+    query, query_y = _compact(rows, way, taken[:, None] & ~in_support)
+    label = np.arange(int(ways.max()))
+    there = label < ways[:, None]  # (b, w)
+    hide_names = np.where(shots > 0, rng.random(b), 1.0) < config.name_dropout
+    style = np.where(rng.random(b) < config.name_variation, rng.integers(1, max(pool.styles, 2), b), 0) % pool.styles
+    return EpisodeBatch(
+        task=np.asarray(tasks),
+        classes=np.where(there, label, -1),
+        support=support,
+        support_y=support_y,
+        query=query,
+        query_y=query_y,
+        outside=np.zeros(query.shape, bool),
+        named=there & ~hide_names[:, None],
+        name=np.where(there, tasks[:, None] * int(pool.ways.max()) + label, -1),
+        style=style,
+        described=rng.random(b) >= config.description_dropout,
+    )
+
+
+def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> EpisodeBatch:
+    """`draw_episodes` of classifications.
 
     Support and query of an episode are disjoint in rows and in texts. Where a class is short of rows it gives fewer
     shots, never fewer than the range's lowest, and always ``n_query`` query rows.
-
-    Raises:
-        EpisodeError: see `eligible_classes`.
     """
     eligible = eligible_classes(pool, config)[tasks]  # (b, c)
     b, have = len(tasks), eligible.sum(1)
@@ -235,16 +298,60 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
     )
 
 
-def train_episodes(pool: Pool, config: EpisodeConfig, weights: np.ndarray, n: int, *, seed: int, step: int) -> EpisodeBatch:
-    """The n episodes of one outer step: tasks drawn by ``weights`` (t,), everything from (seed, step).
+@dataclass(frozen=True)
+class MetaBatch:
+    """The episodes of one outer step, of tasks that come in g groups (one for each kind).
+
+    Attributes:
+        batches: g batches; the task numbers of each count the tasks of its group.
+        group: (n,) the group of each episode, in the order of the step. In every group the episodes stand in that order too.
+    """
+
+    batches: tuple[EpisodeBatch, ...]
+    group: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def part(self, numbers: np.ndarray) -> list[tuple[int, EpisodeBatch]]:
+        """Some episodes of the step: the groups that have any of them, each with its own, `trimmed`."""
+        found = []
+        for number, batch in enumerate(self.batches):
+            of_group = self.group == number
+            own = (of_group.cumsum() - 1)[numbers[of_group[numbers]]]
+            if len(own):
+                found.append((number, batch[own].trimmed()))
+        return found
+
+
+def train_episodes(
+    pools: Sequence[Pool], config: EpisodeConfig, weights: np.ndarray, n: int, *, seed: int, step: int
+) -> MetaBatch:
+    """The n episodes of one outer step: tasks drawn by ``weights`` over those of all pools, everything from (seed, step).
 
     Small episodes come first: the loss is a sum, so their order means nothing, and a part of them that is `trimmed` need
     not be padded to the size of the largest.
     """
     rng = np.random.default_rng([seed, step])
-    batch = draw_episodes(pool, config, rng.choice(len(weights), n, p=weights / weights.sum()), rng)
-    size = (batch.support >= 0).sum(1) + (batch.query >= 0).sum(1)
-    return batch[np.argsort(size, kind="stable")]
+    tasks = rng.choice(len(weights), n, p=weights / weights.sum())
+    ends = np.cumsum([len(pool.names) for pool in pools])
+    group = np.searchsorted(ends, tasks, side="right")
+    batches, sizes = [], np.zeros(n, np.int64)
+    for number, pool in enumerate(pools):
+        own = np.flatnonzero(group == number)
+        if len(own):
+            batch = draw_episodes(pool, config, tasks[own] - (ends[number] - len(pool.names)), rng)
+            sizes[own] = (batch.support >= 0).sum(1) + (batch.query >= 0).sum(1)
+            batch = batch[np.argsort(sizes[own], kind="stable")]
+        else:
+            batch = EMPTY
+        batches.append(batch)
+    return MetaBatch(tuple(batches), group[np.argsort(sizes, kind="stable")])
+
+
+EMPTY = EpisodeBatch(
+    *(np.zeros((0,) if item.name in ("task", "style", "described") else (0, 0), np.int64) for item in fields(EpisodeBatch))
+)
 
 
 def _foreign_names(pool: Pool, own: np.ndarray, have: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from . import calibration
-from .baselines import Draw, Method, baseline, by_model
+from .baselines import USUAL, Draw, Method, baseline, by_model
 from .calibration import FAR, INSIDE, NEAR
 from .columns import DataError
-from .config import ConfigError, EpisodeConfig, to_dict
+from .config import ConfigError, EpisodeConfig, nearest, to_dict
 from .episodes import EpisodeBatch, draw_episodes
 from .features import EpisodeTexts, TaskFeatures, encode_tasks
 from .kinds import KINDS, Kind
+from .metrics import METRICS
 from .model import MetaModel
 from .report import Report
 from .store import FeatureStore, TokenStore
@@ -35,8 +36,9 @@ def evaluate_tasks(
     episodes: EpisodeConfig = EpisodeConfig(n_way=5, k_shot=5, n_query=5),
     n_episodes: int = 600,
     seed: int = 0,
-    baselines: Sequence[str] = ("untrained", "label_names", "nearest_centroid", "logistic_regression"),
+    baselines: Sequence[str] | None = None,
     *,
+    metric: str | None = None,
     heads: Mapping[str, MetaModel] | None = None,
     outside: Task | None = None,
     outside_rows: int | None = None,
@@ -47,11 +49,12 @@ def evaluate_tasks(
 
     Args:
         model: its column is called "trained".
-        tasks: unseen tasks. The episodes of a task depend on its name and ``seed``, not on the other tasks.
+        tasks: unseen tasks of one kind. The episodes of a task depend on its name and ``seed``, not on the other tasks.
         episodes: their shape.
         n_episodes: per task.
         seed: of the episodes.
-        baselines: names out of `baselines.BASELINES`.
+        baselines: names out of `baselines.BASELINES`; None: those that suit the kind (`baselines.USUAL`).
+        metric: the figure, out of those of `kinds.KINDS`; None: the kind's main one.
         heads: further models, by the names of their columns; each reads the episodes with its own encoder.
         outside: a task whose rows belong to no class: they become further query rows of every episode.
         outside_rows: how many of its rows an episode gets, drawn at random; None: all of them.
@@ -59,11 +62,13 @@ def evaluate_tasks(
         progress: show a bar.
 
     Raises:
-        ConfigError: an unknown baseline, or one that needs a package that is not installed; a head that bears the name of another
-            column.
-        DataError: no task, or two of one name; ``outside`` is measured itself, or has no text that is not the task's.
+        ConfigError: an unknown baseline or metric, or a baseline that needs a package that is not installed; a head that bears the name
+            of another column.
+        DataError: no task, two of one name, or of two kinds, or of one that the model does not serve; ``outside`` is measured itself, or has no text that is not the task's.
         EpisodeError: a task has too few classes or rows for these episodes.
     """
+    check_tasks(tasks)
+    baselines = USUAL[tasks[0].kind] if baselines is None else baselines
     for name in heads or {}:
         if name == "trained" or name in baselines:
             raise ConfigError(f"heads: two columns would be called {name!r}; give the head another name")
@@ -76,7 +81,16 @@ def evaluate_tasks(
     methods |= {name: baseline(name, model) for name in baselines}
     store = store or FeatureStore(model.encoder, progress=progress)
     return compare(
-        methods, tasks, episodes, n_episodes, seed, store=store, outside=outside, outside_rows=outside_rows, progress=progress
+        methods,
+        tasks,
+        episodes,
+        n_episodes,
+        seed,
+        metric=metric,
+        store=store,
+        outside=outside,
+        outside_rows=outside_rows,
+        progress=progress,
     )
 
 
@@ -87,6 +101,7 @@ def compare(
     n_episodes: int,
     seed: int,
     *,
+    metric: str | None = None,
     store: FeatureStore,
     outside: Task | None = None,
     outside_rows: int | None = None,
@@ -99,6 +114,18 @@ def compare(
     if outside is not None and outside.name in {task.name for task in tasks}:
         raise DataError(f"outside: the task {outside.name!r} is measured itself, so its rows cannot be queries of no class")
     kind = KINDS[tasks[0].kind]
+    other = next((task for task in tasks if task.kind != kind.name), None)
+    if other is not None:
+        raise DataError(
+            f"tasks: {tasks[0].name!r} is of kind {kind.name}, {other.name!r} of kind {other.kind}; measure each kind by itself"
+        )
+    metric = metric or kind.metrics[0]
+    if metric not in kind.metrics:
+        raise ConfigError(
+            f"metric: {metric!r}{nearest(metric, kind.metrics, end='.')} For {kind.name}: {', '.join(kind.metrics)}"
+        )
+    if outside is not None and not kind.by_class:
+        raise DataError(f"outside: rows of no class are asked of classifications only, the tasks are of kind {kind.name}")
     stores: dict[str, FeatureStore | TokenStore] = {store.encoder.key: store}
     through: dict[str, str] = {}  # method -> the store that it sees the tasks through
     for name, method in methods.items():
@@ -119,11 +146,11 @@ def compare(
     with tqdm(total=len(tasks) * n_episodes, desc="evaluating", unit="episode", disable=not progress) as bar:
         for task, (views, batch) in zip(tasks, drawn, strict=True):
             found = {name: (method, views[through[name]]) for name, method in methods.items()}
-            scores[task.name], rows[task.name] = _measure(batch, found, kind, bar)
+            scores[task.name], rows[task.name] = _measure(batch, found, kind, METRICS[metric], bar)
     settings = {**to_dict(episodes), "n_episodes": n_episodes, "seed": seed}
     if outside is not None:
         settings |= {"outside": outside.name, "outside_rows": outside_rows}
-    return Report(kind.metric_name, scores, rows, settings)
+    return Report(metric, scores, rows, settings)
 
 
 def draw_for(features: TaskFeatures, episodes: EpisodeConfig, n: int, seed: int) -> EpisodeBatch:
@@ -146,11 +173,11 @@ def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch
     figures, losses = [], []
     features = features if model.adapts_encoder else features.encoded(batch)
     for part in chunks(batch):
-        episodes = features.gather(part, next(model.head.parameters()).device)
+        episodes = features.gather(part, model.device)
         episodes = model.read(episodes) if isinstance(episodes, EpisodeTexts) else episodes
         logits = model(episodes)
         losses.append(kind.loss(logits, episodes.query_y, episodes.query_mask, episodes.outside).cpu().numpy())
-        figures.append(_figures(kind.metric, logits.values.softmax(-1).cpu().numpy(), part))
+        figures.append(_figures(METRICS[kind.metrics[0]], kind.answer(logits.values).cpu().numpy(), part, features))
     return np.concatenate(figures), np.concatenate(losses)
 
 
@@ -169,7 +196,7 @@ def risk_answers(model: MetaModel, features: TaskFeatures, seed: int) -> tuple[n
     batch = draw_for(features, RISK_EPISODES, RISK_N, seed)
     features = features if model.adapts_encoder else features.encoded(batch)
     for part in chunks(batch):
-        answer = by_model(model)(Draw(features.gather(part, next(model.head.parameters()).device), part, features))
+        answer = by_model(model)(Draw(features.gather(part, model.device), part, features))
         real = part.query >= 0
         top = (answer.probabilities.amax(-1) * answer.confidence).numpy()
         right = answer.probabilities.argmax(-1).numpy() == part.query_y  # never for a row of no class
@@ -202,9 +229,9 @@ def _with_outside(both: TaskFeatures, batch: EpisodeBatch, n: int | None, seed: 
 
 
 @torch.no_grad()
-def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatures]], kind: Kind, bar):
-    """method -> (n,) figure of each episode, and method -> `Rows` of all queries."""
-    scores, rows = {name: [] for name in methods}, {name: [] for name in methods}
+def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatures]], kind: Kind, metric: Callable, bar):
+    """method -> (n,) figure of each episode, and method -> `Rows` of all queries, where they are classified."""
+    scores, rows = {name: [] for name in methods}, {name: [] for name in methods if kind.by_class}
     for part in chunks(batch):
         draws: dict[int, Draw] = {}
         real = part.query >= 0
@@ -214,17 +241,23 @@ def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatur
             group = np.where(part.outside, np.where(part.query < len(features.tasks[0]), NEAR, FAR), INSIDE)[real]
             answer = method(draws[id(features)])
             probabilities, confidence = answer.probabilities.float().cpu().numpy(), answer.confidence.cpu().numpy()
-            scores[name].append(_figures(kind.metric, probabilities, part))
-            rows[name].append(calibration.judge(probabilities[real], confidence[real], part.query_y[real], group))
+            scores[name].append(_figures(metric, probabilities, part, features))
+            if kind.by_class:
+                rows[name].append(calibration.judge(probabilities[real], confidence[real], part.query_y[real], group))
         bar.update(len(part))
     joined = {name: calibration.concatenate(parts) for name, parts in rows.items()}
     return {name: np.concatenate(parts) for name, parts in scores.items()}, joined
 
 
-def _figures(metric: Callable, probabilities: np.ndarray, part: EpisodeBatch) -> np.ndarray:
+def _figures(metric: Callable, answers: np.ndarray, part: EpisodeBatch, features: TaskFeatures) -> np.ndarray:
+    """(b,) figure of answers (b, q, w) to episodes of one task; NaN where there is none."""
     inside = (part.query >= 0) & ~part.outside
+    targets = part.query_y if features.values is None else features.targets(part.query)
+    if KINDS[features.kind].scored:  # figures are of scores on the task's own scale
+        mean, deviation = features.scales[part.task[0]]
+        answers, targets = (mean + deviation * x.astype(np.float64) for x in (answers, targets))
     figures = np.full(len(part), np.nan)
     for i in range(len(part)):
-        if not np.isnan(probabilities[i][inside[i]]).any():
-            figures[i] = metric(probabilities[i][inside[i]], part.query_y[i][inside[i]])
+        if not np.isnan(answers[i][inside[i]]).any():
+            figures[i] = metric(answers[i][inside[i]], targets[i][inside[i]])
     return figures

@@ -13,8 +13,9 @@ from torch.nn.functional import normalize
 
 from .encoder import Encoder
 from .episodes import EpisodeBatch, Pool, make_pool
+from .kinds import KINDS
 from .label_names import MEANINGLESS, STYLES
-from .representation import Support
+from .representation import Support, alike_direction, unit
 from .store import FeatureStore, TokenStore, VectorTable
 from .tasks import Task
 
@@ -34,6 +35,10 @@ class TaskFeatures:
         names: (v, m) numbers of the vectors of label names, numbered as in `Pool`, in v ways of writing; -1 where a class
             has no name.
         prompts: (t,) numbers of the vectors of the tasks' descriptions or names.
+        values: (n, w) what each row is labelled with, float32, where labels are no classes: 1 for every label that it has, or its
+            standardised score. None for classifications.
+        scales: (t, 2) mean and standard deviation of the scores of regressions, by which they were standardised; else 0 and 1.
+        opposites: (t,) numbers of the vectors of the texts of a scale's lower end, of which ``names`` has the upper; -1: none.
     """
 
     tasks: tuple[Task, ...]
@@ -42,11 +47,20 @@ class TaskFeatures:
     rows: np.ndarray
     names: np.ndarray
     prompts: np.ndarray
+    values: np.ndarray | None
+    scales: np.ndarray
+    opposites: np.ndarray
+
+    @property
+    def kind(self) -> str:
+        """The kind of all these tasks."""
+        return self.tasks[0].kind
 
     @property
     def labels(self) -> np.ndarray:
-        """(t, c) numbers of the vectors of the label names as they are, -1 where a class has no name."""
-        return self.names[0, : self.pool.count.size].reshape(self.pool.count.shape)
+        """(t, l) numbers of the vectors of the label names as they are, -1 where a label has no name."""
+        width = self.pool.count.shape[1] if self.pool.ways is None else int(self.pool.ways.max())
+        return self.names[0, : len(self.tasks) * width].reshape(-1, width)
 
     def gather(self, batch: EpisodeBatch, device: torch.device | str = "cpu") -> EpisodeFeatures | EpisodeTexts:
         """The tensors of a batch of episodes; of texts in a `TokenStore`, what a model needs to make them."""
@@ -63,14 +77,23 @@ class TaskFeatures:
             device: of the tensors.
         """
         w, s = batch.classes.shape[1], batch.support.shape[1]
-        names = self._name_ids(batch)
-        way = torch.from_numpy(batch.support_y).to(device)
+        names, opposites = self._name_ids(batch), self.opposites[batch.task]
+        if self.values is None:
+            way = torch.from_numpy(batch.support_y).to(device)
+            support_y = (way[..., None] == torch.arange(w, device=device)).float()
+            query_y = torch.from_numpy(batch.query_y).to(device)
+        else:
+            support_y, query_y = (
+                torch.from_numpy(self.targets(rows)[..., :w]).to(device) for rows in (batch.support, batch.query)
+            )
         rows = self.row_vectors(np.concatenate([batch.support, batch.query], 1), take)  # (b, s + q, d)
         label_x = take(names)  # (b, w + 1, d)
+        if (opposites >= 0).any():  # a scale points from its lower end to its upper
+            label_x = torch.cat([unit(label_x[:, :1] - take(opposites)[:, None]), label_x[:, 1:]], 1)
         named = torch.from_numpy(names >= 0).to(device)
         support = Support(
             x=rows[:, :s],
-            y=(way[..., None] == torch.arange(w, device=device)).float(),
+            y=support_y,
             label_x=label_x[:, :w],
             task_x=label_x[:, w],
             row_mask=torch.from_numpy(batch.support >= 0).to(device),
@@ -82,9 +105,14 @@ class TaskFeatures:
             support=support,
             query=rows[:, s:],
             query_mask=torch.from_numpy(batch.query >= 0).to(device),
-            query_y=torch.from_numpy(batch.query_y).to(device),
+            query_y=query_y,
             outside=torch.from_numpy(batch.outside).to(device),
+            kind=self.kind,
         )
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """(..., w) `values` of row numbers of any shape, 0 where a row is -1."""
+        return np.where(rows[..., None] >= 0, self.values[np.maximum(rows, 0)], np.float32(0))
 
     def _name_ids(self, batch: EpisodeBatch) -> np.ndarray:
         """(b, w + 1) numbers in the store of the label names and the description of each episode, -1 where it has none."""
@@ -108,7 +136,7 @@ class TaskFeatures:
     def text_ids(self, batch: EpisodeBatch) -> np.ndarray:
         """(n,) numbers in the store of all distinct texts that these episodes show, ascending."""
         rows = self._row_ids(np.concatenate([batch.support, batch.query], 1))
-        ids = np.unique(np.concatenate([rows.reshape(-1), self._name_ids(batch).reshape(-1)]))
+        ids = np.unique(np.concatenate([rows.reshape(-1), self._name_ids(batch).reshape(-1), self.opposites[batch.task]]))
         return ids[ids >= 0]
 
     def encoded(self, batch: EpisodeBatch) -> TaskFeatures:
@@ -121,28 +149,33 @@ class TaskFeatures:
 
 @dataclass(frozen=True)
 class EpisodeFeatures:
-    """What a head needs of b episodes: support, and query (b, q, d) with mask, ways (b, q) and outside flags (b, q)."""
+    """What a head needs of b episodes of one kind: support, and query (b, q, d) with mask, targets and outside flags (b, q).
+
+    The targets ``query_y`` are ways (b, q), or where labels are no classes, values (b, q, w).
+    """
 
     support: Support
     query: Tensor
     query_mask: Tensor
     query_y: Tensor
     outside: Tensor
+    kind: str = "classification"
 
     def select(self, episodes: Tensor) -> EpisodeFeatures:
         """Some of the episodes, by number."""
         support = Support(*(getattr(self.support, item.name)[episodes] for item in fields(Support)))
-        return EpisodeFeatures(support, *(getattr(self, item.name)[episodes] for item in fields(self)[1:]))
+        return EpisodeFeatures(support, *(getattr(self, item.name)[episodes] for item in fields(self)[1:-1]), self.kind)
 
     @classmethod
     def concatenate(cls, parts: Sequence[EpisodeFeatures]) -> EpisodeFeatures:
         """The episodes of all parts, in order; they are padded alike."""
         support = Support(*(torch.cat([getattr(part.support, item.name) for part in parts]) for item in fields(Support)))
-        return cls(support, *(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)[1:]))
+        tensors = (torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)[1:-1])
+        return cls(support, *tensors, parts[0].kind)
 
     def to(self, dtype: torch.dtype) -> EpisodeFeatures:
         """The same with floating-point tensors of another type."""
-        return EpisodeFeatures(self.support.to(dtype), self.query.to(dtype), self.query_mask, self.query_y, self.outside)
+        return replace(self, support=self.support.to(dtype), query=self.query.to(dtype))
 
 
 @dataclass(frozen=True)
@@ -194,29 +227,48 @@ def encode_tasks(store: FeatureStore | TokenStore, tasks: Sequence[Task], *, var
 
     Args:
         store: keeps the vectors, or the tokens.
-        tasks: t of them.
+        tasks: t of them, of one kind.
         vary_names: encode every label name in every way of `STYLES`, and `MEANINGLESS` names, which episodes with
             ``name_variation`` or ``name_noise`` show: about ten times as many names.
     """
+    kind = KINDS[tasks[0].kind]
     rows = [_task_rows(store, task) for task in tasks]
     text_ids = [ids[:, 0] for ids in rows]
     if any(task.is_pair for task in tasks):
         rows = [np.pad(ids, ((0, 0), (0, 3 - ids.shape[1])), constant_values=-1) for ids in rows]
-    width = max(len(task.labels) for task in tasks)
-    names = [name for task in tasks for name in (*task.label_names, *[None] * (width - len(task.labels)))]
+    ways = [1 if kind.scored else len(task.labels) for task in tasks]
+    width = max(ways)
+    names = [name for task, w in zip(tasks, ways) for name in (*task.label_names[-w:], *[None] * (width - w))]
     label_ids = np.unique([name.casefold() if name else "" for name in names], return_inverse=True)[1]
     label_ids = np.where([bool(name) for name in names], label_ids, -1)
+    lower = [task.label_names[0] if kind.scored and all(task.label_names) else None for task in tasks]
     meaningless = MEANINGLESS if vary_names else ()
     names += [invent(number) for invent in meaningless for number in range(width)]
     styles = STYLES if vary_names else STYLES[:1]
     texts = [write(name) for write in styles for name in names if name]
-    ids = store.add([*texts, *(task.prompt for task in tasks)])
+    ids = store.add([*texts, *(task.prompt for task in tasks), *(text for text in lower if text)])
+    ids, ends = ids[: len(texts) + len(tasks)], ids[len(texts) + len(tasks) :]
+    opposites = np.full(len(tasks), -1, np.int64)
+    opposites[[bool(text) for text in lower]] = ends
     table = np.full((len(styles), len(names)), -1, np.int64)
     table[:, [bool(name) for name in names]] = ids[: len(texts)].reshape(len(styles), -1)
-    classes = [len(task.labels) for task in tasks]
-    targets = [task.targets for task in tasks]
-    pool = make_pool([t.name for t in tasks], targets, text_ids, classes, label_ids, len(styles), len(meaningless))
-    return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[len(texts) :])
+    targets = [task.targets if kind.by_class else np.zeros(len(task), np.int64) for task in tasks]
+    pool = make_pool([t.name for t in tasks], targets, text_ids, ways, label_ids, len(styles), len(meaningless), kind.by_class)
+    values, scales = (None, np.tile([0.0, 1.0], (len(tasks), 1))) if kind.by_class else _values(tasks, width)
+    return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[len(texts) :], values, scales, opposites)
+
+
+def _values(tasks: Sequence[Task], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """`TaskFeatures.values` and ``scales`` of tasks whose labels are no classes."""
+    values, scales = np.zeros((sum(map(len, tasks)), width), np.float32), np.tile([0.0, 1.0], (len(tasks), 1))
+    end = 0
+    for number, task in enumerate(tasks):
+        start, end = end, end + len(task)
+        targets = task.targets.reshape(len(task), -1).astype(np.float64)
+        if KINDS[task.kind].scored:
+            scales[number] = targets.mean(), targets.std() or 1.0
+        values[start:end, : targets.shape[1]] = (targets - scales[number, 0]) / scales[number, 1]
+    return values, scales
 
 
 def _task_rows(store: FeatureStore | TokenStore, task: Task) -> np.ndarray:
@@ -239,9 +291,7 @@ def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
         (n, d).
     """
     cosine = (first * second).sum(-1, keepdim=True)
-    direction = np.sin(np.arange(1, joint.shape[-1] + 1, dtype=np.float64) ** 2)  # as good as random, and the same everywhere
-    direction = torch.from_numpy(direction / np.linalg.norm(direction)).to(joint)
-    return normalize(joint + 4 * (cosine - 0.7) * direction, dim=-1)
+    return normalize(joint + 4 * (cosine - 0.7) * alike_direction(joint), dim=-1)
 
 
 def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]]) -> Tensor:

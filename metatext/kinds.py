@@ -1,6 +1,7 @@
-"""The one table of task kinds: how rows look, which loss trains them, which metric measures them.
+"""The one table of task kinds: which loss trains them, how logits become answers, which figures measure them.
 
-A new kind is a row in `KINDS`; no other file branches on a kind's name.
+A new kind is a row in `KINDS`, a way to read its targets in `targets.ENCODERS` and a head in `heads.KIND_HEADS`; no other file branches
+on a kind's name.
 """
 
 from __future__ import annotations
@@ -8,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import losses, metrics
+import torch
+from torch import Tensor
+
+from . import losses
 
 
 @dataclass(frozen=True)
@@ -17,17 +21,28 @@ class Kind:
 
     Attributes:
         name: as in ``Task.kind``.
+        scored: rows have a score between two ends, and w is 1.
+        by_class: every row has one of the task's labels, and episodes are drawn class by class; else they are drawn from all rows, and
+            what they are labelled with is an array (rows, w).
         loss: (logits, query_y, query_mask, outside) -> (b,) mean query loss of each episode.
-        metric: the main figure, (probabilities (n, w), targets (n,)) -> float.
-        metric_name: its name in tables.
+        answer: (b, q, w) logits -> what is measured, and what `predict_proba` gives where there are probabilities.
+        metrics: names in `metrics.METRICS` of the figures of (answers (n, w), targets), the main one first.
     """
 
     name: str
+    scored: bool
+    by_class: bool
     loss: Callable
-    metric: Callable
-    metric_name: str
+    answer: Callable[[Tensor], Tensor]
+    metrics: tuple[str, ...]
 
 
 KINDS: dict[str, Kind] = {
-    "classification": Kind("classification", losses.classification, metrics.accuracy, "accuracy"),
+    "classification": Kind(
+        "classification", False, True, losses.classification, lambda values: values.softmax(-1), ("accuracy", "macro_f1", "mcc")
+    ),
+    "multilabel": Kind(
+        "multilabel", False, False, losses.multilabel, torch.sigmoid, ("multilabel_macro_f1", "multilabel_micro_f1")
+    ),
+    "regression": Kind("regression", True, False, losses.regression, lambda values: values, ("spearman", "pearson", "rmse")),
 }

@@ -34,6 +34,39 @@ def classification(logits: Logits, query_y: Tensor, query_mask: Tensor, outside:
     return loss + torch.where(has_outside, _mean(seen, query_mask), torch.zeros_like(loss))
 
 
+def multilabel(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean over the labels of each row.
+
+    Args:
+        logits: values (b, q, w), the lowest number where a label is padded.
+        query_y: (b, q, w) 1 where the row has the label.
+        query_mask, outside: as of `classification`; no row is outside.
+
+    Returns:
+        (b,) mean over the rows of each episode, float32 or wider.
+    """
+    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    there = values > torch.finfo(logits.values.dtype).min
+    values = torch.where(there, values, 0.0)
+    cells = torch.where(there, binary_cross_entropy_with_logits(values, query_y.to(values.dtype), reduction="none"), 0.0)
+    return _mean(cells.sum(-1) / there.sum(-1).clamp_min(1), query_mask)
+
+
+def regression(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -> Tensor:
+    """Squared error of standardised scores.
+
+    Args:
+        logits: values (b, q, 1), the scores.
+        query_y: (b, q, 1) in units of the standard deviation of the task's scores.
+        query_mask, outside: as of `classification`; no row is outside.
+
+    Returns:
+        (b,) mean over the rows of each episode, float32 or wider.
+    """
+    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    return _mean((values - query_y.to(values.dtype)).square()[..., 0], query_mask)
+
+
 def meta_loss(episode_losses: Tensor) -> Tensor:
     """(b,) mean query losses -> their sum, the objective of an outer step."""
     return episode_losses.sum()

@@ -38,7 +38,59 @@ def ece(probabilities: np.ndarray, targets: np.ndarray, bins: int = 15) -> float
     return calibration_error(probabilities.max(1), probabilities.argmax(1) == targets, bins)
 
 
-METRICS = {"accuracy": accuracy, "macro_f1": macro_f1, "nll": nll, "brier": brier, "ece": ece}
+def mcc(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Matthews correlation of answers and targets, -1 to 1 (Gorodkin 2004, for any number of classes); 0 where either is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(targets, probabilities.argmax(1)))
+
+
+def multilabel_macro_f1(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over the labels that occur (as target or answer) of the F1 of "probability at least one half"; (n, w), (n, w) bool."""
+    hits, total = _label_counts(probabilities, targets)
+    return float((2 * hits[total > 0] / total[total > 0]).mean()) if total.any() else 1.0
+
+
+def multilabel_micro_f1(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """F1 of "probability at least one half" over all rows and labels together; 1 where there is nothing to find and nothing found."""
+    hits, total = _label_counts(probabilities, targets)
+    return float(2 * hits.sum() / total.sum()) if total.any() else 1.0
+
+
+def _label_counts(probabilities: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per label: how often it was rightly answered, and how often it was answered plus how often it was right."""
+    answers, targets = probabilities >= 0.5, targets > 0.5
+    return (answers & targets).sum(0), answers.sum(0) + targets.sum(0)
+
+
+def pearson(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Correlation of (n, 1) or (n,) scores and targets, -1 to 1; 0 where either is constant."""
+    a, b = (np.asarray(x, np.float64).reshape(-1) for x in (scores, targets))
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size > 0 else 0.0
+
+
+def spearman(scores: np.ndarray, targets: np.ndarray) -> float:
+    """`pearson` of the ranks, equal values sharing their mean rank."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(np.asarray(scores).reshape(-1)), rankdata(np.asarray(targets).reshape(-1)))
+
+
+def rmse(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Root of the mean squared difference, in the units of the targets."""
+    difference = np.asarray(scores, np.float64).reshape(-1) - np.asarray(targets, np.float64).reshape(-1)
+    return float(np.sqrt((difference**2).mean()))
+
+
+METRICS = {
+    "accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc, "nll": nll, "brier": brier, "ece": ece,
+    "multilabel_macro_f1": multilabel_macro_f1, "multilabel_micro_f1": multilabel_micro_f1,
+    "spearman": spearman, "pearson": pearson, "rmse": rmse,
+}  # fmt: skip
+UNITS = ("nll", "brier", "rmse")
+"""Those that are no shares, so that no table gives them in per cent."""
 
 
 def row_nll(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

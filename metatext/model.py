@@ -7,20 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import config as configs
-from .columns import DataError, check_inputs, encode_labels
-from .config import ConfigError, EncoderConfig, HeadConfig
+from .columns import DataError, check_inputs
+from .config import ConfigError, EncoderConfig, HeadConfig, nearest
 from .encoder import Encoder, EncoderError
 from .features import EpisodeFeatures, EpisodeTexts, read_inputs
-from .heads import Logits, make_head
+from .heads import Head, Logits, kinds_of, make_head
 from .kinds import KINDS
 from .maml import adapt_encoder
-from .representation import Support
+from .representation import Support, unit
 from .risk import RiskCurve
 from .storage import StorageError, read_folder, write_folder
+from .targets import ENCODERS
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -38,23 +40,20 @@ class MetaModel(nn.Module):
 
     Attributes:
         encoder: what reads the texts; of its weights those that learn are saved (`EncoderConfig.tuning`), the others are named.
-        head: the meta-network, see `metatext.heads`.
-        head_config: how the head was made.
-        kinds: the kinds of task that it was trained on.
+        heads: kind of task -> the meta-network for it, see `metatext.heads`.
+        head_config: how the heads were made.
         notes: facts about the training run, kept in config.json as ``training``.
         risk: how often answers of some confidence are wrong, learned on held-out tasks; None for a head that had none.
     """
 
-    def __init__(
-        self, encoder: Encoder, head_config: HeadConfig, kinds: Sequence[str] = ("classification",), notes: dict | None = None
-    ):
+    def __init__(self, encoder: Encoder, head_config: HeadConfig, kinds: Sequence[str] | None = None, notes: dict | None = None):
         super().__init__()
         self.encoder = encoder
         self.head_config = head_config
-        self.head = make_head(head_config, encoder.dim)
+        kinds = kinds_of(head_config) if kinds is None else kinds
+        self.heads = nn.ModuleDict({kind: make_head(head_config, encoder.dim, kind) for kind in kinds})
         if self.adapts_encoder:
             _prepare_inner_loop(encoder, head_config)
-        self.kinds = tuple(kinds)
         self.notes = dict(notes or {})
         self.risk: RiskCurve | None = None
 
@@ -75,14 +74,49 @@ class MetaModel(nn.Module):
             torch.manual_seed(seed)
             return cls(encoder, head)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of task that it serves: those that it was trained on, or before, all that its head has a form for."""
+        return tuple(self.heads)
+
+    def keep_kinds(self, kinds: Sequence[str]) -> None:
+        """Serve these kinds only.
+
+        Raises:
+            ConfigError: the model has no head for one of them.
+        """
+        for kind in kinds:
+            if kind not in self.heads:
+                raise ConfigError(
+                    f"kind {kind!r}: this model serves {', '.join(self.kinds)}"
+                    + (
+                        f"; the head {self.head_config.name!r} has no form for it"
+                        if kind not in kinds_of(self.head_config)
+                        else ""
+                    )
+                )
+        for kind in set(self.kinds) - set(kinds):
+            del self.heads[kind]
+
+    @property
+    def head(self) -> Head:
+        """The head of its first kind, the only one of most models."""
+        return next(iter(self.heads.values()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its heads are."""
+        return next(self.heads.parameters()).device
+
     def forward(self, episodes: EpisodeFeatures | EpisodeTexts) -> Logits:
-        """Logits of the queries of b episodes. Texts are read with gradients to the encoder, in the precision of the context;
+        """Logits of the queries of b episodes of one kind. Texts are read with gradients to the encoder, in the precision of the context;
         the head runs in its own: a solve has no place in half precision."""
         if isinstance(episodes, EpisodeTexts):
             episodes = self.read(episodes)
         with torch.autocast(episodes.query.device.type, enabled=False):
-            episodes = episodes.to(next(self.head.parameters()).dtype)
-            return self.head.logits(self.head.adapt(episodes.support), episodes.query, episodes.query_mask)
+            head = self.heads[episodes.kind]
+            episodes = episodes.to(next(head.parameters()).dtype)
+            return head.logits(head.adapt(episodes.support), episodes.query, episodes.query_mask)
 
     @property
     def adapts_encoder(self) -> bool:
@@ -117,14 +151,16 @@ class MetaModel(nn.Module):
         label_names: Sequence[str] | Mapping[Any, str] | None = None,
         description: str | None = None,
     ) -> AdaptedModel:
-        """A classifier for one task in one forward pass, no gradient step.
+        """A model for one task in one forward pass, no gradient step.
 
         Args:
             inputs: n texts or pairs of texts; or a `Task`, all of whose rows are taken.
-            targets: n labels, str or int (an int indexes ``label_names`` when that is a list).
+            targets: n labels, str or int (an int indexes ``label_names`` when that is a list); of a multilabel task n lists of labels;
+                of a regression n numbers on the task's own scale.
             kind: kind of task; must be among `kinds`.
             label_names: list of names, or dict {label: text that the encoder reads}. Labels without examples are
-                allowed. None: strings name themselves.
+                allowed. None: strings name themselves. Of a regression: {lowest score: text, highest score: text}, the ends of the
+                scale; answers stay between them. Without examples they are what is known of it.
             description: one sentence on what the labels mean.
 
         Raises:
@@ -136,9 +172,11 @@ class MetaModel(nn.Module):
             task = inputs
             if targets is not None or label_names is not None:
                 raise DataError("adapt: a Task brings its own targets and label_names")
-            kind, rows, labels, names, y = task.kind, task.inputs(), task.labels, task.label_names, torch.from_numpy(task.targets)
+            kind, rows, labels, names, array = task.kind, task.inputs(), task.labels, task.label_names, task.targets
             text = description or task.prompt
         else:
+            if kind not in ENCODERS:
+                raise DataError(f"adapt: unknown kind {kind!r}{nearest(kind, ENCODERS, end='.')} Known: {', '.join(ENCODERS)}")
             rows = check_inputs(inputs)
             if targets is None and rows:
                 raise DataError("adapt: targets are missing; give one label per input")
@@ -149,46 +187,64 @@ class MetaModel(nn.Module):
                 raise DataError(f"adapt: {len(rows)} inputs but {len(targets)} targets")
             if not rows and label_names is None:
                 raise DataError("adapt: without examples the label_names must be given")
-            array, labels, names = encode_labels(targets, label_names)
-            y, text = torch.from_numpy(array), description
+            array, labels, names = ENCODERS[kind](targets, label_names)
+            text = description
         if kind not in KINDS or kind not in self.kinds:
             raise DataError(f"adapt: kind {kind!r}, but this head was trained for {', '.join(self.kinds)}")
-        if len(labels) < 2:
+        scored = KINDS[kind].scored
+        if len(labels) < 2 and KINDS[kind].by_class:
             raise DataError(
                 f"adapt: {len(labels)} class{'es'[: 2 * (len(labels) != 1)]} ({list(labels)}); a classifier needs at least two"
             )
-        rowless = set(range(len(labels))) - set(y.tolist())
-        nameless = next((c for c in sorted(rowless) if not names[c]), None)
+        y, scale = _supported(array, labels, kind)
+        rowless = np.zeros(len(labels), bool) if scored else ~y.astype(bool).any(0)
+        nameless = next((c for c in np.flatnonzero(rowless) if not names[c]), None)
         if nameless is not None:
             raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
+        texts = [names[-1]] if scored else names
+        opposite = names[0] if scored and all(names) else None
         encoder = self.encoder.frozen()
         with torch.no_grad():
             if self.adapts_encoder and rows:
                 learn = lambda own: lambda texts: self.encoder.learn(self.encoder.tokenize(texts), own)  # noqa: E731
                 training, _ = self.encoder.training, self.encoder.eval()
-                learned = self._task_weights(lambda own: self._support(rows, y, names, text, learn(own)))
+                learned = self._task_weights(lambda own: self._support(rows, y, texts, text, learn(own)))
                 self.encoder.train(training)
                 encoder = self.encoder.frozen(learned)
-            support = self._support(rows, y, names, text, encoder.encode)
-        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None, encoder)
+            support = self._support(rows, y, texts, text, encoder.encode, opposite)
+        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None, encoder, scale)
 
     def _support(
-        self, rows: list, y: Tensor, names: Sequence[str | None], text: str | None, read: Callable[[list], Tensor]
+        self,
+        rows: list,
+        y: np.ndarray,
+        names: Sequence[str | None],
+        text: str | None,
+        read: Callable[[list], Tensor],
+        opposite: str | None = None,
     ) -> Support:
-        """One task as a batch of one `Support`. All texts that are read alone go through the encoder, ``read``, in one call."""
+        """One task as a batch of one `Support`, from targets (n, w). All texts that are read alone go through the encoder, ``read``, in
+        one call; the only name of a scale is read against that of its lower end, ``opposite``."""
         w, d = len(names), self.encoder.dim
         given = [c for c, name in enumerate(names) if name]
         pairs = bool(rows) and isinstance(rows[0], tuple)
-        singles = [*([] if pairs else rows), *(names[c] for c in given), *([text] if text else [])]
+        singles = [
+            *([] if pairs else rows),
+            *(names[c] for c in given),
+            *([text] if text else []),
+            *([opposite] if opposite else []),
+        ]
         vectors = read(singles)
+        if opposite:
+            vectors, lower = vectors[:-1], vectors[-1:]
         n = 0 if pairs else len(rows)
         label_x = torch.zeros(w, d, device=vectors.device)
-        label_x[given] = vectors[n : n + len(given)]
+        label_x[given] = vectors[n : n + len(given)] if not opposite else unit(vectors[n : n + 1] - lower)
         has_name = torch.zeros(w, dtype=torch.bool)
         has_name[given] = True
         return Support(
             x=(read_inputs(read, rows) if pairs else vectors[:n])[None],
-            y=nn.functional.one_hot(y, w).float()[None],
+            y=torch.from_numpy(y)[None],
             label_x=label_x[None],
             task_x=(vectors[-1] if text else torch.zeros(d, device=vectors.device))[None],
             row_mask=torch.ones(1, len(rows), dtype=torch.bool),
@@ -198,13 +254,13 @@ class MetaModel(nn.Module):
         ).to(vectors.device)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was learned, by name: the head, and with the prefix ``encoder.`` what learns of the encoder."""
+        """All that was learned, by name: the heads, each with its kind as prefix, and with the prefix ``encoder.`` what learns of the encoder."""
         learned = {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.tuned_tensors().items()}
-        return {**self.head.state_dict(), **learned}
+        return {**self.heads.state_dict(), **learned}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Put what `tensors` gave back in place."""
-        self.head.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(ENCODER)})
+        self.heads.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(ENCODER)})
         self.encoder.load_tuned({n.removeprefix(ENCODER): tensor for n, tensor in tensors.items() if n.startswith(ENCODER)})
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -287,7 +343,10 @@ class MetaModel(nn.Module):
                 )
         if encoder.dim != dim:
             raise StorageError(f"{where}: the head was made for features of length {dim}, the encoder gives {encoder.dim}")
-        model = cls(encoder, head_config, kinds, notes)
+        try:
+            model = cls(encoder, head_config, kinds, notes)
+        except ConfigError as error:
+            raise StorageError(f"{where}/config.json: {error}") from None
         expected_shapes = {name: tuple(t.shape) for name, t in model.tensors().items()}
         shapes = {name: tuple(t.shape) for name, t in tensors.items()}
         if shapes != expected_shapes:
@@ -298,6 +357,20 @@ class MetaModel(nn.Module):
         model.load_tensors(tensors)
         model.risk = risk
         return model
+
+
+def _supported(targets: np.ndarray, labels: Sequence, kind: str) -> tuple[np.ndarray, tuple[float, float]]:
+    """Targets as a head sees them, (n, w) float32; and of scores the mean and deviation by which they are standardised.
+
+    The deviation of fewer than two scores says nothing: it is then a quarter of the scale, and their mean without any its middle.
+    """
+    if KINDS[kind].by_class:
+        return np.eye(len(labels), dtype=np.float32)[targets], (0.0, 1.0)
+    if not KINDS[kind].scored:
+        return targets.astype(np.float32), (0.0, 1.0)
+    mean = float(targets.mean()) if len(targets) else (labels[0] + labels[1]) / 2
+    deviation = float(targets.std()) if len(targets) > 1 else (labels[1] - labels[0]) / 4
+    return ((targets - mean) / (deviation or 1.0)).astype(np.float32)[:, None], (mean, deviation or 1.0)
 
 
 def _prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:

@@ -27,21 +27,32 @@ class MetaLoss(nn.Module):
     Args:
         model: encoder and head.
         teacher: the pretrained encoder, or None.
-        distilled: (t,) bool, the tasks whose episodes are compared with the teacher.
+        distilled: names of the tasks whose episodes are compared with the teacher.
     """
 
-    def __init__(self, model: MetaModel, teacher: Encoder | None, distilled: np.ndarray):
+    def __init__(self, model: MetaModel, teacher: Encoder | None, distilled: Sequence[str]):
         super().__init__()
-        self.model, self.teacher, self.distilled = model, teacher, distilled
+        self.model, self.teacher, self.distilled = model, teacher, frozenset(distilled)
 
-    def forward(self, data: EpisodeFeatures | EpisodeTexts) -> tuple[Tensor, Tensor]:
+    def forward(self, data: Sequence[EpisodeFeatures | EpisodeTexts]) -> tuple[Tensor, Tensor]:
         """Mean query loss of each of b episodes, and how far each has drifted from the teacher (`cosine_drift`), zero where it is
-        not compared: (b,), (b,)."""
+        not compared: (b,), (b,).
+
+        Args:
+            data: b episodes in all, those of every kind together.
+        """
+        losses, drifts = zip(*map(self._of_one_kind, data))
+        return torch.cat(losses), torch.cat(drifts)
+
+    def _of_one_kind(self, data: EpisodeFeatures | EpisodeTexts) -> tuple[Tensor, Tensor]:
         episodes = self.model.read(data) if isinstance(data, EpisodeTexts) else data
         logits = self.model(episodes)
-        losses = KINDS["classification"].loss(logits, episodes.query_y, episodes.query_mask, episodes.outside)
+        losses = KINDS[episodes.kind].loss(logits, episodes.query_y, episodes.query_mask, episodes.outside)
         drift = torch.zeros_like(losses)
-        if self.teacher is not None and isinstance(data, EpisodeTexts) and (compared := self.distilled[data.batch.task]).any():
+        if self.teacher is None or not isinstance(data, EpisodeTexts):
+            return losses, drift
+        compared = np.array([task.name in self.distilled for task in data.source.tasks])[data.batch.task]
+        if compared.any():
             with torch.no_grad():
                 taught = data[compared].read(self.teacher)
             place = torch.from_numpy(np.flatnonzero(compared)).to(losses.device)
@@ -59,7 +70,7 @@ class MetaLoss(nn.Module):
 def parameter_groups(model: MetaModel, config: TrainConfig) -> list[dict[str, Any]]:
     """What learns, by learning rate and weight decay: vectors and scalars (norms, biases, temperatures) have none."""
     groups = []
-    for module, lr in ((model.head, config.meta_lr), (model.encoder, config.encoder_lr)):
+    for module, lr in ((model.heads, config.meta_lr), (model.encoder, config.encoder_lr)):
         learning = [p for p in module.parameters() if p.requires_grad]
         for decay, params in (
             (0.0, [p for p in learning if p.ndim < 2]),
@@ -77,27 +88,14 @@ def task_weights(tasks: Sequence[Task], config: TrainConfig) -> np.ndarray:
         ConfigError: an entry is not ``name=factor``, or names no task.
     """
     weights = np.array([len(task) for task in tasks], float) ** config.task_size_exponent
-    names = [task.name for task in tasks]
-    for entry in config.task_weights:
-        name, _, factor = entry.rpartition("=")
-        try:
-            number = float(factor)
-        except ValueError:
-            number = -1.0
-        if not name or not 0 <= number < math.inf:
-            raise ConfigError(f"task_weights: expected name=factor with a factor of at least 0, got {entry!r}")
-        if name not in names:
-            raise ConfigError(
-                f"task_weights: no task is called {name!r}{nearest(name, names, end='.')} Known: {', '.join(names)}"
-            )
-        weights[names.index(name)] *= number
+    weights *= _factors("task_weights", "task", config.task_weights, [task.name for task in tasks])
     if not weights.sum() > 0:
         raise ConfigError("task_weights: every task has the factor 0")
     return weights
 
 
-def distilled_tasks(tasks: Sequence[Task], config: TrainConfig) -> np.ndarray:
-    """(t,) bool: the tasks in ``distillation_tasks``, all where it is empty.
+def distilled_tasks(tasks: Sequence[Task], config: TrainConfig) -> list[str]:
+    """The tasks in ``distillation_tasks``, all where it is empty.
 
     Raises:
         ConfigError: a name is that of no task.
@@ -108,7 +106,33 @@ def distilled_tasks(tasks: Sequence[Task], config: TrainConfig) -> np.ndarray:
             raise ConfigError(
                 f"distillation_tasks: no task is called {name!r}{nearest(name, names, end='.')} Known: {', '.join(names)}"
             )
-    return np.array([not config.distillation_tasks or name in config.distillation_tasks for name in names])
+    return list(config.distillation_tasks or names)
+
+
+def kind_weights(kinds: Sequence[str], config: TrainConfig) -> np.ndarray:
+    """(g,) how much the losses of each kind count, from ``kind_weights``.
+
+    Raises:
+        ConfigError: an entry is not ``kind=factor``, or no task is of that kind.
+    """
+    return _factors("kind_weights", "kind", config.kind_weights, kinds)
+
+
+def _factors(setting: str, what: str, entries: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """(n,) factors of names from entries ``name=factor``, 1 where there is no entry."""
+    factors = np.ones(len(names))
+    for entry in entries:
+        name, _, factor = entry.rpartition("=")
+        try:
+            number = float(factor)
+        except ValueError:
+            number = -1.0
+        if not name or not 0 <= number < math.inf:
+            raise ConfigError(f"{setting}: expected name=factor with a factor of at least 0, got {entry!r}")
+        if name not in names:
+            raise ConfigError(f"{setting}: no {what} is called {name!r}{nearest(name, names, end='.')} Known: {', '.join(names)}")
+        factors[names.index(name)] *= number
+    return factors
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ Line = Sequence[tuple[float, float, float]]
 
 
 def plot_learning_curve(history: Sequence[Mapping[str, float]], path: str | Path) -> None:
-    """Draw training loss, unseen loss and unseen accuracy against the outer steps into a PNG.
+    """Draw training loss, and loss and figures on unseen tasks, against the outer steps into a PNG.
 
     Args:
-        history: points with ``step`` and some of ``loss``, ``eval_loss``, ``eval_accuracy``.
+        history: points with ``step`` and some of ``loss``, ``eval_loss``, ``eval_<figure>``.
         path: where to write.
     """
 
@@ -28,13 +28,16 @@ def plot_learning_curve(history: Sequence[Mapping[str, float]], path: str | Path
     losses = figure.subplots()
     losses.plot(*series("loss"), color="tab:blue", alpha=0.6, label="training: mean query loss of an episode")
     losses.set_xlabel("outer step")
-    losses.set_ylabel("cross-entropy (nats)")
+    losses.set_ylabel("loss")
     lines = losses.get_lines()[:]
     if series("eval_loss")[0]:
         lines += losses.plot(*series("eval_loss"), "o-", color="tab:orange", markersize=3, label="unseen tasks: loss")
-        accuracy = losses.twinx()
-        lines += accuracy.plot(*series("eval_accuracy"), "s--", color="tab:green", markersize=3, label="unseen tasks: accuracy")
-        accuracy.set_ylabel("accuracy")
+        figures = losses.twinx()
+        keys = dict.fromkeys(key for point in history for key in point if key.startswith("eval_") and key != "eval_loss")
+        for key, color in zip(keys, ("tab:green", "tab:red", "tab:purple", "tab:brown")):
+            name = key.removeprefix("eval_").replace("_", " ")
+            lines += figures.plot(*series(key), "s--", color=color, markersize=3, label=f"unseen tasks: {name}")
+        figures.set_ylabel(", ".join(key.removeprefix("eval_").replace("_", " ") for key in keys))
     losses.legend(handles=lines, loc="center right")
     losses.grid(alpha=0.3)
     _write(figure, path)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Rows, concatenate, figures, risk_coverage
-from .metrics import interval, stratified_interval
+from .metrics import UNITS, interval, stratified_interval
 
 POINTS = 101  # of a risk-coverage curve that is written or drawn
 MEAN = "mean over tasks"
@@ -22,7 +22,7 @@ class Report:
     Attributes:
         metric: name of the figure.
         scores: task -> method -> (n_episodes,) figure of each episode, NaN where the method has no answer.
-        rows: task -> method -> what is kept of all its query rows.
+        rows: task -> method -> what is kept of all its query rows; nothing where they are not classified.
         settings: how the episodes were drawn.
     """
 
@@ -30,6 +30,16 @@ class Report:
     scores: dict[str, dict[str, np.ndarray]]
     rows: dict[str, dict[str, Rows]]
     settings: dict[str, Any]
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is something to say on calibration: only of classifications."""
+        return any(self.rows.values())
+
+    @property
+    def unit(self) -> str:
+        """What tables give the figure in."""
+        return "its own unit" if self.metric in UNITS else "%"
 
     @property
     def methods(self) -> list[str]:
@@ -53,7 +63,7 @@ class Report:
 
     def figures(self, method: str, task: str | None = None) -> dict[str, float]:
         """`calibration.figures` over all query rows of a task, else of all tasks together."""
-        return figures(self._rows(method, task))
+        return figures(self._rows(method, task)) if self.judged else {}
 
     def risk_coverage(self, method: str, task: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Share of rows answered and share of errors among them, at `POINTS` shares at most; see `calibration.risk_coverage`."""
@@ -69,7 +79,7 @@ class Report:
         """The table of `difference` to the method ``reference``."""
         others = [method for method in self.methods if method != reference]
         table = self._table(others, lambda method, task: self.difference(method, reference, task), "+.1f")
-        return f"{table}\n{self.metric} minus that of {reference} in points, paired: mean ± 95 % interval, over episodes"
+        return f"{table}\n{self.metric} minus that of {reference} in {'points' if self.unit == '%' else self.unit}, paired: mean ± 95 % interval, over episodes"
 
     def calibration(self) -> str:
         """The table of `figures` over the rows of all tasks, a line per method; nll in nats, AUROC in %."""
@@ -98,7 +108,7 @@ class Report:
             known = {} if np.isnan(mean) else {self.metric: round(mean, 6), "interval_95": round(half, 6)}
             return {**known, **(_rounded(self.figures(method, task)) if task else {})}
 
-        curves = {m: self.risk_coverage(m) for m in self.methods if self._rows(m, None).answered}
+        curves = {m: self.risk_coverage(m) for m in self.methods if self.judged and self._rows(m, None).answered}
         values = {
             "metric": self.metric,
             "settings": self.settings,
@@ -127,7 +137,7 @@ class Report:
         return "\n".join(
             [
                 self._table(self.methods, self.mean, ".1f"),
-                f"{self.metric} in %, mean ± 95 % interval (a task: over episodes; the mean: over tasks); {shape} per task",
+                f"{self.metric} in {self.unit}, mean ± 95 % interval (a task: over episodes; the mean: over tasks); {shape} per task",
             ]
         )
 
@@ -136,12 +146,18 @@ class Report:
 
     def _table(self, methods: Sequence[str], value, form: str) -> str:
         """A line per task and one for their mean; ``value(method, task)`` is a mean and a half-width."""
+        factor, form = (100, form) if self.unit == "%" else (1, form.replace("1", "3"))
         words = [method.split("_") for method in methods]  # a long name takes several lines, not a wide column
         height = max(map(len, words), default=1)
         cells = [list(line) for line in zip([""] * height, *([""] * (height - len(word)) + word for word in words))]
         for task in [*self.scores, *([None] if len(self.scores) > 1 else [])]:
             pairs = [value(method, task) for method in methods]
-            cells.append([task or MEAN, *("-" if np.isnan(m) else f"{100 * m:{form}} ± {100 * h:.1f}" for m, h in pairs)])
+            cells.append(
+                [
+                    task or MEAN,
+                    *("-" if np.isnan(m) else f"{factor * m:{form}} ± {factor * h:{form.lstrip('+')}}" for m, h in pairs),
+                ]
+            )
         return align(cells)
 
 
@@ -150,8 +166,11 @@ def summary(reports: Mapping[str, Report]) -> str:
     methods = list(dict.fromkeys(method for report in reports.values() for method in report.methods))
     cells = [["", *reports]]
     for method in methods:
-        means = [report.mean(method)[0] if method in report.methods else np.nan for report in reports.values()]
-        cells.append([method, *("-" if np.isnan(mean) else f"{100 * mean:.1f}" for mean in means)])
+        means = [(report, report.mean(method)[0] if method in report.methods else np.nan) for report in reports.values()]
+        shown = (
+            "-" if np.isnan(mean) else f"{100 * mean:.1f}" if report.unit == "%" else f"{mean:.3f}" for report, mean in means
+        )
+        cells.append([method, *shown])
     return align(cells)
 
 

@@ -97,6 +97,13 @@ def unit(x: Tensor) -> Tensor:
     return x * x.square().sum(-1, keepdim=True).clamp_min(1e-12).rsqrt()
 
 
+def alike_direction(features: Tensor) -> Tensor:
+    """(d,) of unit length, along which the features of pairs say how alike their two texts are; made for features of length d."""
+    d = features.shape[-1]
+    direction = torch.sin(torch.arange(1, d + 1, dtype=torch.float64).square())  # as good as random, and the same everywhere
+    return (direction / direction.norm()).to(features)
+
+
 @dataclass(frozen=True)
 class TaskRepresentation:
     """What a head learns of b tasks before it makes their parameters.

@@ -20,13 +20,14 @@ from .columns import (
     drop_unlabelled,
     find_columns,
     kind_of,
-    read_labels,
     readable,
     text_columns,
 )
 from .config import nearest
+from .readings import READINGS
 from .sources import READERS, read_file, read_schema, read_source, reader, split_files
 from .storage import StorageError, read_json
+from .targets import read_targets
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STARTER = "starter"
+KIND_NAMES = ("classification", "multilabel", "regression", "span", "generation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +44,12 @@ class Task:
 
     Attributes:
         name: shown in tables and, where there is no description, read by the encoder.
-        kind: "classification".
+        kind: a key of `targets.ENCODERS`.
         rows: a `datasets.Dataset` with the columns ``text`` and, for pairs, ``text_pair``.
-        targets: (n,) int64, the class of each row as an index into ``labels``.
-        labels: what `predict` answers with, one per class, as the source gave them.
-        label_names: per class the text that the encoder reads, or None where there is no meaningful name.
+        targets: of a classification (n,) int64, the class of each row as an index into ``labels``; multilabel (n, w) bool, which
+            labels a row has; regression (n,) float64, on the task's own scale.
+        labels: what `predict` answers with, as the source gave them; of a regression the two ends of the scale.
+        label_names: per label the text that the encoder reads, or None where there is no meaningful name.
         description: one sentence on what the labels mean, or None.
     """
 
@@ -62,7 +65,8 @@ class Task:
         return len(self.targets)
 
     def __repr__(self) -> str:
-        return f"Task({self.name!r}, {self.kind}, {len(self)} rows, {len(self.labels)} classes)"
+        shape = "{:g} to {:g}".format(*self.labels) if self.kind == "regression" else f"{len(self.labels)} classes"
+        return f"Task({self.name!r}, {self.kind}, {len(self)} rows, {shape})"
 
     @property
     def is_pair(self) -> bool:
@@ -80,6 +84,14 @@ class Task:
         texts = part.column("text").to_pylist()
         return list(zip(texts, part.column("text_pair").to_pylist())) if self.is_pair else texts
 
+    def answers(self) -> list:
+        """The targets as a caller would give them: labels, lists of labels, or scores."""
+        if self.targets.dtype == bool:
+            return [[self.labels[c] for c in np.flatnonzero(row)] for row in self.targets]
+        if self.targets.dtype == np.float64:
+            return self.targets.tolist()
+        return [self.labels[c] for c in self.targets]
+
     def select(self, rows: Sequence[int]) -> Task:
         """The same task with these rows only; all classes stay."""
         rows = np.asarray(rows, np.int64)
@@ -90,6 +102,8 @@ class Task:
         if len(self) <= n:
             return self
         rng = np.random.default_rng(seed)
+        if self.kind != "classification":
+            return self.select(np.sort(rng.choice(len(self), n, replace=False)))
         groups = [rng.permutation(np.flatnonzero(self.targets == c)) for c in range(len(self.labels))]
         sizes = np.array([min(len(g), max(1, n * len(g) // len(self))) for g in groups])
         while sizes.sum() > n and sizes.max() > 1:
@@ -111,8 +125,10 @@ class Task:
         """The task of these classes only, in this order.
 
         Raises:
-            DataError: one of them is not a label of this task.
+            DataError: one of them is not a label of this task, or the task is no classification.
         """
+        if self.kind != "classification":
+            raise DataError(f"task {self.name!r}: a task of kind {self.kind} has no classes to choose from")
         index = {label: i for i, label in enumerate(self.labels)}
         for label in labels:
             if label not in index:
@@ -152,10 +168,11 @@ def load_task(
         config: configuration of a Hub data set.
         split: which split; "full" counts as "train". None: all rows of all splits. Ignored for a single table.
         revision: branch, tag or commit on the Hub.
-        kind: the kind of task; None: found from the columns.
+        kind: the kind of task; None: found from the columns: numbers with a fraction are scores (regression), lists of labels
+            are multilabel.
         columns: where what stands, e.g. ``{"text": "body", "label": "queue"}``; also ``text_pair`` and ``label_name``.
         label_names: readable text per class: a list in the order of the classes, or a dict {label: text}. Labels
-            without a row are allowed in a dict.
+            without a row are allowed in a dict. Of a regression: {lowest score: text, highest score: text}.
         name: the task's name; None: from the source.
         description: one sentence on what the labels mean.
 
@@ -168,14 +185,18 @@ def load_task(
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
     columns = find_columns(rows, {**hints, **(columns or {})}, name, kind)
     found = columns.pop("kind")
+    if kind is not None and kind not in KIND_NAMES:
+        raise DataError(
+            f"task {name!r}: unknown kind {kind!r}{nearest(kind, KIND_NAMES, end='.')} Known: {', '.join(KIND_NAMES)}"
+        )
     if found not in SUPPORTED:
         raise DataError(
             f"task {name!r}: kind {found!r} (columns {', '.join(rows.column_names)}) is not supported; "
             f"supported: {', '.join(SUPPORTED)}. Give kind= and columns= if the kind was guessed wrongly."
         )
-    rows = drop_unlabelled(rows, columns, known)
+    rows = drop_unlabelled(rows, columns, known) if found == "classification" else rows
     check_texts(rows, columns, name)
-    targets, labels, names = read_labels(rows, columns, name, label_names, known.label_names)
+    targets, labels, names = read_targets(found, rows, columns, name, label_names, known.label_names)
     texts = [c for c in ("text", "text_pair") if c in columns]
     rows = rows.select_columns([columns[c] for c in texts])
     rows = rows.rename_columns({columns[c]: c for c in texts if columns[c] != c})
@@ -189,7 +210,8 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
         source: a folder of corpora (one folder per corpus with a file per split, or one file per corpus; a
             ``catalog.json`` in it or beside it may give each a description), "starter", "starter/train" or
             "starter/test" (the embedded starter tasks), or a list of names as `load_task` takes them ("id:config" for
-            a Hub configuration).
+            a Hub configuration). In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
+            a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
         split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
             warning, and so are corpora of a kind that is not supported.
 
@@ -199,7 +221,10 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
     if not isinstance(source, (str, Path)):
         tasks = []
         for item in map(str, source):
-            if item == STARTER or item.startswith(STARTER + "/"):
+            reading, is_reading, rest = item.partition("=")
+            if is_reading and reading in READINGS:
+                tasks.append(_read_as(reading, rest, split))
+            elif item == STARTER or item.startswith(STARTER + "/"):
                 tasks += load_tasks(item, split)
             elif Path(item).exists():
                 tasks.append(load_task(item, split=split, description=_descriptions(Path(item).parent).get(_name(Path(item)))))
@@ -259,6 +284,13 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
             if task.name in seen:
                 raise DataError(f"tasks: two bear the same name, {task.name!r}; give each its own name")
             seen[task.name] = number
+
+
+def _read_as(reading: str, source: str, split: str | None) -> Task:
+    source, _, column = source.partition("@")
+    if reading == "scale" and column:
+        return load_task(source, split=split, kind="regression", columns={"label": column})
+    return READINGS[reading](load_tasks([source], split)[0])
 
 
 def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False) -> list:

@@ -21,14 +21,16 @@ import numpy as np
 import torch
 
 from .checkpoints import Checkpoints, check_same_run
+from .columns import DataError
 from .config import EpisodeConfig, TrainConfig, to_dict
 from .episodes import train_episodes
 from .evaluation import draw_for, episode_scores, risk_answers
 from .features import EpisodeTexts, TaskFeatures, encode_tasks
+from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, shares, trackers
 from .losses import meta_loss
 from .model import MetaModel
-from .objective import MetaLoss, averaged, distilled_tasks, parameter_groups, task_weights
+from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, task_weights
 from .plots import plot_learning_curve
 from .risk import RiskCurve, fit_risk
 from .storage import read_folder, write_json
@@ -47,7 +49,8 @@ class TrainResult:
     Attributes:
         output_dir: holds the best model (config.json, model.safetensors), metrics.json, learning_curve.png, checkpoints/.
         steps: outer steps done, fewer than ``meta_steps`` when training stopped early.
-        best: step, ``eval_loss`` and ``eval_accuracy`` of the evaluation whose head was kept; {} without unseen tasks.
+        best: step, ``eval_loss`` and ``eval_<figure>`` (accuracy, for classifications) of the evaluation whose head was kept; {} without
+            unseen tasks.
         history: points of the training curve, oldest first.
     """
 
@@ -66,15 +69,15 @@ def meta_train(
     config: TrainConfig = TrainConfig(),
     store: FeatureStore | None = None,
 ) -> TrainResult:
-    """Train the head of ``model``, and its encoder as far as `EncoderConfig.tuning` says, on episodes of many tasks; afterwards
+    """Train the heads of ``model``, one for each kind of task, and its encoder as far as `EncoderConfig.tuning` says, on episodes of many tasks; afterwards
     the model holds the best weights.
 
     A run that was stopped, even by kill -9, goes on from its last checkpoint when called again with the same settings,
     and ends with the same weights, bit for bit on the same machine.
 
     Args:
-        model: an encoder with a head; changed in place.
-        tasks: what episodes are drawn from.
+        model: an encoder with a head; changed in place. It then serves the kinds of ``tasks`` only.
+        tasks: what episodes are drawn from, of any kinds; a step may hold episodes of several.
         eval_tasks: unseen tasks; the weights with the lowest loss on them are kept, ``early_stopping_patience`` counts
             their evaluations, and ``model.risk`` is learned on them. None given: the last weights are kept, without a risk.
         episodes: the shape of the training episodes.
@@ -84,7 +87,7 @@ def meta_train(
 
     Raises:
         ConfigError: ``output_dir`` holds a run with other settings; an unknown tracker, or task in ``task_weights`` or
-            ``distillation_tasks``.
+            ``distillation_tasks``; the head has no form for the kind of a task.
         DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``.
         EpisodeError: a task has too few classes or rows for such episodes.
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
@@ -93,8 +96,17 @@ def meta_train(
     from tqdm.auto import tqdm
 
     check_tasks(tasks, eval_tasks)
+    model.keep_kinds(list(dict.fromkeys(task.kind for task in tasks)))
+    kinds = model.kinds
+    strange = next((task for task in eval_tasks if task.kind not in kinds), None)
+    if strange is not None:
+        raise DataError(
+            f"eval_tasks: {strange.name!r} is of kind {strange.kind}, the tasks to train on are of kind {', '.join(kinds)}"
+        )
+    tasks = sorted(tasks, key=lambda task: kinds.index(task.kind))  # those of a kind stand together
     accelerator = make_accelerator(config)
-    if accelerator.is_main_process and not episodes.n_outside:
+    classifies = any(KINDS[kind].by_class for kind in kinds)
+    if accelerator.is_main_process and classifies and not episodes.n_outside:
         logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
     if accelerator.is_main_process and not len(eval_tasks):
         logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
@@ -105,6 +117,7 @@ def meta_train(
             f"({accelerator.num_processes} x {accelerator.gradient_accumulation_steps}): every share needs an episode"
         )
     weights, distilled = task_weights(tasks, config), distilled_tasks(tasks, config)
+    factors = kind_weights(kinds, config)
     if accelerator.is_main_process and not model.encoder.is_tuned:
         for name in ("distillation", "encoder_share", "max_text_tokens"):
             if getattr(config, name) != getattr(TrainConfig(), name):
@@ -127,7 +140,8 @@ def meta_train(
         store, whole = TokenStore(model.encoder, config.max_text_tokens), TokenStore(model.encoder)
     elif store is None:
         store = whole = FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
-    features = encode_tasks(store, tasks, vary_names=episodes.needs_varied_names)
+    groups = [[task for task in tasks if task.kind == kind] for kind in kinds]
+    features = [encode_tasks(store, group, vary_names=episodes.needs_varied_names) for group in groups]
     unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
 
     base = None
@@ -161,7 +175,10 @@ def meta_train(
             history.append(point)
             accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
             if accelerator.is_main_process:
-                logger.info("step %d: unseen tasks %.1f %%, loss %.3f", step, 100 * point["eval_accuracy"], point["eval_loss"])
+                seen = ", ".join(
+                    f"{k.removeprefix('eval_')} {100 * v:.1f} %" for k, v in point.items() if k not in ("step", "eval_loss")
+                )
+                logger.info("step %d: unseen tasks %s, loss %.3f", step, seen, point["eval_loss"])
             if not best or point["eval_loss"] < best["eval_loss"]:
                 best, stale = point, 0
                 if accelerator.is_main_process:
@@ -184,7 +201,8 @@ def meta_train(
     bar = tqdm(total=config.meta_steps, initial=start, desc="meta-training", unit="step", disable=hidden)
     step, began = start, time.monotonic()
     while step < config.meta_steps and not _stop_early(stale, config):
-        batch = train_episodes(features.pool, episodes, weights, config.meta_batch_size, seed=config.seed, step=step)
+        pools = [group.pool for group in features]
+        batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=step)
         torch.manual_seed(_noise_seed(config.seed, step, accelerator.process_index))
         objective.train()
         for group in optimizer.param_groups:
@@ -192,17 +210,21 @@ def meta_train(
         step_losses = []
         for part in shares(config.meta_batch_size, accelerator):
             with accelerator.accumulate(wrapped):
-                data = features.gather(batch[part].trimmed(), device)
-                texts += len(data.ids) if isinstance(data, EpisodeTexts) else 0
+                of_kinds = batch.part(part)
+                data = [features[kind].gather(own, device) for kind, own in of_kinds]
+                texts += sum(len(own.ids) for own in data if isinstance(own, EpisodeTexts))
                 losses, drift = wrapped(data)
-                # a parameter of the head that these episodes leave unused would stop DDP
-                unused = 0.0 * sum(p.sum() for p in model.head.parameters() if p.requires_grad)
-                accelerator.backward((meta_loss(losses) + config.distillation * drift.sum() + unused) * parts)
-                step_losses.append((losses.detach(), batch.task[part]))
+                factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
+                # A parameter of a head that these episodes leave unused would stop DDP. Each has its own product: two scalars that
+                # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
+                unused = sum((0.0 * p).sum() for p in model.heads.parameters() if p.requires_grad)
+                accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
+                names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
+                step_losses.append((losses.detach(), names))
                 if accelerator.sync_gradients:
                     limit = config.max_grad_norm * config.meta_batch_size or math.inf
                     norm = accelerator.clip_grad_norm_(trainable, limit)
-                    _check_finite(norm, step_losses, tasks, step, checkpoints, accelerator)
+                    _check_finite(norm, step_losses, step, checkpoints, accelerator)
                 optimizer.step()
                 optimizer.zero_grad()
             running += losses.detach().float().sum()
@@ -221,7 +243,7 @@ def meta_train(
                 )  # as much as it adds to the loss of an episode
             history.append(point)
             accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
-            bar.set_postfix(loss=f"{mean:.3f}", **({"unseen": f"{best['eval_accuracy']:.3f}"} if best else {}))
+            bar.set_postfix(loss=f"{mean:.3f}", **({"unseen": f"{best['eval_loss']:.3f}"} if best else {}))
             if bar.disable and accelerator.is_main_process:
                 left = (time.monotonic() - began) / (step - start) * (config.meta_steps - step)
                 speed = f"{rate:.0f} texts/s, " if texts else ""
@@ -248,8 +270,9 @@ def meta_train(
     accelerator.wait_for_everyone()
     _load_best(model, output_dir)
     model.eval()
-    if unseen:
-        model.risk = _learn_risk(model, unseen, config, accelerator)
+    classified = [task for task in unseen if KINDS[task.kind].by_class]
+    if classified:
+        model.risk = _learn_risk(model, classified, config, accelerator)
         if accelerator.is_main_process:
             model.save_pretrained(output_dir)
     if accelerator.is_main_process:
@@ -295,7 +318,7 @@ def _stop_early(stale: int, config: TrainConfig) -> bool:
     return config.early_stopping_patience is not None and stale >= config.early_stopping_patience
 
 
-def _check_finite(norm, step_losses: list, tasks: Sequence[Task], step: int, checkpoints: Checkpoints, accelerator) -> None:
+def _check_finite(norm, step_losses: list, step: int, checkpoints: Checkpoints, accelerator) -> None:
     """Stop before an optimizer step that would destroy the weights; every process sees the same gradient norm, and under fp16 the
     one whose loss is not a number ends the run."""
     if math.isfinite(float(norm)):
@@ -303,8 +326,8 @@ def _check_finite(norm, step_losses: list, tasks: Sequence[Task], step: int, che
     losses = torch.cat([losses for losses, _ in step_losses]).cpu().numpy()
     if accelerator.scaler is not None and np.isfinite(losses).all():  # too large a scale: fp16 skips this step and halves it
         return
-    drawn = np.concatenate([task for _, task in step_losses])
-    bad = sorted({tasks[i].name for i in drawn[~np.isfinite(losses)]})
+    drawn = np.array([name for _, names in step_losses for name in names])
+    bad = sorted(set(drawn[~np.isfinite(losses)].tolist()))
     where = f"the loss of an episode of {', '.join(bad)} is not a number" if bad else "a gradient is not a number"
     kept = checkpoints.latest()
     last = f"the last good checkpoint is {kept.folder}" if kept else "no checkpoint had been written"
@@ -330,10 +353,11 @@ def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainCon
         raise TrainingError(
             f"step {step}: the loss on the unseen task {', '.join(bad)} is not a number; lower meta_lr, or look at its rows"
         )
-    return {
-        "eval_accuracy": float(np.mean([a for _, a, _ in everyone])),
-        "eval_loss": float(np.mean([x for _, _, x in everyone])),
-    }
+    found: dict[str, list[float]] = {}
+    for number, figure, _ in everyone:
+        found.setdefault(f"eval_{KINDS[unseen[number].kind].metrics[0]}", []).append(figure)
+    means = {name: float(np.mean(figures)) for name, figures in found.items()}
+    return {**means, "eval_loss": float(np.mean([loss for _, _, loss in everyone]))}
 
 
 def _learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> RiskCurve:

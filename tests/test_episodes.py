@@ -25,7 +25,7 @@ def pool_of(targets: np.ndarray, ids: np.ndarray | None = None, n_classes: int |
 
 
 def draw(pool, n: int = 50, seed: int = 0, **config) -> EpisodeBatch:
-    return train_episodes(pool, EpisodeConfig(**config), np.ones(len(pool.names)), n, seed=seed, step=0)
+    return train_episodes([pool], EpisodeConfig(**config), np.ones(len(pool.names)), n, seed=seed, step=0).batches[0]
 
 
 def shots(batch: EpisodeBatch) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_pure_function_of_seed_and_step():
     pool, config, weights = named_pool(5, 9), EpisodeConfig(**RICH), np.ones(2)
 
     def at(seed: int, step: int) -> EpisodeBatch:
-        return train_episodes(pool, config, weights, 8, seed=seed, step=step)
+        return train_episodes([pool], config, weights, 8, seed=seed, step=step).batches[0]
 
     first = at(3, 7)
     np.random.seed(1)  # the global state has no part in it
@@ -476,7 +476,7 @@ def test_tasks_are_drawn_by_weight(weights):
     targets = [data(6, 6)] * 3
     pool = make_pool(list("abc"), targets, [np.arange(12)] * 3, [2, 2, 2])
     config = EpisodeConfig(n_way=2, k_shot=1, n_query=1)
-    batch = train_episodes(pool, config, np.array(weights), 2000, seed=0, step=0)
+    batch = train_episodes([pool], config, np.array(weights), 2000, seed=0, step=0).batches[0]
     counts, share = np.bincount(batch.task, minlength=3), np.array(weights) / sum(weights)
     assert (counts[share == 0] == 0).all()
     if (share > 0).sum() > 1:

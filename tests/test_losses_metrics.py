@@ -10,10 +10,11 @@ import torch
 from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 
-from metatext.heads import Logits
+from metatext.heads import KIND_HEADS, Logits
 from metatext.kinds import KINDS
 from metatext.losses import classification, meta_loss
 from metatext.metrics import METRICS, accuracy, brier, ece, interval, macro_f1, nll, stratified_interval
+from metatext.targets import ENCODERS
 
 LOW = torch.finfo(torch.float32).min
 
@@ -91,9 +92,9 @@ def test_meta_loss_is_the_sum_of_the_means():
 
 
 def test_kinds_name_their_parts():
-    kind = KINDS["classification"]
-    assert (kind.name, kind.metric_name) == ("classification", "accuracy")
-    assert kind.loss is classification and METRICS[kind.metric_name] is kind.metric
+    assert KINDS["classification"].loss is classification and KINDS["classification"].metrics[0] == "accuracy"
+    for name, kind in KINDS.items():
+        assert kind.name == name in ENCODERS and name in KIND_HEADS and {*kind.metrics} <= {*METRICS}
 
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.05, 0.05, 0.9]])
@@ -158,7 +159,39 @@ def test_nll_of_an_impossible_answer_is_finite():
 
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_figures_are_plain_floats(name):
-    assert type(METRICS[name](*random_answers(0))) is float
+    probabilities, targets = random_answers(0)
+    given = (probabilities, np.eye(5)[targets] > 0) if "multilabel" in name else (probabilities, targets)
+    given = (probabilities[:, :1], targets) if name in KINDS["regression"].metrics else given
+    assert type(METRICS[name](*given)) is float
+
+
+def test_figures_of_several_labels_against_scikit_learn():
+    rng = np.random.default_rng(0)
+    probabilities, targets = rng.random((50, 6)), rng.random((50, 6)) < 0.3
+    targets[:, 5], probabilities[:, 5] = False, 0.1  # occurs nowhere: does not count
+    answers = probabilities >= 0.5
+    assert METRICS["multilabel_micro_f1"](probabilities, targets) == pytest.approx(f1_score(targets, answers, average="micro"))
+    expected = f1_score(targets[:, :5], answers[:, :5], average="macro")
+    assert METRICS["multilabel_macro_f1"](probabilities, targets) == pytest.approx(expected)
+    nothing = np.zeros((3, 2), bool)
+    assert METRICS["multilabel_macro_f1"](nothing.astype(float), nothing) == 1.0
+    assert METRICS["multilabel_macro_f1"](nothing + 0.9, nothing) == 0.0
+
+
+def test_figures_of_scores_against_scipy():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 6, 40).astype(float)
+    scores = targets + rng.normal(size=40)
+    assert METRICS["pearson"](scores[:, None], targets[:, None]) == pytest.approx(stats.pearsonr(scores, targets).statistic)
+    assert METRICS["spearman"](scores[:, None], targets) == pytest.approx(stats.spearmanr(scores, targets).statistic)
+    assert METRICS["rmse"]([1.0, 3.0], [0.0, 1.0]) == pytest.approx(math.sqrt(2.5))
+    for name in ("pearson", "spearman"):
+        assert METRICS[name](np.ones((4, 1)), targets[:4]) == 0.0  # nothing is said
+
+
+def test_matthews_correlation_by_hand():
+    # answers 0 1 1 2 for targets 0 1 2 2: 3 of 4 right
+    assert METRICS["mcc"](PROBABILITIES, TARGETS) == pytest.approx((3 * 4 - 5) / math.sqrt((16 - 6) * (16 - 6)))
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 600])

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import metatext
 from metatext import (
     AdaptedModel,
+    ConfigError,
     DataError,
     Encoder,
     EncoderConfig,
@@ -29,7 +30,7 @@ from metatext import (
 from metatext.encoder import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EncoderError
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
-from metatext.heads import HEADS
+from metatext.heads import HEADS, KIND_HEADS
 from metatext.storage import StorageError, read_folder, write_folder
 
 TEXTS = ["aaa bbb", "abab ab", "aab aaab", "xyz zz", "zzzy xxyz", "z y x"]
@@ -82,7 +83,8 @@ def test_from_encoder(tiny, tiny_folder):
     assert type(by_name.head) is HEADS["prototype"] and by_name.encoder.fingerprint == tiny.fingerprint
     assert by_config.encoder.max_length == 16 and by_config.head.network.hidden.out_features == 9
     shared = MetaModel.from_encoder(tiny)
-    assert shared.encoder is tiny and shared.head_config == HeadConfig() and shared.kinds == ("classification",)
+    assert shared.encoder is tiny and shared.head_config == HeadConfig()
+    assert shared.kinds == tuple(KIND_HEADS) and by_name.kinds == ("classification",)
 
 
 def test_the_seed_fixes_the_start_and_nothing_else(tiny):
@@ -314,7 +316,7 @@ def test_unlike_anything_seen_is_none(tiny):
         (dict(inputs=TEXTS, label_names=["a", "b"]), "targets are missing"),
         (dict(inputs=[]), "without examples the label_names must be given"),
         (dict(inputs=[], targets=[]), "without examples the label_names must be given"),
-        (dict(inputs=TEXTS, targets=TARGETS, kind="regresion"), "kind 'regresion', but this head was trained for classification"),
+        (dict(inputs=TEXTS, targets=TARGETS, kind="regresion"), "unknown kind 'regresion'; did you mean 'regression'"),
         (dict(inputs="aaa", targets=["early"]), "expected a list of texts, got one text"),
         (dict(inputs=["a", " ", "b"], targets=["x", "y", "x"]), "row 1 is empty"),
         (dict(inputs=[("a", ""), ("b", "c")], targets=["x", "y"]), "row 0 is empty"),
@@ -348,8 +350,10 @@ def test_a_task_brings_its_own_targets(model):
 
 
 def test_a_head_of_other_kinds(tiny):
-    with pytest.raises(DataError, match="kind 'classification', but this head was trained for regression, span"):
-        MetaModel(tiny, HeadConfig(), kinds=("regression", "span")).adapt(TEXTS, TARGETS)
+    with pytest.raises(DataError, match="kind 'classification', but this head was trained for regression, multilabel"):
+        MetaModel(tiny, HeadConfig(), kinds=("regression", "multilabel")).adapt(TEXTS, TARGETS)
+    with pytest.raises(ConfigError, match="head: 'ridge' has no form for the kind 'regression'; gp has"):
+        MetaModel(tiny, HeadConfig("ridge"), kinds=("regression",))
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "confidence"])
@@ -561,9 +565,9 @@ def test_tensors_that_are_not_the_heads(tiny, tmp_path, what):
         elif what == "another width":
             config["head"]["hidden_dim"] = 9
         elif what == "one tensor less":
-            del tensors["network.hidden.bias"]
+            del tensors["classification.network.hidden.bias"]
         else:
-            tensors["network.third.bias"] = torch.zeros(2)
+            tensors["classification.network.third.bias"] = torch.zeros(2)
 
     rewrite(tmp_path / "head", "head", change)
     with pytest.raises(StorageError, match=r"model\.safetensors does not fit the head '(metanet|ridge)'"):

@@ -16,7 +16,7 @@ LEVELS = [
     ["config", "storage", "tokens"],
     ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints", "tuning"],
     ["columns", "kinds", "calibration", "loading"],
-    ["report"],
+    ["report", "targets", "readings"],
     ["sources"],
     ["tasks", "encoder"],
     ["store", "heads"],

@@ -11,6 +11,8 @@ from conftest import SHARED
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from metatext.columns import DataError, encode_labels, readable
+from metatext.readings import as_scale, joined
+from metatext.targets import encode_label_sets, encode_scores
 from metatext.tasks import load_inputs, load_task, load_tasks
 
 ROWS = [
@@ -388,34 +390,128 @@ def test_text_column_that_holds_no_text(values, message):
 OTHER_KINDS = {
     "span": [{"context": "It is red.", "question": "What colour?", "answers": {"text": ["red"], "answer_start": [6]}}],
     "generation": [{"input": "a b", "target": "b a"}],
-    "regression": [{"text": "a", "text_pair": "b", "score": 2.5}],
-    "multilabel": [{"text": "a", "labels": ["x", "y"]}],
 }
 
 
 @pytest.mark.parametrize("kind", OTHER_KINDS)
 def test_kinds_that_are_not_supported(kind):
     rows = OTHER_KINDS[kind]
-    message = rf"task 'mail': kind '{kind}' \(columns {', '.join(rows[0])}\) is not supported; supported: classification"
+    message = rf"task 'mail': kind '{kind}' \(columns {', '.join(rows[0])}\) is not supported; supported: classification, multilabel, regression"
     with pytest.raises(DataError, match=message):
         load_task(rows, name="mail")
 
 
-def test_float_labels_are_regression():
-    with pytest.raises(DataError, match="kind 'regression'"):
-        load_task(rows_of([0.5, 1.0]))
+@pytest.mark.parametrize(
+    "rows", [rows_of([0.5, 4.0]), [{"text": "a", "text_pair": "b", "score": 0.5}, {"text": "c", "text_pair": "d", "score": 4}]]
+)
+def test_numbers_are_scores(rows):
+    task = load_task(rows)
+    assert task.kind == "regression" and task.targets.dtype == np.float64
+    assert (task.targets.tolist(), task.labels, task.label_names) == ([0.5, 4.0], (0.5, 4.0), (None, None))
+    assert task.answers() == [0.5, 4.0] and "0.5 to 4" in repr(task)
+
+
+def test_the_ends_of_a_scale_can_be_named():
+    task = load_task(rows_of([1, 2]), kind="regression", label_names={0: "bad", 3: "fair", 5: "good"})
+    assert (task.labels, task.label_names) == ((0.0, 5.0), ("bad", "good"))
+    for names in (["bad", "good"], {0: "bad"}, {"a": "b", "c": "d"}):
+        with pytest.raises(DataError, match="of a regression they name two scores of its scale at least"):
+            load_task(rows_of([1, 2]), kind="regression", label_names=names)
+    with pytest.raises(DataError, match=r"column 'label': row 1 has the score 2, the scale runs from 0 to 1"):
+        load_task(rows_of([1, 2]), kind="regression", label_names={0: "bad", 1: "good"})
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), "3", "x"])
+def test_a_score_that_is_no_number(bad):
+    with pytest.raises(DataError, match=r"targets: row 1 has the score .*; expected a finite number"):
+        encode_scores([1.0, bad])
+    with pytest.raises(DataError, match=r"column 'label': row 0 has the score '3' \(str\); expected a finite number"):
+        load_task(rows_of(["3", "4"]), kind="regression")
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+def test_lists_of_labels_are_multilabel(column):
+    task = load_task([{"text": "a", column: ["y", "x"]}, {"text": "b", column: []}, {"text": "c", column: ["big_deal"]}])
+    assert (task.kind, task.labels, task.label_names) == ("multilabel", ("big_deal", "x", "y"), ("big deal", "x", "y"))
+    assert task.targets.tolist() == [[False, True, True], [False, False, False], [True, False, False]]
+    assert task.answers() == [["x", "y"], [], ["big_deal"]]
+    assert task.select([2]).answers() == [["big_deal"]] and len(task.sample(2)) == 2
 
 
 def test_class_labels_in_lists_are_multilabel():
-    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["x", "y"]))})
-    with pytest.raises(DataError, match="kind 'multilabel'"):
-        load_task(Dataset.from_list([{"text": "a", "label": [0, 1]}], features=features))
+    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["x", "y", "z"]))})
+    table = Dataset.from_list([{"text": "a", "label": [0, 1]}, {"text": "b", "label": []}], features=features)
+    task = load_task(table)
+    assert (task.kind, task.labels, task.answers()) == ("multilabel", ("x", "y", "z"), [["x", "y"], []])
+    assert load_task(table, label_names=["ex", "why", "zed"]).label_names == ("ex", "why", "zed")
+    with pytest.raises(DataError, match="label_names has 2 entries, the data has 3 labels"):
+        load_task(table, label_names=["ex", "why"])
 
 
-@pytest.mark.parametrize("kind", ["span", "clasification"])
-def test_kind_that_was_asked_for(kind):
-    with pytest.raises(DataError, match=f"kind '{kind}' .* is not supported; supported: classification"):
-        load_task(ROWS, kind=kind)
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([["x"], "y"], r"row 1 has 'y'; expected a list of labels"),
+        ([["x"], None], r"row 1 has None; expected a list of labels"),
+        ([["x"], ["y", None]], r"row 1 has no label \(None\)"),
+        ([["x"], ["x", 1]], r"row 1 has the label 1, row 0 'x'"),
+        ([[], []], "no row has a label"),
+    ],
+)
+def test_labels_that_are_no_lists(labels, message):
+    with pytest.raises(DataError, match=message):
+        encode_label_sets(labels)
+
+
+def test_an_unknown_label_in_a_list_is_named_by_its_row():
+    with pytest.raises(DataError, match=r"row 2 has the label 'z', which is not among label_names"):
+        encode_label_sets([["x", "y"], [], ["z"]], ["x", "y"])
+
+
+def test_a_kind_that_cannot_be_used_or_is_none():
+    with pytest.raises(DataError, match=r"kind 'span' .* is not supported; supported: classification, multilabel, regression"):
+        load_task(ROWS, kind="span")
+    with pytest.raises(DataError, match="unknown kind 'clasification'; did you mean 'classification'"):
+        load_task(ROWS, kind="clasification")
+
+
+def test_classes_in_order_as_scores():
+    task = load_task(
+        [{"text": t, "label": i, "label_name": n} for i, (t, n) in enumerate([("a", "low"), ("b", "mid"), ("c", "top")])]
+    )
+    scores = as_scale(task)
+    assert (scores.kind, scores.labels, scores.label_names) == ("regression", (0.0, 2.0), ("low", "top"))
+    assert scores.answers() == [0.0, 1.0, 2.0] and scores.inputs() == task.inputs()
+    with pytest.raises(DataError, match="expected a classification to read as scores, got kind regression"):
+        as_scale(scores)
+    with pytest.raises(DataError, match="a task of kind regression has no classes to choose from"):
+        scores.with_classes([0.0])
+
+
+def test_joined_rows_have_the_labels_of_their_parts():
+    letters = "abcde"
+    task = load_task([{"text": f"{c}{i}", "label": c} for c in letters for i in range(4)], name="letters")
+    made = joined(task, n_rows=200, n_labels=4)
+    assert (made.kind, len(made), len(made.labels), made.name) == ("multilabel", 200, 4, "letters joined")
+    for text, labels in zip(made.inputs(), made.answers(), strict=True):
+        assert sorted(part[0] for part in text.split()) == labels and len(labels) in (2, 3)
+    counts = [len(labels) for labels in made.answers()]
+    assert 60 < counts.count(2) < 140  # each number of parts as often
+    again, other = joined(task, 200, n_labels=4), joined(task, 200, n_labels=4, seed=1)
+    assert again.inputs() == made.inputs() != other.inputs()
+    for wrong in (load_task(rows_of(["x", "y"])), load_task(PAIR), made):
+        with pytest.raises(DataError, match="expected a classification of single texts with at least 3 classes"):
+            joined(wrong)
+
+
+def test_readings_in_a_list_of_tasks(tmp_path):
+    rows = [{"text": f"{c}{i}", "label": c, "stars": i} for c in "abc" for i in range(4)]
+    write(tmp_path / "mail" / "train.parquet", rows)
+    path = tmp_path / "mail"
+    scale, column, several = load_tasks([f"scale={path}", f"scale={path}@stars", f"joined={path}"])
+    assert (scale.kind, scale.labels) == ("regression", (0.0, 2.0))
+    assert (column.kind, column.labels) == ("regression", (0.0, 3.0))
+    assert several.kind == "multilabel" and several.labels == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -438,9 +534,8 @@ def test_generation_columns_named_as_text_and_label_are_classification():
     assert_is_rows(load_task(rows, columns={"text": "input", "label": "target"}))
 
 
-def test_lists_of_labels_named_as_label_are_refused():
-    with pytest.raises(DataError, match=r"row 0 has the label \['x', 'y'\]|multilabel"):
-        load_task(OTHER_KINDS["multilabel"], columns={"label": "labels"})
+def test_a_column_of_lists_named_by_the_caller_is_multilabel():
+    assert load_task([{"text": "a", "tags": ["x", "y"]}], columns={"label": "tags"}).answers() == [["x", "y"]]
 
 
 # Labels ----------------------------------------------------------------------------------------------------------
@@ -797,14 +892,14 @@ def test_prompt_without_a_description():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three corpora that can be used, two of other kinds, a table without labels and files of other sorts."""
+    """Three corpora that can be used, two of kinds that cannot, a table without labels and files of other sorts."""
     folder = tmp_path / "corpora"
     write(folder / "b_mail" / "train.parquet", ROWS)
     write(folder / "b_mail" / "test.parquet", ROWS[:1])
     write(folder / "c_news.jsonl", rows_of(["x", "y"]))
     write(folder / "d_claims" / "full.csv", PAIR)
     write(folder / "e_spans" / "train.parquet", OTHER_KINDS["span"])
-    write(folder / "f_scores" / "train.jsonl", OTHER_KINDS["regression"])
+    write(folder / "f_edits" / "train.jsonl", OTHER_KINDS["generation"])
     write(folder / "g_bare" / "train.csv", [{"zzz": "a"}])
     raw(folder / "notes.txt", "hello")
     (folder / "empty").mkdir()
@@ -822,7 +917,7 @@ def test_load_tasks_leaves_out_what_it_cannot_use(folder, caplog):
     assert [len(task) for task in tasks] == [4, 2, 1]
     assert [task.is_pair for task in tasks] == [False, False, True]
     assert caplog.messages == [
-        "corpora: left out 3 corpora: e_spans (span), f_scores (regression), g_bare (columns not recognised)"
+        "corpora: left out 3 corpora: e_spans (span), f_edits (generation), g_bare (columns not recognised)"
     ]
 
 
@@ -835,7 +930,7 @@ def test_load_tasks_of_a_split(folder, caplog):
 
 
 def test_load_tasks_without_a_reason_to_warn(folder, caplog):
-    for name in ("e_spans/train.parquet", "f_scores/train.jsonl", "g_bare/train.csv"):
+    for name in ("e_spans/train.parquet", "f_edits/train.jsonl", "g_bare/train.csv"):
         (folder / name).unlink()
     load_tasks(folder)
     assert caplog.messages == []

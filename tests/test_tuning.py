@@ -72,7 +72,7 @@ def test_what_learns_moves_and_the_rest_stays(tiny_folder, tmp_path, kind, how):
     meta_train(model, [*letter_tasks(2), pairs_task()], episodes=EPISODES, config=loop(tmp_path / "run"))
     after = state(model)
     trained = {f"encoder.backbone.{name}" for name in learning} | {
-        n for n, p in model.head.named_parameters("head") if p.requires_grad
+        n for n, p in model.heads.named_parameters("heads") if p.requires_grad
     }
     still = [name for name in trained if torch.equal(before[name], after[name]) and not unread(name)]
     assert still == []
@@ -86,7 +86,7 @@ def test_what_learns_moves_and_the_rest_stays(tiny_folder, tmp_path, kind, how):
 
 def unread(name: str) -> bool:
     """Weights of the head that gp's episodes may not reach in three steps (they are tested with the heads)."""
-    return name.startswith("head.")
+    return name.startswith("heads.")
 
 
 @pytest.mark.parametrize("how", ["lora", "full", "frozen"])

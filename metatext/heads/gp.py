@@ -66,9 +66,9 @@ class GPHead(nn.Module):
         noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(task.count)], 1)
         real = torch.cat([size > 0, named & support.row_mask.any(1, keepdim=True)], 1)  # (b, n + w)
         cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
-        prior = _centred(weight * torch.cat([to_names, among_names], 1), named)
+        prior = centred(weight * torch.cat([to_names, among_names], 1), named)
         target = torch.cat([row_y, torch.diag_embed(named.to(rows.dtype))], 1) - chance - prior
-        gram = _kernel(cosine) * (real[:, None] & real[..., None])
+        gram = kernel(cosine) * (real[:, None] & real[..., None])
         gram = gram + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
         inverse = torch.linalg.inv(gram)
         dual = inverse @ (target * real[..., None] * mask[:, None])  # (b, n + w, w)
@@ -95,8 +95,8 @@ class GPHead(nn.Module):
         query = self.representation.features(query)
         to_names = query @ params["names"].mT  # (b, q, d) @ (b, d, w) -> (b, q, w)
         cosine = torch.cat([query @ params["rows"].mT, to_names], -1)  # (b, q, n + w)
-        prior = _centred(params["weight"] * to_names, params["named"])
-        scores = prior + _kernel(cosine) @ params["dual"]  # (b, q, n + w) @ (b, n + w, w) -> (b, q, w)
+        prior = centred(params["weight"] * to_names, params["named"])
+        scores = prior + kernel(cosine) @ params["dual"]  # (b, q, n + w) @ (b, n + w, w) -> (b, q, w)
         values = mask_classes(params["scale"][:, None, None] * scores, params["class_mask"])
         return Logits(values, self.novelty(params, query, scores))
 
@@ -113,11 +113,12 @@ def _statistics(scores: Tensor, y: Tensor, mask: Tensor, explained: Tensor) -> T
     return torch.stack([shots - 1.5, explained, likelihood_gain(scores, y, mask), timid.clamp(-3, 3)], -1)
 
 
-def _kernel(cosine: Tensor) -> Tensor:
+def kernel(cosine: Tensor) -> Tensor:
+    """``exp(2 (cosine - 1))``."""
     return torch.exp(TAU * (cosine - 1))
 
 
-def _centred(values: Tensor, named: Tensor) -> Tensor:
+def centred(values: Tensor, named: Tensor) -> Tensor:
     """(b, n, w) minus the mean over the classes that have a name; 0 for those that have none."""
     mean = (values * named[:, None]).sum(-1, keepdim=True) / named.sum(1).clamp_min(1)[:, None, None]
     return (values - mean) * named[:, None]
@@ -153,3 +154,23 @@ def grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Ten
     means = (total / size.clamp_min(1)[..., None])[:, :-1]
     labels = torch.eye(w, dtype=x.dtype, device=x.device).repeat_interleave(groups, 0).expand(b, -1, -1)
     return means, labels, size[:, :-1]
+
+
+def grouped_rows(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`grouped` where rows are of no one class: beyond `ROWS`, neighbours along a fixed projection are averaged with their labels."""
+    b, s = row_mask.shape
+    if s <= ROWS:
+        return x * row_mask[..., None], y * row_mask[..., None], row_mask.to(x.dtype)
+    direction = torch.sin(torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device) ** 2)
+    order = (x @ direction).masked_fill(~row_mask, torch.inf).argsort(1)  # padding last
+    rank = order.argsort(1)
+    n = row_mask.sum(1, keepdim=True).clamp_min(1)
+    group = torch.where(row_mask, (rank * ROWS // n).clamp(max=ROWS - 1), ROWS)  # the last place takes the padding
+    size = torch.zeros(b, ROWS + 1, dtype=x.dtype, device=x.device).scatter_add_(1, group, row_mask.to(x.dtype))
+
+    def mean(values: Tensor) -> Tensor:
+        total = torch.zeros(b, ROWS + 1, values.shape[-1], dtype=x.dtype, device=x.device)
+        total = total.scatter_add(1, group[..., None].expand_as(values), values)
+        return (total / size.clamp_min(1)[..., None])[:, :-1]
+
+    return mean(x), mean(y), size[:, :-1]

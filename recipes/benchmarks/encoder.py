@@ -57,16 +57,17 @@ def learning(repeats: int) -> None:
         ours, bare = (mt.MetaModel.from_encoder(mt.EncoderConfig(tuning=tuning), "gp").train() for _ in range(2))
         optimizers = [torch.optim.AdamW(parameter_groups(model, mt.TrainConfig())) for model in (ours, bare)]
         features = encode_tasks(TokenStore(ours.encoder), tasks)
-        objective = MetaLoss(ours, None, np.zeros(len(tasks), bool)).train()
+        objective = MetaLoss(ours, None, ()).train()
         batches = [
-            train_episodes(features.pool, SHAPE, np.ones(len(tasks)), EPISODES, seed=0, step=step) for step in range(STEPS)
+            train_episodes([features.pool], SHAPE, np.ones(len(tasks)), EPISODES, seed=0, step=step).batches[0]
+            for step in range(STEPS)
         ]
         tokens = [features.store.tokens(features.gather(batch).ids) for batch in batches]
         padded = [[each.padded(rows) for rows in each.batches(ours.encoder.batch_tokens)] for each in tokens]
 
         def loop(features=features, batches=batches, objective=objective, optimizer=optimizers[0]) -> None:
             for batch in batches:
-                losses, _ = objective(features.gather(batch))
+                losses, _ = objective([features.gather(batch)])
                 meta_loss(losses).backward()
                 optimizer.step()
                 optimizer.zero_grad()

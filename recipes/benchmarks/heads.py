@@ -33,7 +33,8 @@ def meta_train(model: mt.MetaModel, features: TaskFeatures, shape: mt.EpisodeCon
     for step in range(STEPS):
         for seed in range(META_BATCH // size):
             start = time.perf_counter()
-            data = features.gather(train_episodes(features.pool, shape, np.ones(1), size, seed=seed, step=step))
+            batch = train_episodes([features.pool], shape, np.ones(1), size, seed=seed, step=step).batches[0]
+            data = features.gather(batch)
             gathered = time.perf_counter()
             meta_loss(classification(model(data), data.query_y, data.query_mask, data.outside)).backward()
             done = time.perf_counter()

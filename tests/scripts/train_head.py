@@ -39,10 +39,10 @@ def no_support_in_the_first_half(training) -> None:
 
     def drawn(*args, **options):
         batch = draw(*args, **options)
-        first = np.arange(len(batch))[:, None] < len(batch) // 2
-        return dataclasses.replace(
-            batch, support=np.where(first, -1, batch.support), support_y=np.where(first, -1, batch.support_y)
-        )
+        (own,) = batch.batches
+        first = np.arange(len(own))[:, None] < len(own) // 2
+        own = dataclasses.replace(own, support=np.where(first, -1, own.support), support_y=np.where(first, -1, own.support_y))
+        return dataclasses.replace(batch, batches=(own,))
 
     training.train_episodes = drawn
 
@@ -54,6 +54,25 @@ def pairs_task(name: str = "pairs"):
     first, second = ("ab", "cd", "ee", "gh"), ("ax", "cy", "ez", "gw", "aa", "ck", "ei", "go")
     rows = [{"text": a, "text_pair": b, "label": "same" if a[0] == b[0] else "other"} for a in first for b in second]
     return mt.load_task(rows, name=name)
+
+
+def letters_present(name: str = "letters", rows: int = 40, seed: int = 0):
+    """A text of letters is labelled with those of ``abcd`` that it holds."""
+    import metatext as mt
+
+    rng = np.random.default_rng(seed)
+    texts = ["".join(rng.choice(list("abcdefgh"), rng.integers(2, 5), replace=False)) for _ in range(rows)]
+    return mt.load_task([{"text": t, "labels": [c for c in "abcd" if c in t]} for t in texts], name=name)
+
+
+def share_of_a(name: str = "share", rows: int = 40, seed: int = 0, unit: float = 10.0):
+    """A text is scored by its share of the letter a, times ``unit``."""
+    import metatext as mt
+
+    rng = np.random.default_rng(seed)
+    texts = ["".join(rng.choice(list("abc"), 8)) for _ in range(rows)]
+    table = [{"text": f"{t}{i}", "score": unit * t.count("a") / 8} for i, t in enumerate(texts)]
+    return mt.load_task(table, name=name, label_names={0: "b", unit: "a"})
 
 
 def parameters_that_few_episodes_use(head) -> None:
@@ -98,6 +117,7 @@ def train(
     starved: bool = False,
     unseen: bool = False,
     pairs: bool = False,
+    kinds: bool = False,
     die_at: int | None = None,
     threads: int = 1,
 ) -> dict:
@@ -127,7 +147,7 @@ def train(
             training.train_episodes = lambda *args, **options: (time.sleep(pause), inner(*args, **options))[1]
         result = mt.meta_train(
             model,
-            [*letter_tasks(), *([pairs_task()] if pairs else [])],
+            [*letter_tasks(), *([pairs_task()] if pairs else []), *([letters_present(), share_of_a()] if kinds else [])],
             eval_tasks=[letter_task("unseen", seed=9)] if unseen else (),
             episodes=mt.EpisodeConfig(**{"n_way": (2, 4), "k_shot": (0, 4), "n_query": 3, "n_outside": 2, **(episodes or {})}),
             config=mt.TrainConfig(output_dir=output_dir, **config),

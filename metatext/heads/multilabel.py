@@ -1,0 +1,75 @@
+"""Kernel ridge regression for rows that have any number of labels: one solve, a probability of its own for every label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..config import HeadConfig
+from ..representation import Representation, Support
+from .gp import NOISE_NAME, NOISE_ROW, OFFSET, centred, grouped_rows, kernel
+from .protocol import Logits, Params, Temperature, mask_classes
+
+
+class MultilabelGPHead(nn.Module):
+    """`GPHead` with independent labels (binary relevance on one kernel).
+
+    The targets of the rows are ``Y - r``, r the share of labels that a row of the support has (without rows: learned, over w); the
+    label names are further rows of their label alone, and the prior mean is that of `GPHead`. The scores ``s = m(q) + k(q, Z) A`` become
+    ``logits T (s - threshold)``, the threshold ``a + b log(1 + k) + c r`` learned over tasks: a shrunk score of a half is seldom reached.
+    A label without a row lives by its name. That a row has no label has the probability of all labels' absences, taken as independent.
+
+    Args:
+        dim: d.
+        config: ``rank`` of the residual map.
+    """
+
+    def __init__(self, dim: int, config: HeadConfig):
+        super().__init__()
+        self.representation = Representation(dim, config.rank, learned=False)
+        self.temperature = Temperature(start=8.0)
+        self.threshold = nn.Parameter(torch.tensor([0.25, 0.0, 0.0]))
+        self.labels_per_row = nn.Parameter(torch.tensor(1.5).log())
+
+    def adapt(self, support: Support) -> Params:
+        """``rows`` (b, n, d), ``names`` (b, w, d), ``named`` and ``class_mask`` (b, w), ``weight`` (b, 1, 1) of the prior, ``dual``
+        (b, n + w, w), ``scale`` and ``threshold`` (b,)."""
+        task = self.representation(support)
+        mask, named, names = task.class_mask, support.label_mask, task.names
+        rows, y, size = grouped_rows(task.x, task.y, support.row_mask)
+        n, ways = support.row_mask.sum(1), mask.sum(1).clamp_min(1)
+        seen = task.y.sum((1, 2)) / (n * ways).clamp_min(1)
+        share = torch.where(n > 0, seen, (self.labels_per_row.exp() / ways).clamp(max=0.9))  # (b,)
+        to_names, among_names = rows @ names.mT, names @ names.mT
+        weight = (task.trust * (OFFSET + task.explained.clamp_min(0).square()))[:, None, None]
+        noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / task.trust)[:, None].expand_as(task.count)], 1)
+        real = torch.cat([size > 0, named & (n > 0)[:, None]], 1)  # (b, n + w)
+        cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
+        prior = centred(weight * torch.cat([to_names, among_names], 1), named)
+        target = torch.cat([y, torch.diag_embed(named.to(y.dtype))], 1) - share[:, None, None] - prior
+        gram = kernel(cosine) * (real[:, None] & real[..., None])
+        gram = gram + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
+        dual = torch.linalg.solve(gram, target * real[..., None] * mask[:, None])  # (b, n + w, w)
+        shots = torch.log1p(n.to(y.dtype))
+        base, by_rows, by_share = self.threshold
+        return {
+            "rows": rows,
+            "names": names,
+            "named": named,
+            "weight": weight,
+            "dual": dual,
+            "scale": self.temperature(task),
+            "threshold": base + by_rows * shots + by_share * share,
+            "class_mask": mask,
+        }
+
+    def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
+        """See `Head.logits`."""
+        query = self.representation.features(query)
+        to_names = query @ params["names"].mT  # (b, q, d) @ (b, d, w) -> (b, q, w)
+        cosine = torch.cat([query @ params["rows"].mT, to_names], -1)
+        scores = centred(params["weight"] * to_names, params["named"]) + kernel(cosine) @ params["dual"]
+        values = params["scale"][:, None, None] * (scores - params["threshold"][:, None, None])
+        values = mask_classes(values, params["class_mask"])
+        absent = -nn.functional.softplus(values).sum(-1).clamp(1e-6, 80)  # log-probability that no label applies
+        return Logits(values, absent - torch.log(-torch.expm1(absent)))
