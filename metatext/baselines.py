@@ -18,7 +18,7 @@ from .finetuning import setfit
 from .heads.protocol import mask_classes
 from .kinds import KINDS
 from .model import MetaModel
-from .representation import alike_direction, class_means
+from .representation import class_means
 
 NEIGHBOURS = 5  # of `knn`
 
@@ -156,9 +156,13 @@ def ridge_regression(draw: Draw) -> Answer:
 
 
 def pair_cosine(draw: Draw) -> Answer:
-    """How alike the two texts of each pair are, no support row used: what the feature says along `alike_direction`."""
-    query = draw.features.query
-    return Answer((query @ alike_direction(query))[..., None], query.new_ones(query.shape[:2]))
+    """The cosine of the two texts of each pair, read apart; no support row is used. No answer to single texts."""
+    ids = draw.source.row_ids(draw.batch.query)
+    if ids.shape[-1] < 3:
+        return _nothing(draw)
+    first, second = (draw.source.store.gather(ids[..., i]) for i in (1, 2))
+    cosine = torch.from_numpy((first * second).sum(-1))
+    return Answer(cosine[..., None], (1 + cosine) / 2)
 
 
 def _one_against_the_rest(draw: Draw) -> Answer:

@@ -122,7 +122,7 @@ class TaskFeatures:
 
     def row_vectors(self, rows: np.ndarray, take: Callable[[np.ndarray], Tensor]) -> Tensor:
         """Features of row numbers of any shape, (..., d); zeros where a row is -1. ``take`` as in `assemble`."""
-        parts = self._row_ids(rows)  # (..., 1 or 3)
+        parts = self.row_ids(rows)  # (..., 1 or 3)
         vectors = take(parts[..., 0])
         if parts.shape[-1] == 3 and (pairs := parts[..., 1] >= 0).any():
             first, second = (take(parts[pairs][:, i]) for i in (1, 2))
@@ -130,12 +130,13 @@ class TaskFeatures:
             vectors = vectors.masked_scatter(pairs[..., None], combine_pair(vectors[pairs], first, second))
         return vectors
 
-    def _row_ids(self, rows: np.ndarray) -> np.ndarray:
+    def row_ids(self, rows: np.ndarray) -> np.ndarray:
+        """(..., 3 or 1) numbers in the store, as in ``rows``, of row numbers of any shape; -1 where a row is -1."""
         return np.where(rows[..., None] >= 0, self.rows[np.maximum(rows, 0)], -1)
 
     def text_ids(self, batch: EpisodeBatch) -> np.ndarray:
         """(n,) numbers in the store of all distinct texts that these episodes show, ascending."""
-        rows = self._row_ids(np.concatenate([batch.support, batch.query], 1))
+        rows = self.row_ids(np.concatenate([batch.support, batch.query], 1))
         ids = np.unique(np.concatenate([rows.reshape(-1), self._name_ids(batch).reshape(-1), self.opposites[batch.task]]))
         return ids[ids >= 0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +92,49 @@ METRICS = {
 }  # fmt: skip
 UNITS = ("nll", "brier", "rmse")
 """Those that are no shares, so that no table gives them in per cent."""
+
+
+def as_metric(name: str) -> Any:
+    """A figure as an ``evaluate.Metric``: ``as_metric("macro_f1").compute(predictions=..., references=...)["macro_f1"]``.
+
+    Those of `METRICS` are made here, without a download. Predictions of accuracy, macro_f1 and mcc are class numbers; of nll, brier
+    and ece rows of probabilities, whose references are class numbers; of several labels rows of probabilities, whose references are
+    rows of 0 and 1; of scores numbers.
+
+    Args:
+        name: of `METRICS`; any other goes to ``evaluate.load``, a name on the Hub or the path of a script.
+
+    Raises:
+        What ``evaluate.load`` raises for a name or path that it does not find.
+    """
+    import evaluate  # seconds: never on a hot path
+    from datasets import Features, Sequence, Value
+
+    if name not in METRICS:
+        return evaluate.load(name)
+    figure, number = METRICS[name], Value("float64")
+    several, chosen = name.startswith("multilabel"), name in ("accuracy", "macro_f1", "mcc")
+    scores = name in ("spearman", "pearson", "rmse")
+    features = Features(
+        {
+            "predictions": number if scores else Value("int64") if chosen else Sequence(number),
+            "references": number if scores else Sequence(Value("int64")) if several else Value("int64"),
+        }
+    )
+
+    class Figure(evaluate.Metric):
+        def _info(self) -> evaluate.MetricInfo:
+            return evaluate.MetricInfo(
+                description=figure.__doc__, citation="", inputs_description=as_metric.__doc__, features=features
+            )
+
+        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+            answers, targets = np.asarray(predictions), np.asarray(references)
+            if chosen:
+                answers = np.eye(int(max(answers.max(), targets.max())) + 1)[answers]
+            return {name: figure(answers, targets)}
+
+    return Figure(keep_in_memory=True)
 
 
 def row_nll(probabilities: np.ndarray, targets: np.ndarray) -> np.ndarray:

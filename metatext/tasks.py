@@ -208,8 +208,9 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
 
     Args:
         source: a folder of corpora (one folder per corpus with a file per split, or one file per corpus; a
-            ``catalog.json`` in it or beside it may give each a description), "starter", "starter/train" or
-            "starter/test" (the embedded starter tasks), or a list of names as `load_task` takes them ("id:config" for
+            ``catalog.json`` in it or beside it may give each a ``description``, and a regression its ``scale``, {score: text}), "starter",
+            "starter/train" or "starter/test" (the embedded classifications), "starter/<kind>/train" or "starter/<kind>/test" (those of
+            another kind), or a list of names as `load_task` takes them ("id:config" for
             a Hub configuration). In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
             a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
         split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
@@ -227,7 +228,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
             elif item == STARTER or item.startswith(STARTER + "/"):
                 tasks += load_tasks(item, split)
             elif Path(item).exists():
-                tasks.append(load_task(item, split=split, description=_descriptions(Path(item).parent).get(_name(Path(item)))))
+                tasks.append(load_task(item, split=split, **_known_of(Path(item), _catalog(Path(item).parent))))
             else:
                 repo, _, config = item.partition(":")
                 tasks.append(load_task(repo, config or None, split=split))
@@ -241,7 +242,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
         folder = Path(__file__).parent / source
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
-    descriptions = _descriptions(folder)
+    catalog = _catalog(folder)
     tasks, skipped = [], []
     for path in sorted(folder.iterdir()):
         files = split_files(path) if path.is_dir() else {}
@@ -254,7 +255,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
         if kind not in SUPPORTED:
             skipped.append(f"{path.name} ({kind or 'columns not recognised'})")
             continue
-        tasks.append(load_task(str(path), split=split, description=descriptions.get(_name(path))))
+        tasks.append(load_task(str(path), split=split, **_known_of(path, catalog)))
     if skipped:
         logger.warning("%s: left out %d corpora: %s", folder.name, len(skipped), ", ".join(skipped))
     if not tasks:
@@ -325,15 +326,33 @@ def _name(path: Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def _descriptions(folder: Path) -> dict[str, str]:
+def _catalog(folder: Path) -> dict[str, Any]:
+    """What a catalog.json in a folder, or beside it, says of its corpora."""
     for place in (folder / "catalog.json", folder.parent / "catalog.json"):
         if place.is_file():
             try:
-                entries = read_json(place)
+                return read_json(place)
             except StorageError as error:
                 raise DataError(str(error)) from None
-            return {k: v["description"] for k, v in entries.items() if isinstance(v, dict) and v.get("description")}
     return {}
+
+
+def _known_of(path: Path, catalog: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `load_task` for a corpus, from its entry in a catalogue.
+
+    Raises:
+        DataError: its ``scale`` is no mapping of scores to texts.
+    """
+    entry = catalog.get(_name(path))
+    if not isinstance(entry, Mapping):
+        return {}
+    found = {"description": entry["description"]} if entry.get("description") else {}
+    if "scale" in entry:
+        try:
+            found |= {"kind": "regression", "label_names": {float(score): str(text) for score, text in entry["scale"].items()}}
+        except (AttributeError, ValueError):
+            raise DataError(f"catalog.json: {_name(path)}: expected scale: {{score: text}}, got {entry['scale']!r}") from None
+    return found
 
 
 def _known(source: str, config: str | None, name: str) -> Known:

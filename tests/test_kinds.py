@@ -423,6 +423,20 @@ def test_errors_of_scores_are_in_their_own_unit(tiny):
     assert "rmse in its own unit" in str(found[1]) and "%" not in str(found[1]).replace("95 %", "")
 
 
+def test_the_cosine_of_a_pair_orders_as_its_feature_says(embedded):
+    """What heads read along `alike_direction` is the baseline, up to what the joint reading adds."""
+    task = next(task for task in mt.load_tasks("starter/regression/test") if task.is_pair)
+    report = mt.evaluate_tasks(
+        mt.MetaModel.from_encoder(embedded),
+        [task],
+        mt.EpisodeConfig(k_shot=0, n_query=40),
+        4,
+        baselines=("pair_cosine",),
+        progress=False,
+    )
+    assert abs(report.mean("trained")[0] - report.mean("pair_cosine")[0]) < 0.05
+
+
 def test_one_against_the_rest_is_scikit_learn(tiny):
     from sklearn.linear_model import LogisticRegression
 

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 from metatext.heads import KIND_HEADS, Logits
 from metatext.kinds import KINDS
 from metatext.losses import classification, meta_loss
-from metatext.metrics import METRICS, accuracy, brier, ece, interval, macro_f1, nll, stratified_interval
+from metatext.metrics import METRICS, accuracy, as_metric, brier, ece, interval, macro_f1, nll, stratified_interval
 from metatext.targets import ENCODERS
 
 LOW = torch.finfo(torch.float32).min
@@ -221,3 +221,42 @@ def test_stratified_interval_covers_the_mean_of_the_groups():
         mean, half = stratified_interval([c + rng.standard_normal(8) for c in centres])
         covered += abs(mean - centres.mean()) <= half
     assert 0.94 <= covered / 2000 <= 0.965
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_figures_as_metrics_of_evaluate(name, monkeypatch):
+    """The same number as the plain function, with not one network call."""
+    import socket
+
+    import evaluate
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("asked the network"))
+    rng = np.random.default_rng(0)
+    probabilities, targets = random_answers(0)
+    if name.startswith("multilabel"):
+        targets = (rng.random(probabilities.shape) < 0.3).astype(int)
+    elif name in KINDS["regression"].metrics:
+        probabilities, targets = rng.random(40), rng.random(40)
+    expected = METRICS[name](probabilities, targets)
+    answers = probabilities.argmax(1) if name in KINDS["classification"].metrics else probabilities
+    metric = as_metric(name)
+    assert isinstance(metric, evaluate.Metric)
+    assert metric.compute(predictions=answers, references=targets)[name] == pytest.approx(expected, rel=1e-6)
+    for answer, target in zip(answers, targets, strict=True):  # row by row, as evaluate's users add them
+        metric.add(prediction=answer, reference=target)
+    assert metric.compute()[name] == pytest.approx(expected, rel=1e-6)
+
+
+def test_other_metrics_are_loaded_by_evaluate(tmp_path):
+    script = tmp_path / "double.py"
+    script.write_text(
+        "import datasets\nimport evaluate\n"
+        "class Double(evaluate.Metric):\n"
+        "    def _info(self):\n"
+        "        features = datasets.Features({k: datasets.Value('int64') for k in ('predictions', 'references')})\n"
+        "        return evaluate.MetricInfo(description='', citation='', inputs_description='', features=features)\n"
+        "    def _compute(self, predictions, references):\n"
+        "        return {'double': 2 * sum(predictions)}\n",
+        encoding="utf-8",
+    )
+    assert as_metric(str(script)).compute(predictions=[1, 2], references=[0, 0]) == {"double": 6}

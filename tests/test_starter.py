@@ -13,7 +13,9 @@ import pytest
 import metatext
 from metatext.tasks import load_tasks
 
-FILES = sorted((Path(metatext.__file__).parent / "starter").glob("*/*.jsonl"))
+STARTER = Path(metatext.__file__).parent / "starter"
+FILES = sorted(path for split in ("train", "test") for path in (STARTER / split).glob("*.jsonl"))
+KINDS = {"multilabel": (2, 1), "regression": (3, 2)}  # kind -> so many tasks at least to train on, and to test with
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +116,36 @@ def test_labels_are_not_given_away(tasks, name):
     assert np.mean(inside) < 0.25
 
 
-def test_files_hold_nothing_else(tasks):
-    starter = FILES[0].parents[1]
-    assert sorted(p.relative_to(starter).as_posix() for p in starter.rglob("*.json*") if p not in FILES) == ["catalog.json"]
+@pytest.fixture(scope="module", params=KINDS)
+def of_kind(request, tmp_path_factory):
+    """A kind, and its tasks to train on and to test with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        return request.param, *(load_tasks(f"starter/{request.param}/{split}") for split in ("train", "test"))
+
+
+def test_tasks_of_other_kinds(of_kind, tasks):
+    kind, train, test = of_kind
+    assert (len(train), len(test)) >= KINDS[kind] and len(test) >= KINDS[kind][1]
+    assert {task.kind for task in (*train, *test)} == {kind}
+    seen = {normal(text) for task in tasks.values() for text in texts(task)}
+    names = [task.name for task in (*train, *test)]
+    assert len({*names, *tasks}) == len(names) + len(tasks)
+    for task in (*train, *test):
+        assert len(task) >= 50 and task.description and all(task.label_names)
+        rows = [normal(" ".join(row) if task.is_pair else row) for row in task.inputs()]
+        assert len({*rows}) == len(rows) and not {*rows} & seen
+        seen |= {*rows}
+        for text in texts(task):
+            assert text == text.strip() and text.isprintable() and 1 <= len(words(text)) <= 80
+        if kind == "multilabel":
+            assert task.targets.sum(0).min() >= 10 and task.targets.sum(1).max() >= 2 and task.targets.sum(1).min() == 0
+        else:  # the whole of the scale, evenly
+            low, high = task.labels
+            assert (np.histogram(task.targets, 4, (low, high))[0] >= len(task) / 8).all()
+
+
+def test_files_hold_nothing_else():
+    known = {*FILES, *STARTER.glob("*/*/*.jsonl")}
+    others = sorted(path.relative_to(STARTER).as_posix() for path in STARTER.rglob("*.json*") if path not in known)
+    assert others == ["catalog.json", *sorted(f"{kind}/catalog.json" for kind in KINDS)]
