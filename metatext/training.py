@@ -40,6 +40,7 @@ from .tasks import Task, check_tasks
 logger = logging.getLogger(__name__)
 
 EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(0, 16), max_support=160, n_query=5, fewer_ways=True)
+EVAL_ROWS = EpisodeConfig(k_shot=(0, 32), n_query=20)  # where labels are no classes
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,8 @@ def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainCon
     mine = []
     for number in range(accelerator.process_index, len(unseen), accelerator.num_processes):
         features = unseen[number]
-        batch = draw_for(features, EVAL_EPISODES, config.eval_episodes, config.seed)
+        shape = EVAL_EPISODES if KINDS[features.kind].by_class else EVAL_ROWS
+        batch = draw_for(features, shape, config.eval_episodes, config.seed)
         figures, losses = episode_scores(model, features, batch)
         mine.append((number, float(figures.mean()), float(losses.mean())))
     everyone = sorted(gather_object(mine))

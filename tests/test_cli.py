@@ -18,6 +18,7 @@ from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
+STARTER = ["starter", *(f"starter/{kind}/{split}" for kind in ("multilabel", "regression") for split in ("train", "test"))]
 RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py"}
 TINY = ["--n_episodes", "8", "--n_way", "5", "--fewer_ways", "--n_query", "2"]  # what the small corpora can give
 SMALL = ["--meta_steps", "4", "--meta_batch_size", "4", "--eval_steps", "2", "--save_steps", "2", "--eval_episodes", "4"]
@@ -44,13 +45,15 @@ def corpora(tmp_path):
         values = yaml.safe_load(path.read_text())
         names |= {n for key in ("tasks", "eval_tasks", "test_tasks") for n in values.get(key, []) if "/" not in n}
         names |= {values["outside"]} if "outside" in values else set()
-    starter = {task.name for task in mt.load_tasks("starter")}
-    for name in names - starter:
+    starter = {task.name for part in STARTER for task in mt.load_tasks(part)}
+    for name in {name.split("=")[-1].split("@")[0] for name in names if " " not in name} - starter:
         rows = [
-            {"text": f"{'abcdef'[c] * (i + 1)} {i} {name}"[:40], "label": f"class_{'abcdef'[c]}"}
+            {"text": f"{'abcdef'[c] * (i + 1)} {i} {name}"[:40], "label": f"class_{'abcdef'[c]}", "rating": c + i % 3}
             for c in range(6)
             for i in range(20)
         ]
+        if name == "stsb":
+            rows = [{"text": row["text"], "text_pair": "abc", "score": row["rating"] / 2} for row in rows]
         folder = tmp_path / "corpora" / name
         folder.mkdir(parents=True)
         Dataset.from_list(rows).to_parquet(folder / "full.parquet")
