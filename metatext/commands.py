@@ -16,7 +16,6 @@ from .baselines import USUAL, Method, baseline, by_model
 from .cli import AdaptData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
-from .episodes import check_pool
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
 from .heads import HEADS
@@ -24,6 +23,7 @@ from .kinds import KINDS
 from .metrics import stratified_interval
 from .model import MetaModel
 from .plots import plot_risk_coverage, plot_shots
+from .pools import check_pool
 from .readings import READINGS
 from .report import MEAN, Report, summary
 from .storage import digest, read_json, write_json, write_text

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .encoder import Encoder
-from .episodes import EpisodeBatch, Pool, make_pool
+from .episodes import EpisodeBatch
 from .kinds import KINDS
 from .label_names import MEANINGLESS, STYLES
+from .pools import Pool, make_pool
 from .representation import Support, alike_direction, unit
 from .store import FeatureStore, TokenStore, VectorTable
 from .tasks import Task

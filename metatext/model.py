@@ -7,22 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import config as configs
-from .columns import DataError, check_inputs
-from .config import ConfigError, EncoderConfig, HeadConfig, nearest
+from .columns import DataError
+from .config import ConfigError, EncoderConfig, HeadConfig
 from .encoder import Encoder, EncoderError
-from .features import EpisodeFeatures, EpisodeTexts, read_inputs
+from .examples import check_examples
+from .features import EpisodeFeatures, EpisodeTexts
 from .heads import Head, Logits, kinds_of, make_head
-from .kinds import KINDS
 from .maml import adapt_encoder
-from .representation import Support, unit
+from .representation import Support
 from .risk import RiskCurve
 from .storage import StorageError, read_folder, write_folder
-from .targets import ENCODERS
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -168,90 +166,21 @@ class MetaModel(nn.Module):
         """
         from .adapted import AdaptedModel
 
-        if isinstance(inputs, Task):
-            task = inputs
-            if targets is not None or label_names is not None:
-                raise DataError("adapt: a Task brings its own targets and label_names")
-            kind, rows, labels, names, array = task.kind, task.inputs(), task.labels, task.label_names, task.targets
-            text = description or task.prompt
-        else:
-            if kind not in ENCODERS:
-                raise DataError(f"adapt: unknown kind {kind!r}{nearest(kind, ENCODERS, end='.')} Known: {', '.join(ENCODERS)}")
-            rows = check_inputs(inputs)
-            if targets is None and rows:
-                raise DataError("adapt: targets are missing; give one label per input")
-            if isinstance(targets, (str, bytes)):
-                raise DataError(f"adapt: targets: expected a list of labels, got the text {targets!r}")
-            targets = list(targets) if targets is not None else []
-            if len(targets) != len(rows):
-                raise DataError(f"adapt: {len(rows)} inputs but {len(targets)} targets")
-            if not rows and label_names is None:
-                raise DataError("adapt: without examples the label_names must be given")
-            array, labels, names = ENCODERS[kind](targets, label_names)
-            text = description
-        if kind not in KINDS or kind not in self.kinds:
-            raise DataError(f"adapt: kind {kind!r}, but this head was trained for {', '.join(self.kinds)}")
-        scored = KINDS[kind].scored
-        if len(labels) < 2 and KINDS[kind].by_class:
-            raise DataError(
-                f"adapt: {len(labels)} class{'es'[: 2 * (len(labels) != 1)]} ({list(labels)}); a classifier needs at least two"
-            )
-        y, scale = _supported(array, labels, kind)
-        rowless = np.zeros(len(labels), bool) if scored else ~y.astype(bool).any(0)
-        nameless = next((c for c in np.flatnonzero(rowless) if not names[c]), None)
-        if nameless is not None:
-            raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
-        texts = [names[-1]] if scored else names
-        opposite = names[0] if scored and all(names) else None
+        given = check_examples(inputs, targets, kind, label_names, description)
+        if given.kind not in self.kinds:
+            raise DataError(f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}")
         encoder = self.encoder.frozen()
         with torch.no_grad():
-            if self.adapts_encoder and rows:
+            if self.adapts_encoder and given.rows:
                 learn = lambda own: lambda texts: self.encoder.learn(self.encoder.tokenize(texts), own)  # noqa: E731
                 training, _ = self.encoder.training, self.encoder.eval()
-                learned = self._task_weights(lambda own: self._support(rows, y, texts, text, learn(own)))
+                learned = self._task_weights(lambda own: given.read(learn(own), encoder.dim))
                 self.encoder.train(training)
                 encoder = self.encoder.frozen(learned)
-            support = self._support(rows, y, texts, text, encoder.encode, opposite)
-        return AdaptedModel(self, support, labels, names, kind, isinstance(rows[0], tuple) if rows else None, encoder, scale)
-
-    def _support(
-        self,
-        rows: list,
-        y: np.ndarray,
-        names: Sequence[str | None],
-        text: str | None,
-        read: Callable[[list], Tensor],
-        opposite: str | None = None,
-    ) -> Support:
-        """One task as a batch of one `Support`, from targets (n, w). All texts that are read alone go through the encoder, ``read``, in
-        one call; the only name of a scale is read against that of its lower end, ``opposite``."""
-        w, d = len(names), self.encoder.dim
-        given = [c for c, name in enumerate(names) if name]
-        pairs = bool(rows) and isinstance(rows[0], tuple)
-        singles = [
-            *([] if pairs else rows),
-            *(names[c] for c in given),
-            *([text] if text else []),
-            *([opposite] if opposite else []),
-        ]
-        vectors = read(singles)
-        if opposite:
-            vectors, lower = vectors[:-1], vectors[-1:]
-        n = 0 if pairs else len(rows)
-        label_x = torch.zeros(w, d, device=vectors.device)
-        label_x[given] = vectors[n : n + len(given)] if not opposite else unit(vectors[n : n + 1] - lower)
-        has_name = torch.zeros(w, dtype=torch.bool)
-        has_name[given] = True
-        return Support(
-            x=(read_inputs(read, rows) if pairs else vectors[:n])[None],
-            y=torch.from_numpy(y)[None],
-            label_x=label_x[None],
-            task_x=(vectors[-1] if text else torch.zeros(d, device=vectors.device))[None],
-            row_mask=torch.ones(1, len(rows), dtype=torch.bool),
-            class_mask=torch.ones(1, w, dtype=torch.bool),
-            label_mask=has_name[None],
-            task_mask=torch.tensor([bool(text)]),
-        ).to(vectors.device)
+            support = given.read(encoder.encode, encoder.dim)
+        return AdaptedModel(
+            self, support, given.labels, given.label_names, given.kind, given.pairs, encoder=encoder, scale=given.scale
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """All that was learned, by name: the heads, each with its kind as prefix, and with the prefix ``encoder.`` what learns of the encoder."""
@@ -357,20 +286,6 @@ class MetaModel(nn.Module):
         model.load_tensors(tensors)
         model.risk = risk
         return model
-
-
-def _supported(targets: np.ndarray, labels: Sequence, kind: str) -> tuple[np.ndarray, tuple[float, float]]:
-    """Targets as a head sees them, (n, w) float32; and of scores the mean and deviation by which they are standardised.
-
-    The deviation of fewer than two scores says nothing: it is then a quarter of the scale, and their mean without any its middle.
-    """
-    if KINDS[kind].by_class:
-        return np.eye(len(labels), dtype=np.float32)[targets], (0.0, 1.0)
-    if not KINDS[kind].scored:
-        return targets.astype(np.float32), (0.0, 1.0)
-    mean = float(targets.mean()) if len(targets) else (labels[0] + labels[1]) / 2
-    deviation = float(targets.std()) if len(targets) > 1 else (labels[1] - labels[0]) / 4
-    return ((targets - mean) / (deviation or 1.0)).astype(np.float32)[:, None], (mean, deviation or 1.0)
 
 
 def _prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:

@@ -11,7 +11,8 @@ import pytest
 from scipy.stats import chisquare
 
 from metatext import EpisodeConfig
-from metatext.episodes import EpisodeBatch, EpisodeError, bounds, draw_episodes, eligible_classes, make_pool, train_episodes
+from metatext.episodes import EpisodeBatch, draw_episodes, train_episodes
+from metatext.pools import EpisodeError, bounds, eligible_classes, make_pool
 
 
 def data(*sizes: int, seed: int = 0) -> np.ndarray:

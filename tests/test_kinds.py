@@ -14,11 +14,12 @@ from test_heads import close, unit
 import metatext as mt
 from metatext.columns import DataError
 from metatext.config import ConfigError
-from metatext.episodes import EpisodeError, draw_episodes, train_episodes
+from metatext.episodes import draw_episodes, train_episodes
 from metatext.features import encode_tasks
 from metatext.heads import Logits, gp, make_head
 from metatext.kinds import KINDS
 from metatext.losses import multilabel, regression
+from metatext.pools import EpisodeError
 from metatext.representation import Support, alike_direction
 from metatext.store import FeatureStore
 

@@ -228,9 +228,9 @@ def test_training_moves_all_that_learns(tiny_folder, tmp_path, settings):
     start = loss_of(model, same).item()
     meta_train(model, letter_tasks(2), episodes=shape, config=config)
     assert loss_of(model, same).item() < 0.95 * start
-    fixed = {"head.log_sharpness"} if settings.get("first_order") else set()
+    fixed = {"heads.classification.log_sharpness"} if settings.get("first_order") else set()
     still = [name for name, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
-    assert set(still) <= fixed | {"head.representation.gamma"}
+    assert set(still) <= fixed | {"heads.classification.representation.gamma"}
     config = dataclasses.replace(config, output_dir=str(tmp_path / "more"), meta_steps=2)
     meta_train(model, letter_tasks(2), eval_tasks=[letter_task("unseen", seed=9)], episodes=shape, config=config)
     report = mt.evaluate_tasks(

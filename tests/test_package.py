@@ -14,6 +14,7 @@ PACKAGE = Path(metatext.__file__).parent
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
     ["config", "storage", "tokens"],
+    ["pools"],
     ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints", "tuning"],
     ["columns", "kinds", "calibration", "loading"],
     ["report", "targets", "readings"],
@@ -21,6 +22,7 @@ LEVELS = [
     ["tasks", "encoder"],
     ["store", "heads"],
     ["features", "maml"],
+    ["examples"],
     ["model"],
     ["adapted", "finetuning", "baselines"],
     ["evaluation"],

@@ -1,0 +1,133 @@
+"""What a caller gives to make the model of one task: examples, labels and texts, checked, as a head will see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .columns import DataError, check_inputs
+from .config import nearest
+from .features import read_inputs
+from .kinds import KINDS
+from .representation import Support, unit
+from .targets import ENCODERS
+from .tasks import Task
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One task as it was given.
+
+    Attributes:
+        kind: of the task.
+        rows: n texts, or pairs of texts.
+        y: (n, w) float32 targets: one-hot, multi-hot, or standardised scores with w = 1.
+        labels: as the caller gave them; of a regression the two ends of the scale.
+        label_names: per label the text that the encoder reads, or None.
+        description: of the task, or None.
+        scale: mean and deviation by which scores were standardised; else 0 and 1.
+    """
+
+    kind: str
+    rows: list
+    y: np.ndarray
+    labels: tuple
+    label_names: tuple[str | None, ...]
+    description: str | None
+    scale: tuple[float, float]
+
+    @property
+    def pairs(self) -> bool | None:
+        """Whether the rows are pairs of texts; None where there are none."""
+        return isinstance(self.rows[0], tuple) if self.rows else None
+
+    def read(self, read: Callable[[list], Tensor], dim: int) -> Support:
+        """The task as a batch of one `Support`. All texts that are read alone go through the encoder in one call.
+
+        Args:
+            read: n texts, or pairs of texts -> their vectors (n, d).
+            dim: d.
+        """
+        scored, w = KINDS[self.kind].scored, self.y.shape[1]
+        names = self.label_names[-w:]  # a scale has one name, that of its upper end
+        given = [c for c, name in enumerate(names) if name]
+        lower = [self.label_names[0]] if scored and all(self.label_names) else []
+        alone = [] if self.pairs else self.rows
+        text = [self.description] if self.description else []
+        vectors = read([*alone, *(names[c] for c in given), *text, *lower])
+        x, name_x, text_x, lower_x = vectors.split([len(alone), len(given), len(text), len(lower)])
+        label_x = vectors.new_zeros(w, dim)
+        label_x[given] = unit(name_x - lower_x) if lower else name_x  # a scale points from its lower end to its upper
+        has_name = torch.zeros(w, dtype=torch.bool)
+        has_name[given] = True
+        return Support(
+            x=(read_inputs(read, self.rows) if self.pairs else x)[None],
+            y=torch.from_numpy(self.y)[None],
+            label_x=label_x[None],
+            task_x=text_x if text else vectors.new_zeros(1, dim),
+            row_mask=torch.ones(1, len(self.rows), dtype=torch.bool),
+            class_mask=torch.ones(1, w, dtype=torch.bool),
+            label_mask=has_name[None],
+            task_mask=torch.tensor([bool(text)]),
+        ).to(vectors.device)
+
+
+def check_examples(
+    inputs: Sequence[str | tuple[str, str]] | Task,
+    targets: Sequence | None,
+    kind: str,
+    label_names: Sequence[str] | Mapping[Any, str] | None,
+    description: str | None,
+) -> Examples:
+    """The arguments of `MetaModel.adapt` as `Examples`.
+
+    Raises:
+        DataError: see there.
+    """
+    if isinstance(inputs, Task):
+        if targets is not None or label_names is not None:
+            raise DataError("adapt: a Task brings its own targets and label_names")
+        kind, rows, description = inputs.kind, inputs.inputs(), description or inputs.prompt
+        array, labels, names = inputs.targets, inputs.labels, inputs.label_names
+    else:
+        if kind not in ENCODERS:
+            raise DataError(f"adapt: unknown kind {kind!r}{nearest(kind, ENCODERS, end='.')} Known: {', '.join(ENCODERS)}")
+        rows = check_inputs(inputs)
+        if targets is None and rows:
+            raise DataError("adapt: targets are missing; give one label per input")
+        if isinstance(targets, (str, bytes)):
+            raise DataError(f"adapt: targets: expected a list of labels, got the text {targets!r}")
+        targets = list(targets) if targets is not None else []
+        if len(targets) != len(rows):
+            raise DataError(f"adapt: {len(rows)} inputs but {len(targets)} targets")
+        if not rows and label_names is None:
+            raise DataError("adapt: without examples the label_names must be given")
+        array, labels, names = ENCODERS[kind](targets, label_names)
+    if KINDS[kind].scored:
+        y, scale = _standardised(array, labels)
+        return Examples(kind, rows, y, labels, names, description, scale)
+    y = np.eye(len(labels), dtype=np.float32)[array] if KINDS[kind].by_class else array.astype(np.float32)
+    if len(labels) < 2 and KINDS[kind].by_class:
+        raise DataError(
+            f"adapt: {len(labels)} class{'es'[: 2 * (len(labels) != 1)]} ({list(labels)}); a classifier needs at least two"
+        )
+    nameless = next((c for c in np.flatnonzero(~y.any(0)) if not names[c]), None)
+    if nameless is not None:
+        raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
+    return Examples(kind, rows, y, labels, names, description, (0.0, 1.0))
+
+
+def _standardised(scores: np.ndarray, ends: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float]]:
+    """Scores (n,) -> (n, 1), and the mean and deviation by which they were standardised.
+
+    Those of the scores themselves; but fewer than two say nothing of their deviation: it is then a quarter of the scale, and without
+    any the mean is its middle.
+    """
+    mean = float(scores.mean()) if len(scores) else sum(ends) / 2
+    deviation = (float(scores.std()) if len(scores) > 1 else (ends[1] - ends[0]) / 4) or 1.0
+    return ((scores - mean) / deviation).astype(np.float32)[:, None], (mean, deviation)
