@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from itertools import combinations
@@ -145,7 +146,35 @@ def test_tasks_of_other_kinds(of_kind, tasks):
             assert (np.histogram(task.targets, 4, (low, high))[0] >= len(task) / 8).all()
 
 
+def rows_of(kind: str) -> dict[str, list[dict]]:
+    """name -> rows of a kind that has no `Task` yet."""
+    paths = sorted((STARTER / kind).glob("*/*.jsonl"))
+    return {path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] for path in paths}
+
+
+def test_answers_stand_in_their_contexts():
+    found = rows_of("span")
+    assert len(found) >= 5
+    for rows in found.values():
+        assert len(rows) >= 40 and len({(row["question"], row["context"]) for row in rows}) == len(rows)
+        for row in rows:
+            answers = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+            assert all(
+                row["context"][start : start + len(text)] == text and text.strip() == text != "" for text, start in answers
+            )
+            assert row["question"].strip() and 20 <= len(row["context"].split()) <= 120
+    assert all(any(not row["answers"]["text"] for row in found[name]) for name in ("village_news", "travel_leaflets"))
+
+
+def test_inputs_have_one_target_each():
+    found = rows_of("generation")
+    assert len(found) >= 3
+    for rows in found.values():
+        assert len(rows) >= 50 and len({row["input"] for row in rows}) == len(rows)
+        assert all(row["input"].strip() and row["target"].strip() for row in rows)
+
+
 def test_files_hold_nothing_else():
     known = {*FILES, *STARTER.glob("*/*/*.jsonl")}
     others = sorted(path.relative_to(STARTER).as_posix() for path in STARTER.rglob("*.json*") if path not in known)
-    assert others == ["catalog.json", *sorted(f"{kind}/catalog.json" for kind in KINDS)]
+    assert others == sorted(["catalog.json", *(f"{kind}/catalog.json" for kind in (*KINDS, "span", "generation"))])
