@@ -23,6 +23,18 @@ def test_the_first_snippet(tmp_path, monkeypatch, embedded):
     assert clf.confidence(["the moon is far away"])[0] < clf.confidence(["where is my parcel"])[0]
 
 
+def test_the_snippet_on_other_kinds(tmp_path, monkeypatch, embedded):
+    monkeypatch.chdir(tmp_path)
+    mt.MetaModel.from_encoder(embedded).save_pretrained("runs/kinds")
+    snippet = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "runs/kinds" in code)
+    names: dict = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    tags, stars = names["tags"], names["stars"]
+    assert tags.predict_proba(["is it sunny in Paris?"])[0].argmax() in (1, 2)
+    bad, good = stars.predict(["awful, cold and rude", "wonderful food"])
+    assert 1 <= bad < good <= 5
+
+
 def test_commands_and_files_exist():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make ([\w-]+)$", README, re.M):
