@@ -30,12 +30,13 @@ class AdaptedModel:
     """What `MetaModel.adapt` returns. It keeps features of the examples, never their texts.
 
     Attributes:
-        labels: in the order of the columns of `predict_proba`; of a regression the two ends of the scale.
+        labels: in the order of the columns of `predict_proba`; of a regression the two ends of the scale, [] where
+            they are not known.
         label_names: per class the text that the encoder read, or None.
         kind: kind of task.
         pairs: whether the examples were pairs of texts; None when there were no examples.
         encoder: what reads the texts, frozen: as the model's was when it adapted, or with weights that this task has learned.
-        scale: of a regression mean and deviation of the scores, by which they were standardised.
+        scale: of a regression what the scores were standardised by, see `targets.scale_of`.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
     """
 
@@ -78,7 +79,8 @@ class AdaptedModel:
 
         Returns:
             Of a classification the most probable label of each row, as the caller gave it; of a multilabel task lists of the labels
-            whose probability is at least one half; of a regression numpy (n,) scores on the task's own scale.
+            whose probability is at least one half; of a regression numpy (n,) scores on the task's own scale, between its ends where they
+            are known.
 
         Raises:
             DataError: see `predict_table`.
@@ -109,8 +111,8 @@ class AdaptedModel:
             self._need("max_risk", KINDS[self.kind].by_class)
         answers, known = self._predict(inputs, progress)
         if KINDS[self.kind].scored:
-            mean, deviation = self.scale
-            return {"score": (mean + deviation * answers[:, 0].astype(np.float64)).clip(*self.labels)}
+            scores = self.scale[0] + self.scale[1] * answers[:, 0].astype(np.float64)
+            return {"score": scores.clip(*self.labels) if self.labels else scores}
         if not KINDS[self.kind].by_class:
             return {"label": [[self.labels[c] for c in np.flatnonzero(row >= 0.5)] for row in answers]}
         risk = self._risk(answers, known)
@@ -215,7 +217,7 @@ class AdaptedModel:
                 f"{folder}/config.json is damaged: its task is of kind {parts[2]!r}, its head for {', '.join(model.kinds)}"
             )
         w = support.y.shape[-1]
-        if not len(parts[0]) == len(parts[1]) == (2 if KINDS[parts[2]].scored else w):
+        if not len(parts[0]) == len(parts[1]) or len(parts[0]) not in ((0, 2) if KINDS[parts[2]].scored else (w,)):
             raise StorageError(
                 f"{folder}/config.json does not fit its weights: {len(parts[0])} labels and {len(parts[1])} label_names for {w} classes"
             )

@@ -26,7 +26,7 @@ TARGET_COLUMNS = (
     "coarse_label", "type",
 )  # fmt: skip
 
-SCORE_COLUMNS = ("score", "scores", "rating", "stars", "similarity", *TARGET_COLUMNS)
+SCORE_COLUMNS = ("score", "scores", "rating", "stars", "similarity")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ KNOWN: dict[str, Known] = {
     "nyu-mll/glue:cola": Known({"text": "sentence"}, {}, "Is the sentence acceptable English?", True),
     "nyu-mll/glue:sst2": Known({"text": "sentence"}, {}, "Is the sentence positive or negative?", True),
     "nyu-mll/glue:mrpc": Known({}, {}, "Do the two sentences mean the same?", True),
+    "nyu-mll/glue:stsb": Known({}, {}, "How similar are the two sentences in meaning?", True),
     "nyu-mll/glue:qqp": Known({}, {}, "Do the two questions ask the same?", True),
     "nyu-mll/glue:mnli": Known({}, _ENTAILMENT, "Does the second sentence follow from the first?", True),
     "nyu-mll/glue:qnli": Known({}, _ENTAILMENT, "Does the sentence answer the question?", True),

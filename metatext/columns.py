@@ -29,7 +29,10 @@ def readable(label: Any) -> str:
 
 
 def encode_labels(
-    values: Sequence, label_names: Sequence[str] | Mapping[Any, str] | None = None, where: str = "targets"
+    values: Sequence,
+    label_names: Sequence[str] | Mapping[Any, str] | None = None,
+    where: str = "targets",
+    numbers: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, tuple, tuple[str | None, ...]]:
     """Labels as the caller gave them -> (class of each row, labels, text of each label).
 
@@ -37,19 +40,21 @@ def encode_labels(
         values: str, int or bool per row (ints index ``label_names`` when that is a list).
         label_names: list of texts, or dict {label: text}; None: strings name themselves, numbers have no name.
         where: how messages call the values.
+        numbers: the row that each value is of, where it is not its own place.
 
     Raises:
         DataError: a label is missing (None, NaN), of another type than the rest, or not among ``label_names``.
     """
     values = [v.item() if isinstance(v, np.generic) else v for v in values]
-    for i, value in enumerate(values):
+    numbers = range(len(values)) if numbers is None else numbers
+    for i, value in zip(numbers, values, strict=True):
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
             raise DataError(f"{where}: row {i} has no label ({value!r}); drop the row or label it")
         if not isinstance(value, (str, int)):
             raise DataError(f"{where}: row {i} has the label {value!r} ({type(value).__name__}); labels are str or int")
         if isinstance(value, str) != isinstance(values[0], str):
             raise DataError(
-                f"{where}: row {i} has the label {value!r}, row 0 {values[0]!r}; labels must be all text or all numbers"
+                f"{where}: row {i} has the label {value!r}, row {numbers[0]} {values[0]!r}; labels must be all text or all numbers"
             )
     if label_names is None:
         labels = tuple(sorted(set(values)))
@@ -65,13 +70,13 @@ def encode_labels(
             outside = next((i for i, v in enumerate(values) if not 0 <= v < len(labels)), None)
             if outside is not None:
                 raise DataError(
-                    f"{where}: row {outside} has the label {values[outside]!r}; with {len(labels)} label_names it must be 0 to {len(labels) - 1}"
+                    f"{where}: row {numbers[outside]} has the label {values[outside]!r}; with {len(labels)} label_names it must be 0 to {len(labels) - 1}"
                 )
             values = [labels[v] for v in values]
     if len(set(labels)) != len(labels):
         raise DataError(f"label_names: {next(x for x in labels if labels.count(x) > 1)!r} stands there twice")
     index = {label: i for i, label in enumerate(labels)}
-    for i, value in enumerate(values):
+    for i, value in zip(numbers, values, strict=True):
         if value not in index:
             raise DataError(
                 f"{where}: row {i} has the label {value!r}, which is not among label_names {list(labels)[:20]}{nearest(str(value), map(str, labels))}"
@@ -99,52 +104,77 @@ def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
     return rows
 
 
-def kind_of(features: Mapping[str, Any]) -> str | None:
-    """The kind of a table from its columns (name -> `datasets` feature), or None."""
+def kind_of(features: Mapping[str, Any], label: str | None = None) -> tuple[str | None, str | None]:
+    """The kind of a table from its columns, and the column of its labels; None where nothing is recognised.
+
+    Floats speak of scores, until the rows are seen: a csv with an empty cell, and pandas, make floats of class numbers too.
+
+    Args:
+        features: name -> `datasets` feature.
+        label: the column of the labels, if it is known.
+    """
     from datasets import Value
 
     names = {n.lower() for n in features}
-    if {"context", "question"} <= names:
-        return "span"
-    if {"input", "target"} <= names and not names & {"label", "labels"}:
-        return "generation"
-    try:
-        label = features[_pick(features, TARGET_COLUMNS, "label", "")]
-    except DataError:
-        return "regression" if "score" in names else None
-    if _kind_of_column(label) == "multilabel":
-        return "multilabel"
-    if (isinstance(label, Value) and label.dtype.startswith("float")) or ("score" in names and "label" not in names):
-        return "regression"
-    return "classification"
-
-
-def _kind_of_column(feature: Any) -> str:
-    """The kind that a column named by the caller speaks of: lists hold several labels, all else is one."""
-    from datasets import Value
-
-    return "classification" if isinstance(feature, Value) or hasattr(feature, "names") else "multilabel"
+    if label is None and {"context", "question"} <= names:
+        return "span", None
+    if label is None and {"input", "target"} <= names and not names & {"label", "labels"}:
+        return "generation", None
+    column = label or _first(features, TARGET_COLUMNS) or _first(features, SCORE_COLUMNS)
+    if column is None:
+        return None, None
+    feature = features[column]
+    if not isinstance(feature, Value) and not hasattr(feature, "names"):
+        return "multilabel", column
+    scores = label is None and column.lower() in SCORE_COLUMNS
+    return ("regression" if scores or getattr(feature, "dtype", "").startswith("float") else "classification"), column
 
 
 def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str | None = None) -> dict[str, str]:
-    """Where text, text_pair, label and label_name stand, and the kind: ``kind``, else what the columns speak of."""
+    """Where text, text_pair, label and label_name stand, and the kind: ``kind``, else what the columns speak of.
+
+    Raises:
+        DataError: a column is missing or unknown, or a class and a score could both be the label.
+    """
     present = rows.column_names
     check_columns(present, given, name)
     found = {k: v for k, v in given.items() if v is not None}
     if kind is None:
-        kind = kind_of(rows.features) if "label" not in found else _kind_of_column(rows.features[found["label"]])
-        if kind == "regression":
-            _refuse_gaps(rows, name)
+        kind, column = kind_of(rows.features, found.get("label"))
+        score = _first(present, SCORE_COLUMNS)
+        if "label" not in found and score and column not in (None, score) and column.lower() not in ("label", "labels"):
+            raise DataError(
+                f"task {name!r}: {column!r} and {score!r} could both be the label; name it: columns={{'label': {column!r}}}"
+            )
+        if kind == "regression" and column.lower() not in SCORE_COLUMNS:
+            kind = _floats(rows, column, name)
+        if column:
+            found["label"] = column
     if kind not in (None, *SUPPORTED):
         return {**found, "kind": kind}
     found |= text_columns(present, given, name)
     if "label" not in found:
-        found["label"] = _pick(present, SCORE_COLUMNS if kind == "regression" else TARGET_COLUMNS, "label", name)
+        order = (*SCORE_COLUMNS, *TARGET_COLUMNS) if kind == "regression" else TARGET_COLUMNS
+        found["label"] = _pick(present, order, "label", name)
     if "label_name" not in given and found["label"] == "label" and kind in (None, "classification"):
         extra = next((c for c in ("label_name", "label_text") if c in present), None)
         if extra:
             found["label_name"] = extra
     return {**found, "kind": kind or "classification"}
+
+
+def _floats(rows: Dataset, column: str, name: str) -> str:
+    """The kind of a column of floats: scores where any has a fraction, else numbers of classes, none of which may be missing."""
+    import pyarrow.compute as pc
+
+    values = rows.with_format("arrow")[:].column(column)
+    missing = pc.index(pc.is_null(values, nan_is_null=True), True).as_py()
+    there = values.filter(pc.invert(pc.is_null(values, nan_is_null=True)))
+    if len(there) and not pc.all(pc.equal(pc.floor(there), there)).as_py():
+        return "regression"
+    if missing >= 0 and len(there):
+        raise DataError(f"task {name!r}, column {column!r}: row {missing} has no label; drop the row or label it")
+    return "classification"
 
 
 def check_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> None:
@@ -159,21 +189,6 @@ def check_columns(present: Sequence[str], given: Mapping[str, str | None], name:
             raise DataError(
                 f"task {name!r}: column {column!r} (for the {role}) is not there{nearest(column, present, end='.')} Columns present: {', '.join(present)}"
             )
-
-
-def _refuse_gaps(rows: Dataset, name: str) -> None:
-    """Whole numbers with an empty cell arrive from a csv as floats; they are labels, and one is missing."""
-    import pyarrow.compute as pc
-
-    try:
-        column = _pick(rows.column_names, TARGET_COLUMNS, "label", name)
-    except DataError:
-        return
-    values = rows.with_format("arrow")[:].column(column)
-    missing = pc.index(pc.is_null(values, nan_is_null=True), True).as_py()
-    present = values.filter(pc.invert(pc.is_null(values, nan_is_null=True)))
-    if missing >= 0 and len(present) and pc.all(pc.equal(pc.floor(present), present)).as_py():
-        raise DataError(f"task {name!r}, column {column!r}: row {missing} has no label; drop the row or label it")
 
 
 def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> dict[str, str]:
@@ -193,11 +208,16 @@ def _by_lower_case(names) -> dict[str, str]:
     return {n.lower(): n for n in reversed(list(names))} | {n: n for n in names if n == n.lower()}
 
 
-def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
+def _first(names, usual: Sequence[str]) -> str | None:
+    """The first of the usual column names that is there."""
     lower = _by_lower_case(names)
-    for candidate in usual:
-        if candidate in lower:
-            return lower[candidate]
+    return next((lower[candidate] for candidate in usual if candidate in lower), None)
+
+
+def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
+    column = _first(names, usual)
+    if column is not None:
+        return column
     close = next((n for n in names if nearest(n.lower(), (role, *usual[:1]))), None)
     guess = f"; did you mean {close!r}?" if close else "."
     raise DataError(

@@ -62,6 +62,9 @@ def train(settings: Settings) -> None:
     tasks = [limit(task) for task in loaded if task.name not in data.eval_tasks]
     unseen = [limit(task) for task in inner + outer]
     check_tasks(tasks, unseen, test)
+    foreign = next((task for task in test if task.kind not in {task.kind for task in tasks}), None)
+    if foreign is not None:  # hours of training would end in this
+        raise DataError(f"test_tasks: {foreign.name!r} is of kind {foreign.kind}, which no task to train on is")
     if main:
         print(
             f"{len(tasks)} tasks to train on ({sum(map(len, tasks))} rows), {len(unseen)} to choose the head, {len(test)} to measure it"
@@ -102,7 +105,7 @@ def test(settings: Settings) -> None:
         raise ConfigError(f"names: numbered names are for classifications, the tasks are of kind {tasks[0].kind}")
     if data.baselines == TestData().baselines and not by_class:
         data = replace(data, baselines=USUAL[tasks[0].kind])
-    model, methods = _methods(data)
+    model, methods = _methods(data, tasks[0].kind)
     n_episodes = data.n_episodes
     if data.class_splits:
         tasks = [part for task in tasks for part in _by_class_splits(task, Path(data.class_splits))]
@@ -136,7 +139,7 @@ def test(settings: Settings) -> None:
             _print(report, f"{_shots(k, by_class)}, {names} names", data.reference)
     if len(reports) > 1:
         columns = {f"{names} {k}": report for (names, k), report in reports.items()}
-        print(f"\nMeans over the tasks in %, by names and shots:\n{summary(columns)}")
+        print(f"\nMeans over the tasks in {report.unit}, by names and shots:\n{summary(columns)}")
     by_names = {n: {k: r for (names, k), r in reports.items() if names == n} for n in dict.fromkeys(n for n, _ in reports)}
     output = Path(data.output or "runs/meta_test.json")
     if data.output or data.plot:
@@ -210,7 +213,7 @@ def _draw(reports: dict[int, Report], stem: str, names: str) -> None:
 
     panels = {**{task: [task] for task in first.scores}, **({MEAN: list(first.scores)} if len(first.scores) > 1 else {})}
     shots = {title: {method: line(method, tasks) for method in first.methods} for title, tasks in panels.items()}
-    plot_shots(shots, pictures := f"{stem}_{first.metric}_{names}.png", first.metric)
+    plot_shots(shots, pictures := f"{stem}_{first.metric}_{names}.png", first.metric, first.unit)
     if first.judged:
         risks = {_shots(k): {method: curve(report, method) for method in first.methods} for k, report in reports.items()}
         plot_risk_coverage(risks, risk := f"{stem}_risk_{names}.png")
@@ -222,8 +225,8 @@ def _shots(k: int, by_class: bool = True) -> str:
     return f"{k} example{'s' * (k != 1)}{' per class' * by_class}"
 
 
-def _methods(data: TestData) -> tuple[MetaModel, dict[str, Method]]:
-    """The main head, and the columns: it, further heads, baselines."""
+def _methods(data: TestData, kind: str) -> tuple[MetaModel, dict[str, Method]]:
+    """The main head, and the columns: it, further heads, baselines; all must serve tasks of this kind."""
     saved = not _untrained(data.model)
     model = _load(data.model)
     heads = [model]
@@ -239,6 +242,9 @@ def _methods(data: TestData) -> tuple[MetaModel, dict[str, Method]]:
     twice = next((name for name in columns if [*columns, *baselines].count(name) > 1), None)
     if twice:
         raise ConfigError(f"heads: two columns would be called {twice!r}; give each head's folder a name of its own")
+    for name, head in zip((data.model, *data.heads), heads, strict=True):
+        if kind not in head.kinds:
+            raise ConfigError(f"heads: {name} serves {', '.join(head.kinds)}, the tasks are of kind {kind}")
     methods = {name: by_model(head.eval()) for name, head in zip(columns, heads, strict=True)}
     return model, methods | {name: baseline(name, model) for name in baselines}
 
@@ -320,7 +326,8 @@ def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 
     if by_class := KINDS[task.kind].by_class:
         support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])
     else:
-        support = order[: shots * len(task.labels)]
+        firsts = [np.flatnonzero(column)[:1] for column in task.targets.T] if task.targets.ndim == 2 else []
+        support = np.unique(np.concatenate([order[: shots * len(task.labels)], *firsts]))  # a row of every label
     rest = [i for i in order if i not in set(support)][:shown]
     classifier = model.adapt(task.select(support))
     asked = task.select(rest)

@@ -214,7 +214,10 @@ class EpisodeConfig(_Checked):
     unbalanced: float = option(0.0, "share of episodes in which every class draws a number of shots of its own", low=0, high=1)
     name_dropout: float = option(0.0, "share of episodes that hide the label names (never at 0 shots)", low=0, high=1)
     name_noise: float = option(
-        0.0, "share of episodes whose label names say nothing, or name something else (never at 0 shots)", low=0, high=1
+        0.0,
+        "share of episodes whose label names say nothing, or name something else (classifications only, never at 0 shots)",
+        low=0,
+        high=1,
     )
     name_variation: float = option(
         0.0, "share of episodes whose label names are written in another way, such as snake_case", low=0, high=1

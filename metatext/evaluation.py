@@ -69,6 +69,9 @@ def evaluate_tasks(
     """
     check_tasks(tasks)
     baselines = USUAL[tasks[0].kind] if baselines is None else baselines
+    for name, head in {"trained": model, **(heads or {})}.items():
+        if tasks[0].kind not in head.kinds:
+            raise DataError(f"tasks: {tasks[0].name!r} is of kind {tasks[0].kind}, {name} serves {', '.join(head.kinds)}")
     for name in heads or {}:
         if name == "trained" or name in baselines:
             raise ConfigError(f"heads: two columns would be called {name!r}; give the head another name")
@@ -117,7 +120,7 @@ def compare(
     other = next((task for task in tasks if task.kind != kind.name), None)
     if other is not None:
         raise DataError(
-            f"tasks: {tasks[0].name!r} is of kind {kind.name}, {other.name!r} of kind {other.kind}; measure each kind by itself"
+            f"tasks: {tasks[0].name!r} is of kind {kind.name}, {other.name!r} of kind {other.kind}; measure each kind by itself, [t for t in tasks if t.kind == {kind.name!r}]"
         )
     metric = metric or kind.metrics[0]
     if metric not in kind.metrics:
@@ -254,8 +257,8 @@ def _figures(metric: Callable, answers: np.ndarray, part: EpisodeBatch, features
     inside = (part.query >= 0) & ~part.outside
     targets = part.query_y if features.values is None else features.targets(part.query)
     if KINDS[features.kind].scored:  # figures are of scores on the task's own scale
-        mean, deviation = features.scales[part.task[0]]
-        answers, targets = (mean + deviation * x.astype(np.float64) for x in (answers, targets))
+        middle, unit = features.scales[part.task[0]]
+        answers, targets = ((middle + unit * x.astype(np.float64)).clip(*features.tasks[0].labels) for x in (answers, targets))
     figures = np.full(len(part), np.nan)
     for i in range(len(part)):
         if not np.isnan(answers[i][inside[i]]).any():

@@ -15,7 +15,7 @@ from .config import nearest
 from .features import read_inputs
 from .kinds import KINDS
 from .representation import Support, unit
-from .targets import ENCODERS
+from .targets import ENCODERS, scale_of
 from .tasks import Task
 
 
@@ -27,10 +27,10 @@ class Examples:
         kind: of the task.
         rows: n texts, or pairs of texts.
         y: (n, w) float32 targets: one-hot, multi-hot, or standardised scores with w = 1.
-        labels: as the caller gave them; of a regression the two ends of the scale.
+        labels: as the caller gave them; of a regression the two ends of the scale, () where they are not known.
         label_names: per label the text that the encoder reads, or None.
         description: of the task, or None.
-        scale: mean and deviation by which scores were standardised; else 0 and 1.
+        scale: by which scores were standardised, see `scale_of`; else 0 and 1.
     """
 
     kind: str
@@ -54,9 +54,9 @@ class Examples:
             dim: d.
         """
         scored, w = KINDS[self.kind].scored, self.y.shape[1]
-        names = self.label_names[-w:]  # a scale has one name, that of its upper end
+        names = self.label_names[-w:] or (None,)  # a scale has one name, that of its upper end
         given = [c for c, name in enumerate(names) if name]
-        lower = [self.label_names[0]] if scored and all(self.label_names) else []
+        lower = [self.label_names[0]] if scored and self.label_names and all(self.label_names) else []
         alone = [] if self.pairs else self.rows
         text = [self.description] if self.description else []
         vectors = read([*alone, *(names[c] for c in given), *text, *lower])
@@ -109,8 +109,8 @@ def check_examples(
             raise DataError("adapt: without examples the label_names must be given")
         array, labels, names = ENCODERS[kind](targets, label_names)
     if KINDS[kind].scored:
-        y, scale = _standardised(array, labels)
-        return Examples(kind, rows, y, labels, names, description, scale)
+        middle, unit = scale = scale_of(labels, array)
+        return Examples(kind, rows, ((array - middle) / unit).astype(np.float32)[:, None], labels, names, description, scale)
     y = np.eye(len(labels), dtype=np.float32)[array] if KINDS[kind].by_class else array.astype(np.float32)
     if len(labels) < 2 and KINDS[kind].by_class:
         raise DataError(
@@ -120,14 +120,3 @@ def check_examples(
     if nameless is not None:
         raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
     return Examples(kind, rows, y, labels, names, description, (0.0, 1.0))
-
-
-def _standardised(scores: np.ndarray, ends: tuple[float, float]) -> tuple[np.ndarray, tuple[float, float]]:
-    """Scores (n,) -> (n, 1), and the mean and deviation by which they were standardised.
-
-    Those of the scores themselves; but fewer than two say nothing of their deviation: it is then a quarter of the scale, and without
-    any the mean is its middle.
-    """
-    mean = float(scores.mean()) if len(scores) else sum(ends) / 2
-    deviation = (float(scores.std()) if len(scores) > 1 else (ends[1] - ends[0]) / 4) or 1.0
-    return ((scores - mean) / deviation).astype(np.float32)[:, None], (mean, deviation)

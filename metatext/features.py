@@ -18,6 +18,7 @@ from .label_names import MEANINGLESS, STYLES
 from .pools import Pool, make_pool
 from .representation import Support, alike_direction, unit
 from .store import FeatureStore, TokenStore, VectorTable
+from .targets import scale_of
 from .tasks import Task
 
 CHUNK = 50_000  # rows read from a data set at a time
@@ -38,8 +39,8 @@ class TaskFeatures:
         prompts: (t,) numbers of the vectors of the tasks' descriptions or names.
         values: (n, w) what each row is labelled with, float32, where labels are no classes: 1 for every label that it has, or its
             standardised score. None for classifications.
-        scales: (t, 2) mean and standard deviation of the scores of regressions, by which they were standardised; else 0 and 1.
-        opposites: (t,) numbers of the vectors of the texts of a scale's lower end, of which ``names`` has the upper; -1: none.
+        scales: (t, 2) what the scores of regressions were standardised by, see `targets.scale_of`; else 0 and 1.
+        opposites: (v, t) numbers of the vectors of the texts of a scale's lower end, of which ``names`` has the upper; -1: none.
     """
 
     tasks: tuple[Task, ...]
@@ -78,7 +79,7 @@ class TaskFeatures:
             device: of the tensors.
         """
         w, s = batch.classes.shape[1], batch.support.shape[1]
-        names, opposites = self._name_ids(batch), self.opposites[batch.task]
+        names, opposites = self._name_ids(batch), self._opposite_ids(batch)
         if self.values is None:
             way = torch.from_numpy(batch.support_y).to(device)
             support_y = (way[..., None] == torch.arange(w, device=device)).float()
@@ -117,9 +118,16 @@ class TaskFeatures:
 
     def _name_ids(self, batch: EpisodeBatch) -> np.ndarray:
         """(b, w + 1) numbers in the store of the label names and the description of each episode, -1 where it has none."""
-        labels = np.where(batch.named, self.names[batch.style[:, None], batch.name], -1)
+        named = batch.named
+        if self.values is not None and not KINDS[self.kind].scored:  # a label without a row needs its name
+            named = named | ((batch.classes >= 0) & ~self.targets(batch.support)[..., : named.shape[1]].any(1))
+        labels = np.where(named, self.names[batch.style[:, None], batch.name], -1)
         prompts = np.where(batch.described, self.prompts[batch.task], -1)
         return np.concatenate([labels, prompts[:, None]], 1)
+
+    def _opposite_ids(self, batch: EpisodeBatch) -> np.ndarray:
+        """(b,) numbers in the store of the texts of the scales' lower ends, where the upper ends are named; else -1."""
+        return np.where(batch.named[:, 0], self.opposites[batch.style, batch.task], -1)
 
     def row_vectors(self, rows: np.ndarray, take: Callable[[np.ndarray], Tensor]) -> Tensor:
         """Features of row numbers of any shape, (..., d); zeros where a row is -1. ``take`` as in `assemble`."""
@@ -138,7 +146,7 @@ class TaskFeatures:
     def text_ids(self, batch: EpisodeBatch) -> np.ndarray:
         """(n,) numbers in the store of all distinct texts that these episodes show, ascending."""
         rows = self.row_ids(np.concatenate([batch.support, batch.query], 1))
-        ids = np.unique(np.concatenate([rows.reshape(-1), self._name_ids(batch).reshape(-1), self.opposites[batch.task]]))
+        ids = np.unique(np.concatenate([rows.reshape(-1), self._name_ids(batch).reshape(-1), self._opposite_ids(batch)]))
         return ids[ids >= 0]
 
     def encoded(self, batch: EpisodeBatch) -> TaskFeatures:
@@ -248,10 +256,11 @@ def encode_tasks(store: FeatureStore | TokenStore, tasks: Sequence[Task], *, var
     names += [invent(number) for invent in meaningless for number in range(width)]
     styles = STYLES if vary_names else STYLES[:1]
     texts = [write(name) for write in styles for name in names if name]
-    ids = store.add([*texts, *(task.prompt for task in tasks), *(text for text in lower if text)])
-    ids, ends = ids[: len(texts) + len(tasks)], ids[len(texts) + len(tasks) :]
-    opposites = np.full(len(tasks), -1, np.int64)
-    opposites[[bool(text) for text in lower]] = ends
+    ends = [write(text) for write in styles for text in lower if text]
+    ids = store.add([*texts, *(task.prompt for task in tasks), *ends])
+    ids, end_ids = np.split(ids, [len(texts) + len(tasks)])
+    opposites = np.full((len(styles), len(tasks)), -1, np.int64)
+    opposites[:, [bool(text) for text in lower]] = end_ids.reshape(len(styles), -1)
     table = np.full((len(styles), len(names)), -1, np.int64)
     table[:, [bool(name) for name in names]] = ids[: len(texts)].reshape(len(styles), -1)
     targets = [task.targets if kind.by_class else np.zeros(len(task), np.int64) for task in tasks]
@@ -268,7 +277,7 @@ def _values(tasks: Sequence[Task], width: int) -> tuple[np.ndarray, np.ndarray]:
         start, end = end, end + len(task)
         targets = task.targets.reshape(len(task), -1).astype(np.float64)
         if KINDS[task.kind].scored:
-            scales[number] = targets.mean(), targets.std() or 1.0
+            scales[number] = scale_of(task.labels, task.targets)
         values[start:end, : targets.shape[1]] = (targets - scales[number, 0]) / scales[number, 1]
     return values, scales
 

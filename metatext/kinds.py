@@ -1,7 +1,7 @@
 """The one table of task kinds: which loss trains them, how logits become answers, which figures measure them.
 
-A new kind is a row in `KINDS`, a way to read its targets in `targets.ENCODERS` and a head in `heads.KIND_HEADS`; no other file branches
-on a kind's name.
+A new kind is a row in `KINDS`, a way to read its targets in `targets.ENCODERS`, a head in `heads.KIND_HEADS` and its baselines in
+`baselines.USUAL`; what draws episodes, trains and adapts asks for properties of a kind, never for its name.
 """
 
 from __future__ import annotations

@@ -130,6 +130,8 @@ def as_metric(name: str) -> Any:
 
         def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
             answers, targets = np.asarray(predictions), np.asarray(references)
+            if answers.ndim == 2 and targets.ndim == 1 and targets.max(initial=0) >= answers.shape[1]:
+                raise ValueError(f"{name}: reference {targets.max()} with {answers.shape[1]} probabilities per row")
             if chosen:
                 answers = np.eye(int(max(answers.max(), targets.max())) + 1)[answers]
             return {name: figure(answers, targets)}

@@ -77,22 +77,23 @@ class MetaModel(nn.Module):
         """The kinds of task that it serves: those that it was trained on, or before, all that its head has a form for."""
         return tuple(self.heads)
 
+    def check_kinds(self, kinds: Sequence[str]) -> None:
+        """Raises `ConfigError` where the model has no head for one of these kinds."""
+        for kind in kinds:
+            if kind not in self.heads:
+                formless = kind not in kinds_of(self.head_config)
+                why = (
+                    f"the head {self.head_config.name!r} has no form for it" if formless else "make a new model for further kinds"
+                )
+                raise ConfigError(f"kind {kind!r}: this model serves {', '.join(self.kinds)}; {why}")
+
     def keep_kinds(self, kinds: Sequence[str]) -> None:
         """Serve these kinds only.
 
         Raises:
-            ConfigError: the model has no head for one of them.
+            ConfigError: see `check_kinds`.
         """
-        for kind in kinds:
-            if kind not in self.heads:
-                raise ConfigError(
-                    f"kind {kind!r}: this model serves {', '.join(self.kinds)}"
-                    + (
-                        f"; the head {self.head_config.name!r} has no form for it"
-                        if kind not in kinds_of(self.head_config)
-                        else ""
-                    )
-                )
+        self.check_kinds(kinds)
         for kind in set(self.kinds) - set(kinds):
             del self.heads[kind]
 
@@ -112,6 +113,8 @@ class MetaModel(nn.Module):
         if isinstance(episodes, EpisodeTexts):
             episodes = self.read(episodes)
         with torch.autocast(episodes.query.device.type, enabled=False):
+            if episodes.kind not in self.heads:
+                raise DataError(f"episodes of kind {episodes.kind!r}, but this model serves {', '.join(self.kinds)}")
             head = self.heads[episodes.kind]
             episodes = episodes.to(next(head.parameters()).dtype)
             return head.logits(head.adapt(episodes.support), episodes.query, episodes.query_mask)

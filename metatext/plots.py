@@ -43,22 +43,24 @@ def plot_learning_curve(history: Sequence[Mapping[str, float]], path: str | Path
     _write(figure, path)
 
 
-def plot_shots(panels: Mapping[str, Mapping[str, Line]], path: str | Path, metric: str = "accuracy") -> None:
+def plot_shots(panels: Mapping[str, Mapping[str, Line]], path: str | Path, metric: str = "accuracy", unit: str = "%") -> None:
     """Draw a figure of merit against the number of shots, a panel per task and a line with its band per method.
 
     Args:
-        panels: title -> method -> points (shots, mean, half-width of its interval), both as shares; none where the method has no
+        panels: title -> method -> points (shots, mean, half-width of its interval), shares where the unit is %; none where the method has no
             answer. The first method's line is the thickest.
         path: where to write.
         metric: name of the figure.
+        unit: what it is drawn in.
     """
+    factor = 100 if unit == "%" else 1
     shots = sorted({x for lines in panels.values() for line in lines.values() for x, _, _ in line})
     places = {k: i for i, k in enumerate(shots)}  # evenly spaced: 0, 1, 4, 16 have no common scale
     placed = {
-        title: {method: [(places[x], 100 * y, 100 * half) for x, y, half in line] for method, line in lines.items()}
+        title: {method: [(places[x], factor * y, factor * half) for x, y, half in line] for method, line in lines.items()}
         for title, lines in panels.items()
     }
-    _plot_panels(placed, path, "shots (rows per class)", f"{metric} (%)", "o-", list(map(str, shots)))
+    _plot_panels(placed, path, "shots", f"{metric} ({unit})", "o-", list(map(str, shots)))
 
 
 def plot_risk_coverage(panels: Mapping[str, Mapping[str, Line]], path: str | Path) -> None:

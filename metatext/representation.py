@@ -56,7 +56,10 @@ def class_means(support: Support, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def likelihood_gain(scores: Tensor, y: Tensor, classes: Tensor) -> Tensor:
-    """``1 + mean log-likelihood / log w`` of labelled rows: 1 when all are sure and right, 0 at chance, not below -1; (b,).
+    """``1 - mean divergence / log w`` of labelled rows: 1 when all are sure and right, 0 at chance, not below -1; (b,).
+
+    The divergence of a row is that of its labels, each with an equal share (Kullback and Leibler 1951): of one label the negative
+    log-likelihood.
 
     Args:
         scores: (b, s, w) logits of the rows.
@@ -65,8 +68,9 @@ def likelihood_gain(scores: Tensor, y: Tensor, classes: Tensor) -> Tensor:
     """
     ways = classes.sum(1).clamp_min(2).to(scores.dtype)
     scores = scores.masked_fill(~classes[:, None], torch.finfo(scores.dtype).min)
-    log_likelihood = (torch.log_softmax(scores, -1) * y).sum((1, 2))
-    return (1 + log_likelihood / y.sum((1, 2)).clamp_min(1) / ways.log()).clamp_min(-1)
+    shares = y / y.sum(-1, keepdim=True).clamp_min(1e-12)
+    divergence = (torch.xlogy(y, shares) - torch.log_softmax(scores, -1) * y).sum((1, 2))
+    return (1 - divergence / y.sum((1, 2)).clamp_min(1) / ways.log()).clamp_min(-1)
 
 
 def names_explain(cosine: Tensor, y: Tensor, named: Tensor) -> Tensor:

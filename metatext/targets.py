@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +32,22 @@ def encode_label_sets(
     """
     rows = []
     for i, value in enumerate(values):
-        if value is None or isinstance(value, (str, bytes, int, float, Mapping)) or not hasattr(value, "__iter__"):
+        if value is None or isinstance(value, (str, bytes, int, float, Mapping)) or np.ndim(value) != 1:
             raise DataError(f"{where}: row {i} has {value!r}; expected a list of labels, [] where none applies")
-        rows.append(list(value))
-    flat = [(i, label) for i, labels in enumerate(rows) for label in labels]
-    if not flat and label_names is None:
-        raise DataError(f"{where}: no row has a label, and label_names is not given")
-    try:
-        places, labels, names = encode_labels([label for _, label in flat], label_names, where)
-    except DataError as error:
-        raise DataError(_by_row(str(error), [i for i, _ in flat])) from None
+        labels = [v.item() if isinstance(v, np.generic) else v for v in value]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice is not None or any(isinstance(label, bool) for label in labels):
+            said = "bools" if twice is None else f"the label {twice!r} twice"
+            raise DataError(f"{where}: row {i} has {said}; expected the labels that apply, not a flag for each: {labels[:8]}")
+        rows.append(labels)
+    numbers = [i for i, labels in enumerate(rows) for _ in labels]
+    flat = [label for labels in rows for label in labels]
+    if not flat and not label_names:
+        raise DataError(f"{where}: no row has a label, and label_names names none")
+    places, labels, names = encode_labels(flat, label_names, where, numbers)
     targets = np.zeros((len(rows), len(labels)), bool)
-    targets[[i for i, _ in flat], places] = True
+    targets[numbers, places] = True
     return targets, labels, names
-
-
-def _by_row(message: str, rows: Sequence[int]) -> str:
-    """A message on label number j of all labels as one on the row that has it."""
-    return re.sub(r"\brow (\d+)", lambda found: f"row {rows[int(found[1])]}", message)
 
 
 def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None, where: str = "targets") -> Targets:
@@ -59,7 +56,7 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
     Args:
         values: one number per row.
         label_names: {score: text} for two scores at least; the lowest and the highest are the ends of the scale. None: the ends
-            are the lowest and the highest value, and have no text.
+            are not known, labels and names are empty.
         where: how messages call the values.
 
     Raises:
@@ -68,14 +65,14 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
     scores = np.empty(len(values))
     for i, value in enumerate(values):
         value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
             raise DataError(f"{where}: row {i} has the score {value!r} ({type(value).__name__}); expected a finite number")
         scores[i] = value
     if label_names is None:
         if not len(scores):
             raise DataError(f"{where}: without scores the scale must be given: label_names={{lowest: text, highest: text}}")
-        return scores, (float(scores.min()), float(scores.max())), (None, None)
-    number = lambda key: isinstance(key, (int, float, np.number)) and not isinstance(key, bool)  # noqa: E731
+        return scores, (), ()
+    number = lambda key: isinstance(key, (int, float, np.number)) and not isinstance(key, bool) and math.isfinite(key)  # noqa: E731
     if not isinstance(label_names, Mapping) or len(label_names) < 2 or not all(map(number, label_names)):
         raise DataError(
             f"label_names: of a regression they name two scores of its scale at least, such as {{0: 'unlike', 5: 'alike'}}, got {label_names!r}"
@@ -87,6 +84,17 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
             f"{where}: row {beyond[0]} has the score {scores[beyond[0]]:g}, the scale runs from {ends[0]} to {ends[1]}"
         )
     return scores, tuple(float(end) for end in ends), tuple(label_names[end] and str(label_names[end]) for end in ends)
+
+
+def scale_of(ends: Sequence[float], scores: np.ndarray) -> tuple[float, float]:
+    """What scores are standardised by: the middle of the scale and a quarter of its length; of a scale whose ends are not known, ``()``,
+    mean and deviation of the scores."""
+    if ends:
+        middle, unit = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 4
+    else:
+        middle, unit = float(scores.mean()), float(scores.std())
+    least = 1e-9 * max(1.0, abs(middle))  # the deviation of equal numbers need not be 0
+    return middle, unit if unit > least else (abs(middle) or 1.0) / 4
 
 
 ENCODERS: dict[str, Callable[..., Targets]] = {
@@ -117,6 +125,9 @@ def read_targets(
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
     if kind == "multilabel" and hasattr(inner, "names"):
         order = inner.names
+        for i, row in enumerate(values):
+            if any(number is None or not 0 <= number < len(order) for number in row or ()):
+                raise DataError(f"{where}: row {i} has {row!r}; expected numbers of the {len(order)} labels {order[:20]}")
         values = [None if row is None else [order[number] for number in row] for row in values]
         if given is None:
             given = {label: readable(label) for label in order}
@@ -126,4 +137,7 @@ def read_targets(
                     f"task {name!r}: label_names has {len(given)} entries, the data has {len(order)} labels: {order[:20]}"
                 )
             given = dict(zip(order, given, strict=True))
-    return ENCODERS[kind](values, given, where)
+    targets, labels, names = ENCODERS[kind](values, given, where)
+    if kind == "regression" and not labels:  # of a whole table the lowest and the highest score are the ends
+        labels, names = (float(targets.min()), float(targets.max())), (None, None)
+    return targets, labels, names

@@ -168,8 +168,8 @@ def load_task(
         config: configuration of a Hub data set.
         split: which split; "full" counts as "train". None: all rows of all splits. Ignored for a single table.
         revision: branch, tag or commit on the Hub.
-        kind: the kind of task; None: found from the columns: numbers with a fraction are scores (regression), lists of labels
-            are multilabel.
+        kind: the kind of task; None: found from the columns: numbers with a fraction, or a column ``score``, ``rating`` or ``stars``
+            where there is no label, are scores (regression), lists of labels are multilabel.
         columns: where what stands, e.g. ``{"text": "body", "label": "queue"}``; also ``text_pair`` and ``label_name``.
         label_names: readable text per class: a list in the order of the classes, or a dict {label: text}. Labels
             without a row are allowed in a dict. Of a regression: {lowest score: text, highest score: text}.
@@ -194,7 +194,7 @@ def load_task(
             f"task {name!r}: kind {found!r} (columns {', '.join(rows.column_names)}) is not supported; "
             f"supported: {', '.join(SUPPORTED)}. Give kind= and columns= if the kind was guessed wrongly."
         )
-    rows = drop_unlabelled(rows, columns, known) if found == "classification" else rows
+    rows = drop_unlabelled(rows, columns, known)
     check_texts(rows, columns, name)
     targets, labels, names = read_targets(found, rows, columns, name, label_names, known.label_names)
     texts = [c for c in ("text", "text_pair") if c in columns]
@@ -214,7 +214,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
             a Hub configuration). In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
             a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
         split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
-            warning, and so are corpora of a kind that is not supported.
+            warning, and so are corpora of a kind that is not supported. A folder may hold several kinds: choose by ``task.kind``.
 
     Raises:
         DataError: see `load_task`; or nothing loadable was found.
@@ -251,7 +251,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
         if path.is_dir() and split is not None and split not in files:
             skipped.append(f"{path.name} (no split {split!r})")
             continue
-        kind = kind_of(read_schema(next(iter(files.values())) if files else path))
+        kind, _ = kind_of(read_schema(next(iter(files.values())) if files else path))
         if kind not in SUPPORTED:
             skipped.append(f"{path.name} ({kind or 'columns not recognised'})")
             continue
@@ -288,10 +288,14 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
 
 
 def _read_as(reading: str, source: str, split: str | None) -> Task:
-    source, _, column = source.partition("@")
-    if reading == "scale" and column:
-        return load_task(source, split=split, kind="regression", columns={"label": column})
-    return READINGS[reading](load_tasks([source], split)[0])
+    before, _, column = source.rpartition("@")
+    if reading == "scale" and before:
+        known = _known_of(Path(before), _catalog(Path(before).parent)) if Path(before).exists() else {}
+        return load_task(before, split=split, **{**known, "kind": "regression", "columns": {"label": column}})
+    found = load_tasks([source], split)
+    if len(found) > 1:
+        raise DataError(f"{reading}={source}: expected one task, found {len(found)}; name each by itself")
+    return READINGS[reading](found[0])
 
 
 def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False) -> list:

@@ -97,8 +97,8 @@ def meta_train(
     from tqdm.auto import tqdm
 
     check_tasks(tasks, eval_tasks)
-    model.keep_kinds(list(dict.fromkeys(task.kind for task in tasks)))
-    kinds = model.kinds
+    model.check_kinds([task.kind for task in tasks])
+    kinds = [kind for kind in model.kinds if kind in {task.kind for task in tasks}]
     strange = next((task for task in eval_tasks if task.kind not in kinds), None)
     if strange is not None:
         raise DataError(
@@ -123,6 +123,8 @@ def meta_train(
         for name in ("distillation", "encoder_share", "max_text_tokens"):
             if getattr(config, name) != getattr(TrainConfig(), name):
                 logger.warning("%s has no effect: the encoder is frozen", name)
+        if model.encoder.config.pretrained_share:
+            logger.warning("pretrained_share has no effect: the encoder is frozen")
     output_dir = Path(config.output_dir)
     checkpoints = Checkpoints(output_dir / "checkpoints", config.save_total_limit)
     settings = _settings(model, tasks, eval_tasks, episodes, config)
@@ -134,6 +136,7 @@ def meta_train(
     if resume:
         check_same_run(resume.state["settings"], settings, output_dir)
 
+    model.keep_kinds(kinds)
     model.risk = None  # of other weights
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     whole = store  # evaluation reads texts as the trained model will; only training cuts them
@@ -359,7 +362,10 @@ def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainCon
     for number, figure, _ in everyone:
         found.setdefault(f"eval_{KINDS[unseen[number].kind].metrics[0]}", []).append(figure)
     means = {name: float(np.mean(figures)) for name, figures in found.items()}
-    return {**means, "eval_loss": float(np.mean([loss for _, _, loss in everyone]))}
+    factors = dict(zip(model.kinds, kind_weights(model.kinds, config), strict=True))
+    weights = np.array([factors[unseen[number].kind] for number, _, _ in everyone])
+    weights = weights if weights.any() else np.ones(len(weights))
+    return {**means, "eval_loss": float(np.average([loss for _, _, loss in everyone], weights=weights))}
 
 
 def _learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> RiskCurve:

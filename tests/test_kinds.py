@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -20,7 +21,7 @@ from metatext.heads import Logits, gp, make_head
 from metatext.kinds import KINDS
 from metatext.losses import multilabel, regression
 from metatext.pools import EpisodeError
-from metatext.representation import Support, alike_direction
+from metatext.representation import Support, alike_direction, likelihood_gain
 from metatext.store import FeatureStore
 
 D = 6
@@ -97,6 +98,9 @@ def test_episodes_take_rows_of_the_whole_task(tiny):
         rows = rows[rows >= 0]
         texts = [tasks[batch.task[i]].inputs()[row - 40 * batch.task[i]] for row in rows]
         assert len({*texts}) == len(rows)  # no text twice, in support and query together
+    hidden = dataclasses.replace(batch, named=np.zeros_like(batch.named))
+    seen = features.gather(hidden).support
+    assert torch.equal(seen.label_mask, ~seen.y.bool().any(1))  # only a label without a row keeps its name
     data = features.gather(batch)
     assert data.query_y.shape == (40, 5, 4) and data.support.y.shape == (40, 4, 4)
     own = [task.targets for task in tasks]
@@ -104,12 +108,14 @@ def test_episodes_take_rows_of_the_whole_task(tiny):
         assert data.query_y[i, j].bool().tolist() == own[i][batch.query[i, j] - 40 * i].tolist()
 
 
-def test_scores_are_standardised_by_their_task(tiny):
-    features = encode_tasks(FeatureStore(tiny, progress=False), [share_of_a(), share_of_a("wide", seed=2, unit=1000.0)])
+def test_scores_come_in_units_of_their_scale(tiny):
+    tasks = [share_of_a(), share_of_a("wide", seed=2, unit=1000.0)]
+    features = encode_tasks(FeatureStore(tiny, progress=False), tasks)
     batch = draw_episodes(features.pool, mt.EpisodeConfig(k_shot=30, n_query=10), np.array([0, 1]), np.random.default_rng(0))
     data = features.gather(batch)
-    rows = torch.cat([data.support.y, data.query_y], 1)[..., 0]  # all 40 rows of either task
-    assert rows.mean(1).abs().max() < 1e-6 and torch.allclose(rows.std(1, correction=0), torch.ones(2))
+    for i, length in enumerate((10.0, 1000.0)):  # the middle is 0, the ends are 2 units away from it
+        expected = (tasks[i].targets[batch.query[i] - 40 * i] / length - 0.5) * 4
+        np.testing.assert_allclose(data.query_y[i, :, 0], expected, atol=1e-5)
     a, b = (tiny.encode([letter])[0] for letter in "ab")
     assert torch.allclose(data.support.label_x[0, 0], torch.nn.functional.normalize(a - b, dim=0), atol=1e-6)
 
@@ -180,32 +186,41 @@ def test_labels_follow_a_permutation_and_padded_ones_are_never_given():
     assert not padded.values[..., 4:].sigmoid().any()
 
 
-@pytest.mark.parametrize("s", [2, 7])
-def test_scores_follow_their_unit_and_zero(s):
-    head, (support, query) = shaken("regression"), episode("regression", s=s)
-    one = answer(head, support, query).values
-    other = answer(head, dataclasses.replace(support, y=100 * support.y - 7), query).values
-    torch.testing.assert_close(other, 100 * one - 7)
-
-
 def test_scores_against_the_formula():
     """The posterior mean of a Gaussian process, written out for one task."""
     head, (support, query) = shaken("regression"), episode("regression", b=1)
     x, y, q = support.x[0].numpy(), support.y[0, :, 0].numpy(), query[0].numpy()
-    label = support.label_x[0, 0].numpy() - 0.2 * support.task_x[0].numpy()
-    gamma = head.representation.gamma.item()
-    label = support.label_x[0, 0].numpy() + gamma * support.task_x[0].numpy()
-    label /= np.linalg.norm(label)
-    directions = np.stack([label, alike_direction(support.x).numpy()], 1)  # (d, 2)
-    f, fq = x @ directions, q @ directions
-    f, fq = f - f.mean(0), fq - f.mean(0) * 0 - (x @ directions).mean(0)
+    directions = np.stack([support.label_x[0, 0].numpy(), alike_direction(support.x).numpy()], 1)  # (d, 2)
+    a, b = head.log_rows.exp().tolist()
+    centre = ((x @ directions).sum(0) + a * head.centre.detach().numpy()) / (7 + a)
+    f, fq = x @ directions - centre, q @ directions - centre
+    mean, deviation = y.sum() / (7 + a), np.sqrt((7 * y.var() + b) / (7 + b))
     beta, spread = head.slope.detach().numpy(), head.log_spread.exp().detach().numpy()
     alpha, noise = head.log_alpha.exp().item(), head.log_noise.exp().item()
     k = lambda a, b, fa, fb: alpha * np.exp(2 * (a @ b.T - 1)) + (fa * spread) @ fb.T  # noqa: E731
-    z = (y - y.mean()) / y.std() - f @ beta
-    mean = fq @ beta + k(q, x, fq, f) @ np.linalg.solve(k(x, x, f, f) + noise * np.eye(7), z)
-    expected = y.mean() + y.std() * mean
+    z = (y - mean) / deviation - f @ beta
+    expected = mean + deviation * (fq @ beta + k(q, x, fq, f) @ np.linalg.solve(k(x, x, f, f) + noise * np.eye(7), z))
     np.testing.assert_allclose(answer(head, support, query).values[0, :, 0].detach().numpy(), expected, rtol=1e-8)
+
+
+def test_labels_do_not_compete(embedded):
+    """A row with two topics has both labels, and a label alone can be wrong."""
+    model = mt.MetaModel.from_encoder(embedded)
+    clf = model.adapt([], [], kind="multilabel", label_names=["credit card", "weather", "music"])
+    both, _, neither = clf.predict_proba(
+        ["my credit card was stolen in stormy, rainy weather", "my credit card was stolen", "I will be late for the meeting"]
+    )
+    assert both[0] > 1.5 * neither[0] and both[1] > 1.5 * neither[1] and both[2] < both[:2].min()
+    alone = model.adapt([], [], kind="multilabel", label_names=["weather"])
+    rainy, other = alone.predict_proba(["it will rain all day", "the meeting starts at nine"])[:, 0]
+    assert rainy > other + 0.05
+
+
+def test_the_trust_in_names_does_not_count_labels():
+    """Names that explain every label of a row explain the row, however many labels it has."""
+    y = torch.tensor([[[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]]], dtype=torch.float64)
+    perfect = likelihood_gain(60 * y, y, torch.ones(1, 4, dtype=torch.bool))
+    assert perfect.item() == pytest.approx(1.0, abs=1e-6)
 
 
 @BOTH
@@ -238,7 +253,7 @@ def test_many_rows_are_averaged_with_their_neighbours(kind, monkeypatch):
     assert x.shape[1] == 30 and (size.sum(1) == 60).all() and torch.allclose((y * size[..., None]).sum(1), support.y.sum(1))
     fewer = answer(head, support, query).values
     assert not torch.equal(fewer, one)
-    assert torch.corrcoef(torch.stack([fewer.flatten(), one.flatten()]))[0, 1] > 0.5
+    assert torch.corrcoef(torch.stack([fewer.flatten(), one.flatten()]))[0, 1] > 0.4
     order = torch.randperm(60, generator=torch.Generator().manual_seed(3))
     moved = {name: getattr(support, name)[:, order] for name in ("x", "y", "row_mask")}
     torch.testing.assert_close(answer(head, dataclasses.replace(support, **moved), query).values, fewer)
@@ -307,6 +322,27 @@ def test_scores_without_examples(embedded):
         model.adapt([], [], kind="regression")
 
 
+def test_scores_that_are_all_alike_or_few(embedded, tmp_path):
+    """Nothing depends on the unit of the scale, and the first examples do not make answers worse than none."""
+    model, asked = mt.MetaModel.from_encoder(embedded), ["awful food", "wonderful food"]
+    for scores in ([0.5, 0.5], [0.5]):
+        small, large = (
+            model.adapt(["it was fine", "so so"][: len(scores)], [unit * s for s in scores], kind="regression", label_names=ends)
+            for unit, ends in ((1, {0: "awful", 1: "wonderful"}), (100, {0: "awful", 100: "wonderful"}))
+        )
+        np.testing.assert_allclose(large.predict(asked), 100 * small.predict(asked), rtol=1e-5)
+        assert small.predict(asked)[0] < small.predict(asked)[1]
+    same = model.adapt(["a", "b", "c"], [0.1, 0.1, 0.1], kind="regression")  # a scale of unknown ends
+    assert same.labels == [] and np.abs(same.predict(asked) - 0.1).max() < 0.1
+    same.save_pretrained(tmp_path)
+    assert np.array_equal(mt.AdaptedModel.from_pretrained(tmp_path, embedded).predict(asked), same.predict(asked))
+    tasks = mt.load_tasks("starter/regression/train")
+    shapes = [mt.EpisodeConfig(k_shot=k, n_query=20) for k in (0, 1, 2, 4, 16)]
+    reports = [mt.evaluate_tasks(model, tasks, shape, 40, metric="rmse", baselines=(), progress=False) for shape in shapes]
+    errors = [np.mean([report.mean("trained", task.name)[0] / task.targets.std() for task in tasks]) for report in reports]
+    assert all(b < 1.03 * a for a, b in itertools.pairwise(errors)) and errors[-1] < 0.9 * errors[0], errors
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -359,16 +395,20 @@ def test_only_the_kinds_trained_on_are_kept(tiny, tmp_path):
     assert model.kinds == ("regression",) == mt.MetaModel.from_pretrained(tmp_path).kinds
     with pytest.raises(DataError, match="kind 'multilabel', but this head was trained for regression"):
         model.adapt(letters_present())
-    with pytest.raises(ConfigError, match=r"kind 'multilabel': this model serves regression"):
+    with pytest.raises(ConfigError, match=r"kind 'multilabel': this model serves regression; make a new model for further kinds"):
         mt.meta_train(model, [letters_present()], config=config)
     with pytest.raises(
         ConfigError, match=r"kind 'regression': this model serves classification; the head 'ridge' has no form for it"
     ):
         mt.meta_train(mt.MetaModel.from_encoder(tiny, "ridge"), [share_of_a()], config=config)
+    fresh = mt.MetaModel.from_encoder(tiny)
     with pytest.raises(
         DataError, match=r"eval_tasks: 'letters' is of kind multilabel, the tasks to train on are of kind regression"
     ):
-        mt.meta_train(model, [share_of_a()], eval_tasks=[letters_present()], config=config)
+        mt.meta_train(fresh, [share_of_a()], eval_tasks=[letters_present()], config=config)
+    assert len(fresh.kinds) == 3  # a call that fails changes nothing
+    with pytest.raises(DataError, match=r"'letters' is of kind multilabel, trained serves regression"):
+        mt.evaluate_tasks(model, [letters_present()], progress=False)
 
 
 def test_kind_weights_scale_the_losses_of_a_kind(tiny, tmp_path):

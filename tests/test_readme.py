@@ -27,7 +27,7 @@ def test_the_snippet_on_other_kinds(tmp_path, monkeypatch, embedded):
     monkeypatch.chdir(tmp_path)
     mt.MetaModel.from_encoder(embedded).save_pretrained("runs/kinds")
     snippet = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "runs/kinds" in code)
-    names: dict = {}
+    names: dict = {"mt": mt}
     exec(compile(snippet, "README.md", "exec"), names)
     tags, stars = names["tags"], names["stars"]
     assert tags.predict_proba(["is it sunny in Paris?"])[0].argmax() in (1, 2)

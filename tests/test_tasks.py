@@ -411,6 +411,19 @@ def test_numbers_are_scores(rows):
     assert task.answers() == [0.5, 4.0] and "0.5 to 4" in repr(task)
 
 
+def test_scores_are_read_where_the_kind_was_seen():
+    both = [{"text": "a", "label": 0.25, "stars": 5}, {"text": "b", "label": 1.5, "stars": 1}]
+    assert load_task(both).answers() == [0.25, 1.5]
+    assert load_task(both, columns={"label": "stars"}, kind="regression").answers() == [5.0, 1.0]
+    assert load_task([{"text": "a", "rating": 3.7}, {"text": "b", "rating": 1}], columns={"label": "rating"}).kind == "regression"
+    unclear = [{"text": "a", "category": "x", "score": 3}, {"text": "b", "category": "y", "score": 4}]
+    with pytest.raises(
+        DataError, match=r"'category' and 'score' could both be the label; name it: columns=\{'label': 'category'\}"
+    ):
+        load_task(unclear)
+    assert load_task(unclear, columns={"label": "category"}).kind == "classification"
+
+
 def test_the_ends_of_a_scale_can_be_named():
     task = load_task(rows_of([1, 2]), kind="regression", label_names={0: "bad", 3: "fair", 5: "good"})
     assert (task.labels, task.label_names) == ((0.0, 5.0), ("bad", "good"))
@@ -421,7 +434,7 @@ def test_the_ends_of_a_scale_can_be_named():
         load_task(rows_of([1, 2]), kind="regression", label_names={0: "bad", 1: "good"})
 
 
-@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), "3", "x"])
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf"), 10**400, "3", "x"])
 def test_a_score_that_is_no_number(bad):
     with pytest.raises(DataError, match=r"targets: row 1 has the score .*; expected a finite number"):
         encode_scores([1.0, bad])
@@ -446,6 +459,9 @@ def test_class_labels_in_lists_are_multilabel():
     assert load_task(table, label_names=["ex", "why", "zed"]).label_names == ("ex", "why", "zed")
     with pytest.raises(DataError, match="label_names has 2 entries, the data has 3 labels"):
         load_task(table, label_names=["ex", "why"])
+    holes = Dataset.from_dict({"text": ["a", "b"], "label": [[0], [2, None]]}, features=features)
+    with pytest.raises(DataError, match=r"column 'label': row 1 has \[2, None\]; expected numbers of the 3 labels"):
+        load_task(holes)
 
 
 @pytest.mark.parametrize(
@@ -455,6 +471,10 @@ def test_class_labels_in_lists_are_multilabel():
         ([["x"], None], r"row 1 has None; expected a list of labels"),
         ([["x"], ["y", None]], r"row 1 has no label \(None\)"),
         ([["x"], ["x", 1]], r"row 1 has the label 1, row 0 'x'"),
+        ([["x"], [], ["y", "row 99"], [1]], r"row 3 has the label 1, row 0 'x'"),
+        ([[0, 1, 0], [1, 0, 0]], r"row 0 has the label 0 twice; expected the labels that apply, not a flag for each"),
+        ([[True, False]], "row 0 has bools"),
+        ([np.array(3)], "row 0 has array"),
         ([[], []], "no row has a label"),
     ],
 )
@@ -490,15 +510,19 @@ def test_classes_in_order_as_scores():
 
 def test_joined_rows_have_the_labels_of_their_parts():
     letters = "abcde"
-    task = load_task([{"text": f"{c}{i}", "label": c} for c in letters for i in range(4)], name="letters")
+    task = load_task([{"text": f"{c}{i}", "label": c} for c in letters for i in range(60)], name="letters")
     made = joined(task, n_rows=200, n_labels=4)
-    assert (made.kind, len(made), len(made.labels), made.name) == ("multilabel", 200, 4, "letters joined")
+    assert (made.kind, len(made.labels), made.name) == ("multilabel", 4, "letters joined") and 50 < len(made) < 200
     for text, labels in zip(made.inputs(), made.answers(), strict=True):
         assert sorted(part[0] for part in text.split()) == labels and len(labels) in (2, 3)
     counts = [len(labels) for labels in made.answers()]
-    assert 60 < counts.count(2) < 140  # each number of parts as often
+    parts = [part for text in made.inputs() for part in text.split()]
+    assert len({*parts}) == len(parts)  # no row is used twice
+    assert 0.2 < counts.count(2) / len(counts) < 0.8  # each number of parts as often
     again, other = joined(task, 200, n_labels=4), joined(task, 200, n_labels=4, seed=1)
     assert again.inputs() == made.inputs() != other.inputs()
+    with pytest.raises(DataError, match="at least 3 classes"):
+        joined(task, n_labels=2)
     for wrong in (load_task(rows_of(["x", "y"])), load_task(PAIR), made):
         with pytest.raises(DataError, match="expected a classification of single texts with at least 3 classes"):
             joined(wrong)
@@ -512,12 +536,16 @@ def test_readings_in_a_list_of_tasks(tmp_path):
     assert (scale.kind, scale.labels) == ("regression", (0.0, 2.0))
     assert (column.kind, column.labels) == ("regression", (0.0, 3.0))
     assert several.kind == "multilabel" and several.labels == ("a", "b", "c")
+    with pytest.raises(DataError, match=r"scale=starter/train: expected one task, found \d+; name each by itself"):
+        load_tasks(["scale=starter/train"])
 
 
 @pytest.mark.parametrize(
     ("rows", "kind", "columns"),
     [
         (rows_of([0.0, 1.0]), None, {"label": "label"}),
+        (rows_of([0.0, 1.0]), None, None),  # as pandas leaves class numbers
+        ([{"text": "a", "label": 0, "stars": 2.5}, {"text": "b", "label": 1, "stars": 1.5}], None, None),
         (rows_of([0.0, 1.0]), "classification", {"label": "label"}),
         (rows_of([0.0, 1.0]), "classification", None),
         ([{"context": "a", "question": "b", "label": 0}, {"context": "c", "question": "d", "label": 1}], "classification", None),
@@ -655,7 +683,7 @@ def test_missing_label_in_a_csv(tmp_path, labels):
 @pytest.mark.parametrize("bad", [float("nan"), None, 0.5])
 def test_numbers_that_are_no_label(bad):
     with pytest.raises(DataError, match=f"column 'label': row 1 has the label {bad}; expected a whole number or text"):
-        load_task(rows_of([0.0, bad]), columns={"label": "label"})
+        load_task(rows_of([0.0, bad]), kind="classification")
 
 
 @pytest.mark.parametrize(("number", "name"), [(None, "x"), (1, None)])

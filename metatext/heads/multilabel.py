@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import HeadConfig
 from ..representation import Representation, Support
-from .gp import NOISE_NAME, NOISE_ROW, OFFSET, centred, grouped_rows, kernel
+from .gp import NOISE_NAME, NOISE_ROW, OFFSET, grouped_rows, kernel
 from .protocol import Logits, Params, Temperature, mask_classes
 
 
@@ -15,8 +15,9 @@ class MultilabelGPHead(nn.Module):
     """`GPHead` with independent labels (binary relevance on one kernel).
 
     The targets of the rows are ``Y - r``, r the share of labels that a row of the support has (without rows: learned, over w); the
-    label names are further rows of their label alone, and the prior mean is that of `GPHead`. The scores ``s = m(q) + k(q, Z) A`` become
-    ``logits T (s - threshold)``, the threshold ``a + b log(1 + k) + c r`` learned over tasks: a shrunk score of a half is seldom reached.
+    label names are further rows of their label alone. The prior mean of a label is ``g (0.5 + max(u, 0)^2) (z.l_c - mu_c)``, where
+    `GPHead` compares the labels with each other: ``mu_c`` is the mean cosine of the rows to its name, as if two further rows had a
+    learned one. The scores ``s = m(q) + k(q, Z) A`` become ``logits T (s - threshold)``, the threshold ``a + b log(1 + k) + c r`` learned over tasks: a shrunk score of a half is seldom reached.
     A label without a row lives by its name. That a row has no label has the probability of all labels' absences, taken as independent.
 
     Args:
@@ -29,11 +30,12 @@ class MultilabelGPHead(nn.Module):
         self.representation = Representation(dim, config.rank, learned=False)
         self.temperature = Temperature(start=8.0)
         self.threshold = nn.Parameter(torch.tensor([0.25, 0.0, 0.0]))
+        self.cosine = nn.Parameter(torch.tensor(0.15))  # of a name to the texts of its task
         self.labels_per_row = nn.Parameter(torch.tensor(1.5).log())
 
     def adapt(self, support: Support) -> Params:
-        """``rows`` (b, n, d), ``names`` (b, w, d), ``named`` and ``class_mask`` (b, w), ``weight`` (b, 1, 1) of the prior, ``dual``
-        (b, n + w, w), ``scale`` and ``threshold`` (b,)."""
+        """``rows`` (b, n, d), ``names`` (b, w, d), ``named`` and ``class_mask`` (b, w), ``weight`` (b, 1, 1) and ``usual`` (b, w) of the
+        prior, ``dual`` (b, n + w, w), ``scale`` and ``threshold`` (b,)."""
         task = self.representation(support)
         mask, named, names = task.class_mask, support.label_mask, task.names
         rows, y, size = grouped_rows(task.x, task.y, support.row_mask)
@@ -45,7 +47,8 @@ class MultilabelGPHead(nn.Module):
         noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / task.trust)[:, None].expand_as(task.count)], 1)
         real = torch.cat([size > 0, named & (n > 0)[:, None]], 1)  # (b, n + w)
         cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
-        prior = centred(weight * torch.cat([to_names, among_names], 1), named)
+        usual = ((to_names * size[..., None]).sum(1) + 2 * self.cosine) / (n + 2)[:, None]  # (b, w)
+        prior = weight * (torch.cat([to_names, among_names], 1) - usual[:, None]) * named[:, None]
         target = torch.cat([y, torch.diag_embed(named.to(y.dtype))], 1) - share[:, None, None] - prior
         gram = kernel(cosine) * (real[:, None] & real[..., None])
         gram = gram + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
@@ -57,6 +60,7 @@ class MultilabelGPHead(nn.Module):
             "names": names,
             "named": named,
             "weight": weight,
+            "usual": usual,
             "dual": dual,
             "scale": self.temperature(task),
             "threshold": base + by_rows * shots + by_share * share,
@@ -68,7 +72,8 @@ class MultilabelGPHead(nn.Module):
         query = self.representation.features(query)
         to_names = query @ params["names"].mT  # (b, q, d) @ (b, d, w) -> (b, q, w)
         cosine = torch.cat([query @ params["rows"].mT, to_names], -1)
-        scores = centred(params["weight"] * to_names, params["named"]) + kernel(cosine) @ params["dual"]
+        prior = params["weight"] * (to_names - params["usual"][:, None]) * params["named"][:, None]
+        scores = prior + kernel(cosine) @ params["dual"]
         values = params["scale"][:, None, None] * (scores - params["threshold"][:, None, None])
         values = mask_classes(values, params["class_mask"])
         absent = -nn.functional.softplus(values).sum(-1).clamp(1e-6, 80)  # log-probability that no label applies

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import HeadConfig
 from ..representation import Representation, Support, alike_direction
-from .gp import NOISE_ROW, grouped_rows, kernel
+from .gp import grouped_rows, kernel
 from .protocol import Logits, Params
 
 
@@ -15,15 +15,15 @@ class RegressionGPHead(nn.Module):
     """The mean of a Gaussian process over features and two directions that tasks share.
 
     Of a row two numbers are read besides its feature x: ``f_1 = x.l``, l the direction from the text of the scale's lower end to
-    that of its upper (or its only text), and ``f_2 = x.u``, how alike the two texts of a pair are (`alike_direction`). With scores z,
-    standardised by mean and deviation of the support, and f centred on the support,
+    that of its upper (or its only text), and ``f_2 = x.u``, how alike the two texts of a pair are (`alike_direction`). Scores come in units
+    of their scale (see `targets.scale_of`). The mean of n of them is taken as if a further rows were at 0, their variance as if b
+    further rows had 1, the centre of f as if a rows were at a learned one; with z the scores so standardised and f so centred,
 
     - prior mean ``m(x) = sum_j beta_j f_j(x)``,
     - kernel ``k(a, b) = alpha exp(2 (a.b - 1)) + sum_j gamma_j f_j(a) f_j(b)``, noise on its diagonal,
     - ``A = K^-1 (z - m)``, score ``= mean + deviation (m(q) + k(q, Z) A)`` (Rasmussen and Williams 2006, Eq. 2.38, 2.41).
 
-    beta, gamma, alpha and the noise are learned over tasks. The answer follows any change of the scale's unit or zero. Without rows it
-    is ``m(q)``, in the units that the caller takes for standard; with one row, whose deviation says nothing, too.
+    All of a, b, alpha, beta, gamma and the noise are learned over tasks. Without rows the answer is ``m(q)``.
 
     Args:
         dim: d.
@@ -35,23 +35,25 @@ class RegressionGPHead(nn.Module):
         self.representation = Representation(dim, config.rank, learned=False)
         self.slope = nn.Parameter(torch.tensor([1.0, 1.5]))  # beta
         self.log_spread = nn.Parameter(torch.tensor([2.0, 2.0]).log())  # gamma
-        self.log_alpha = nn.Parameter(torch.tensor(1.0).log())
-        self.log_noise = nn.Parameter(torch.tensor(3 * NOISE_ROW).log())
-        self.centre = nn.Parameter(torch.tensor([0.0, 0.0]))  # of f, where no row is there
+        self.log_alpha = nn.Parameter(torch.tensor(0.5).log())
+        self.log_noise = nn.Parameter(torch.tensor(0.5).log())
+        self.log_rows = nn.Parameter(torch.tensor([6.0, 4.0]).log())  # a, b
+        self.centre = nn.Parameter(torch.tensor([0.0, 0.0]))  # of f
 
     def adapt(self, support: Support) -> Params:
         """``rows`` (b, n, d), ``label`` (b, d), ``told`` (b, n, 2) the numbers f of the rows, ``centre`` (b, 1, 2), ``dual`` (b, n, 1),
         ``mean`` and ``deviation`` (b, 1, 1)."""
-        label = self.representation.label_features(support)[:, 0]  # (b, d)
+        label = self.representation.features(support.label_x)[:, 0] * support.label_mask[:, :1]  # (b, d)
         x = self.representation.features(support.x)
         rows, y, size = grouped_rows(x, support.y, support.row_mask)
         n = size.sum(1)[:, None, None]
-        average = lambda values: (values * size[..., None]).sum(1, keepdim=True) / n.clamp_min(1)  # noqa: E731
-        mean = average(y)
-        deviation = average((y - mean).square()).sqrt()
-        deviation = torch.where(deviation > 1e-6, deviation, 1.0)
+        total = lambda values: (values * size[..., None]).sum(1, keepdim=True)  # noqa: E731
+        a, b = self.log_rows.exp()
+        mean = total(y) / (n + a)
+        spread = total((y - total(y) / n.clamp_min(1)).square())
+        deviation = ((spread + b) / (n + b)).sqrt()
         told = self._told(rows, label)
-        centre = torch.where(n > 0, average(told), self.centre)
+        centre = (total(told) + a * self.centre) / (n + a)
         real = size > 0
         target = ((y - mean) / deviation - self._prior(told - centre)) * real[..., None]
         gram = self._kernel(rows @ rows.mT, told - centre, told - centre) * (real[:, None] & real[..., None])
