@@ -29,7 +29,7 @@ class MultilabelGPHead(nn.Module):
         super().__init__()
         self.representation = Representation(dim, config.rank, learned=False)
         self.temperature = Temperature(start=8.0)
-        self.threshold = nn.Parameter(torch.tensor([0.25, 0.0, 0.0]))
+        self.threshold = nn.Parameter(torch.tensor([0.15, 0.0, -0.5]))
         self.cosine = nn.Parameter(torch.tensor(0.15))  # of a name to the texts of its task
         self.labels_per_row = nn.Parameter(torch.tensor(1.5).log())
 
