@@ -50,7 +50,7 @@ def corpora(tmp_path):
         rows = [
             {"text": f"{'abcdef'[c] * (i + 1)} {i} {name}"[:40], "label": f"class_{'abcdef'[c]}", "rating": c + i % 3}
             for c in range(6)
-            for i in range(20)
+            for i in range(60 if f"joined={name}" in names else 20)  # two or three of them make a joined row
         ]
         if name == "stsb":
             rows = [{"text": row["text"], "text_pair": "abc", "score": row["rating"] / 2} for row in rows]
