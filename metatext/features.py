@@ -294,6 +294,8 @@ def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
     A frozen encoder that reads both texts as one is at chance on paraphrase and entailment; the cosine of the two texts,
     read apart, is what it knows about them. It is added to the joint reading along one fixed direction, as
     ``4 (cosine - 0.7)``: the feature keeps its length d, so every head serves pairs as it serves texts.
+    One weight serves no task best: with a trained encoder and four examples per class it raises stance (41.6 to 45.2 %) and lowers
+    aspects (65.1 to 61.9 %), whose second text is a word of the first.
 
     Args:
         joint, first, second: unit vectors (n, d) of the joint reading and of either text.
