@@ -146,6 +146,7 @@ def meta_train(
         store = whole = FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
     groups = [[task for task in tasks if task.kind == kind] for kind in kinds]
     features = [encode_tasks(store, group, vary_names=episodes.needs_varied_names) for group in groups]
+    pools = [group.pool for group in features]
     unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
 
     base = None
@@ -205,7 +206,6 @@ def meta_train(
     bar = tqdm(total=config.meta_steps, initial=start, desc="meta-training", unit="step", disable=hidden)
     step, began = start, time.monotonic()
     while step < config.meta_steps and not _stop_early(stale, config):
-        pools = [group.pool for group in features]
         batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=step)
         torch.manual_seed(_noise_seed(config.seed, step, accelerator.process_index))
         objective.train()
