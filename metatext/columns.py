@@ -14,11 +14,24 @@ from .config import MetatextError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUPPORTED = ("classification", "multilabel", "regression")
+SUPPORTED = ("classification", "multilabel", "regression", "span")
+
+ROLES: dict[str, tuple[str, ...]] = {"span": ("question", "context", "answers")}
+"""What stands in the columns of a table, where it is not a text or two and a label; a role's usual column bears its name."""
+TEXTS = ("text", "text_pair", "question", "context")
+"""The roles of columns that hold texts."""
 
 
 class DataError(MetatextError, ValueError):
-    """Rows, columns or labels that cannot be used; the message names which and what would be right."""
+    """Rows, columns or labels that cannot be used; the message names which and what would be right.
+
+    Attributes:
+        row: the number of the row that cannot be used, where it is one.
+    """
+
+    def __init__(self, message: str, row: int | None = None):
+        super().__init__(message)
+        self.row = row
 
 
 def readable(label: Any) -> str:
@@ -152,6 +165,8 @@ def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str |
             found["label"] = column
     if kind not in (None, *SUPPORTED):
         return {**found, "kind": kind}
+    if kind in ROLES:
+        return {**{role: found.get(role) or _pick(present, (role,), role, name) for role in ROLES[kind]}, "kind": kind}
     found |= text_columns(present, given, name)
     if "label" not in found:
         order = (*SCORE_COLUMNS, *TARGET_COLUMNS) if kind == "regression" else TARGET_COLUMNS
@@ -179,7 +194,7 @@ def _floats(rows: Dataset, column: str, name: str) -> str:
 
 def check_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> None:
     """Raises `DataError` where ``given`` has an unknown role, or a column that is not there."""
-    roles = ("text", "text_pair", "label", "label_name")
+    roles = ("text", "text_pair", "label", "label_name", *(role for own in ROLES.values() for role in own))
     for role, column in given.items():
         if role not in roles:
             raise DataError(
@@ -240,7 +255,7 @@ def check_texts(rows: Dataset, columns: Mapping[str, str], name: str) -> None:
 
     if len(rows) == 0:
         raise DataError(f"task {name!r} has no rows")
-    for column in (columns[c] for c in ("text", "text_pair") if c in columns):
+    for column in (columns[role] for role in TEXTS if role in columns):
         values = rows.with_format("arrow")[:].column(column)
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
             empty = pc.index(pc.is_null(values), True).as_py()

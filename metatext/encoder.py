@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,7 @@ from .tokens import Tokens
 logger = logging.getLogger(__name__)
 
 # What sentence-transformers calls a pooling, in its files of version 6 and before -> ours.
+SURROGATES = re.compile("[\ud800-\udfff]")
 POOLING = {
     "cls": "cls", "cls_token": "cls", "mean": "mean", "mean_tokens": "mean", "max": "max", "max_tokens": "max",
     "lasttoken": "last",
@@ -208,50 +210,70 @@ class Encoder(nn.Module):
         copied.fingerprint = fingerprint(copied.backbone)
         return copied
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """(b, t) tokens, their mask and segments -> (b, d) vectors of unit length, float32 or wider.
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, *, pooled: bool = True
+    ) -> Tensor:
+        """(b, t) tokens, their mask and segments -> (b, d) vectors of unit length, float32 or wider; not ``pooled``: (b, t, d), one
+        of each token.
 
         With a `base`, d is twice its width: ``[sqrt(1 - p) trained; sqrt(p) pretrained]``, so that every cosine of two vectors is
         the mean of both readings' cosines, the pretrained one's with the weight p = ``pretrained_share``.
         """
-        segments = {"token_type_ids": token_type_ids} if self._reads_segments and token_type_ids is not None else {}
-        vectors = self._read(self.backbone, input_ids, attention_mask, segments)
+        segments = {"token_type_ids": token_type_ids} if self.reads_segments and token_type_ids is not None else {}
+        vectors = self._read(self.backbone, input_ids, attention_mask, segments, pooled)
         if self.base is None:
             return vectors
         share = self.config.pretrained_share
         with torch.no_grad():
-            pretrained = self._read(self.base, input_ids, attention_mask, segments)
+            pretrained = self._read(self.base, input_ids, attention_mask, segments, pooled)
         return torch.cat([math.sqrt(1 - share) * vectors, math.sqrt(share) * pretrained.to(vectors.dtype)], -1)
 
-    def _read(self, backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor, segments: dict[str, Tensor]) -> Tensor:
+    def _read(
+        self, backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor, segments: dict[str, Tensor], pooled: bool
+    ) -> Tensor:
         states = backbone(input_ids=input_ids, attention_mask=attention_mask, **segments).last_hidden_state
         states = states.to(torch.promote_types(states.dtype, torch.float32))
         with torch.autocast(states.device.type, enabled=False):
-            return nn.functional.normalize(pool(states, attention_mask, self.pooling), dim=-1)
+            return nn.functional.normalize(pool(states, attention_mask, self.pooling) if pooled else states, dim=-1)
 
     def tokenize(self, inputs: Sequence[str | tuple[str, str]], max_length: int | None = None) -> Tokens:
         """Token numbers of each input in the tokenizer's own format, special tokens included, cut at ``max_length``; None: at the
         encoder's own."""
         max_length = min(max_length or self.max_length, self.max_length)
-        filler = self.tokenizer.pad_token_id or 0
         if not len(inputs):
-            return Tokens.from_lists([], None, filler)
+            return self.as_tokens({"input_ids": []})
         # a tokenizer reads every character before it cuts: 32 characters a token is far beyond any text of words
         most = 32 * max_length
         pairs = isinstance(inputs[0], tuple)
-        first = [self.prompt + _plain((row[0] if pairs else row)[:most]) for row in inputs]
-        second = [_plain(row[1][:most]) for row in inputs] if pairs else None
-        segments = pairs and self._reads_segments
+        first = [self.prompt + self.plain((row[0] if pairs else row)[:most]) for row in inputs]
+        second = [self.plain(row[1][:most]) for row in inputs] if pairs else None
         encoded = self.tokenizer(
             first,
             second,
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
-            return_token_type_ids=segments,
+            return_token_type_ids=pairs and self.reads_segments,
             verbose=False,
         )
-        return Tokens.from_lists(encoded["input_ids"], encoded["token_type_ids"] if segments else None, filler)
+        return self.as_tokens(encoded)
+
+    def as_tokens(self, encoded: Mapping[str, Any]) -> Tokens:
+        """What its tokenizer returned, with segments where they were asked for."""
+        return Tokens.from_lists(encoded["input_ids"], encoded.get("token_type_ids"), self.tokenizer.pad_token_id or 0)
+
+    def cut(self, text: str, n: int) -> str:
+        """The text without what comes after its first n tokens."""
+        text = self.plain(text)
+        if len(text.encode()) <= n:  # a token is a byte at least
+            return text
+        read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        return text if len(read) <= n else text[: read[n - 1][1]]
+
+    @staticmethod
+    def plain(text: str) -> str:
+        """The text, of the same length, with lone surrogates (which no tokenizer takes) replaced."""
+        return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
     @torch.no_grad()
     def encode(self, inputs: Sequence[str | tuple[str, str]]) -> Tensor:
@@ -271,8 +293,11 @@ class Encoder(nn.Module):
             self.train(training)
         return out
 
-    def learn(self, tokens: Tokens, weights: Mapping[str, Tensor] | None = None, share: float = 1.0) -> Tensor:
-        """Vectors (n, d) with gradients to the weights that learn, on the encoder's device.
+    def learn(
+        self, tokens: Tokens, weights: Mapping[str, Tensor] | None = None, share: float = 1.0, pooled: bool = True
+    ) -> Tensor:
+        """Vectors (n, d) with gradients to the weights that learn, on the encoder's device; not ``pooled``: (m, d), one of each
+        of all the texts' m tokens, in the order of ``tokens.flat``.
 
         Batches of `batch_tokens`; those beyond `memory_tokens` keep no activations and are computed again in the backward
         pass (Chen et al. 2016), so that memory is bounded whatever the number of texts.
@@ -281,32 +306,31 @@ class Encoder(nn.Module):
             tokens: n texts.
             weights: values to read with, by the names of `tuned_tensors`; None: the encoder's own. Gradients flow to them.
             share: of `memory_tokens`, where one backward pass goes through several calls.
+            pooled: one vector for each text.
         """
         if not len(tokens):
             return torch.zeros(0, self.dim, device=self.device)
         values = {f"backbone.{name}": value for name, value in (weights or {}).items()}
 
         def read(*batch: Tensor) -> Tensor:
-            return functional_call(self, values, batch)  # here, so that a batch that is computed again finds the same weights
+            # here, so that a batch that is computed again finds the same weights
+            return functional_call(self, values, batch, {"pooled": pooled})
 
         vectors, order, kept, room = [], [], 0, share * self.memory_tokens
         for rows in tokens.batches(self.batch_tokens):
             batch = tokens.padded(rows, self.device)
             kept += batch[0].numel()
             again = torch.is_grad_enabled() and kept > room
-            vectors.append(checkpoint(read, *batch, use_reentrant=False) if again else read(*batch))
-            order.append(rows)
+            found = checkpoint(read, *batch, use_reentrant=False) if again else read(*batch)
+            vectors.append(found if pooled else found[batch[1] > 0])
+            order.append(rows if pooled else tokens.places(rows))
         place = torch.from_numpy(np.argsort(np.concatenate(order))).to(self.device)
         return torch.cat(vectors)[place]
 
     @property
-    def _reads_segments(self) -> bool:
+    def reads_segments(self) -> bool:
+        """Whether it tells the two texts of a pair apart by segment numbers."""
         return "token_type_ids" in self.tokenizer.model_input_names and getattr(self.backbone.config, "type_vocab_size", 0) > 1
-
-
-def _plain(text: str) -> str:
-    """The text, with lone surrogates (which no tokenizer takes) replaced."""
-    return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:

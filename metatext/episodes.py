@@ -68,7 +68,7 @@ def draw_episodes(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.
 
 def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> EpisodeBatch:
     """`draw_episodes` of multilabel tasks and regressions: every label of a task takes part, ``k_shot`` and ``n_query`` count rows.
-    The way of a row is 0, whatever its labels."""
+    The way of a row is 0, whatever its labels. Where a pool has questions without an answer, ``n_outside`` of them are query rows too."""
     check_pool(pool, config)
     b, have, ways = len(tasks), pool.count[tasks, 0], pool.ways[tasks]
     k_low, k_high = bounds(config.k_shot)
@@ -82,6 +82,12 @@ def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.ran
     way = np.zeros_like(rows)
     support, support_y = _compact(rows, way, in_support)
     query, query_y = _compact(rows, way, taken[:, None] & ~in_support)
+    outside = np.zeros(query.shape, bool)
+    if config.n_outside and pool.unanswered:
+        extra = pool.rows[pool.start[tasks] + (rng.random((b, config.n_outside)) * have[:, None]).astype(np.int64)]
+        query = np.concatenate([query, extra], 1)
+        query_y = np.concatenate([query_y, np.full_like(extra, -1)], 1)
+        outside = np.concatenate([outside, np.ones_like(extra, bool)], 1)
     label = np.arange(int(ways.max()))
     there = label < ways[:, None]  # (b, w)
     hide_names = np.where(shots > 0, rng.random(b), 1.0) < config.name_dropout
@@ -93,7 +99,7 @@ def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.ran
         support_y=support_y,
         query=query,
         query_y=query_y,
-        outside=np.zeros(query.shape, bool),
+        outside=outside,
         named=there & ~hide_names[:, None],
         name=np.where(there, tasks[:, None] * int(pool.ways.max()) + label, -1),
         style=style,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from .calibration import FAR, INSIDE, NEAR
 from .columns import DataError
 from .config import ConfigError, EpisodeConfig, nearest, to_dict
 from .episodes import EpisodeBatch, draw_episodes
-from .features import EpisodeTexts, TaskFeatures, encode_tasks
+from .features import SpanFeatures, TaskFeatures, encode_tasks
 from .kinds import KINDS, Kind
 from .metrics import METRICS
 from .model import MetaModel
@@ -148,8 +148,9 @@ def compare(
     scores, rows = {}, {}
     with tqdm(total=len(tasks) * n_episodes, desc="evaluating", unit="episode", disable=not progress) as bar:
         for task, (views, batch) in zip(tasks, drawn, strict=True):
+            views = {key: view if isinstance(view.store, TokenStore) else view.encoded(batch) for key, view in views.items()}
             found = {name: (method, views[through[name]]) for name, method in methods.items()}
-            scores[task.name], rows[task.name] = _measure(batch, found, kind, METRICS[metric], bar)
+            scores[task.name], rows[task.name] = _measure(batch, found, kind, metric, bar)
     settings = {**to_dict(episodes), "n_episodes": n_episodes, "seed": seed}
     if outside is not None:
         settings |= {"outside": outside.name, "outside_rows": outside_rows}
@@ -162,10 +163,11 @@ def draw_for(features: TaskFeatures, episodes: EpisodeConfig, n: int, seed: int)
     return draw_episodes(features.pool, episodes, np.zeros(n, np.int64), rng)
 
 
-def chunks(batch: EpisodeBatch) -> list[EpisodeBatch]:
-    """Parts of a batch that gather about `ROWS` rows and make tables of about `CELLS` numbers, one episode at least."""
+def chunks(batch: EpisodeBatch, row_size: int = 1) -> list[EpisodeBatch]:
+    """Parts of a batch that gather about `ROWS` rows and make tables of about `CELLS` numbers, one episode at least; a row is
+    ``row_size`` vectors."""
     support, query, ways = batch.support.shape[1], batch.query.shape[1], batch.classes.shape[1]
-    size = max(1, min(ROWS // (support + query), CELLS // (query * (support + 8 * ways))))
+    size = max(1, min(ROWS // (row_size * (support + query)), CELLS // (query * (support + 8 * ways))))
     return [batch[i : i + size] for i in range(0, len(batch), size)]
 
 
@@ -175,12 +177,11 @@ def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch
     kind = KINDS[features.tasks[0].kind]
     figures, losses = [], []
     features = features if model.adapts_encoder else features.encoded(batch)
-    for part in chunks(batch):
-        episodes = features.gather(part, model.device)
-        episodes = model.read(episodes) if isinstance(episodes, EpisodeTexts) else episodes
+    for part in chunks(batch, features.row_size):
+        episodes = model.read(features.gather(part, model.device))
         logits = model(episodes)
         losses.append(kind.loss(logits, episodes.query_y, episodes.query_mask, episodes.outside).cpu().numpy())
-        figures.append(_figures(METRICS[kind.metrics[0]], kind.answer(logits.values).cpu().numpy(), part, features))
+        figures.append(_figures(kind.metrics[0], kind.answer(logits.values).cpu().numpy(), part, features))
     return np.concatenate(figures), np.concatenate(losses)
 
 
@@ -232,10 +233,10 @@ def _with_outside(both: TaskFeatures, batch: EpisodeBatch, n: int | None, seed: 
 
 
 @torch.no_grad()
-def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatures]], kind: Kind, metric: Callable, bar):
+def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatures]], kind: Kind, metric: str, bar):
     """method -> (n,) figure of each episode, and method -> `Rows` of all queries, where they are classified."""
     scores, rows = {name: [] for name in methods}, {name: [] for name in methods if kind.by_class}
-    for part in chunks(batch):
+    for part in chunks(batch, max(features.row_size for _, features in methods.values())):
         draws: dict[int, Draw] = {}
         real = part.query >= 0
         for name, (method, features) in methods.items():
@@ -252,15 +253,10 @@ def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatur
     return {name: np.concatenate(parts) for name, parts in scores.items()}, joined
 
 
-def _figures(metric: Callable, answers: np.ndarray, part: EpisodeBatch, features: TaskFeatures) -> np.ndarray:
-    """(b,) figure of answers (b, q, w) to episodes of one task; NaN where there is none."""
-    inside = (part.query >= 0) & ~part.outside
-    targets = part.query_y if features.values is None else features.targets(part.query)
-    if KINDS[features.kind].scored:  # figures are of scores on the task's own scale
-        middle, unit = features.scales[part.task[0]]
-        answers, targets = ((middle + unit * x.astype(np.float64)).clip(*features.tasks[0].labels) for x in (answers, targets))
+def _figures(metric: str, answers: np.ndarray, part: EpisodeBatch, features: TaskFeatures | SpanFeatures) -> np.ndarray:
+    """(b,) figure of answers (b, q, ...) to episodes of one task; NaN where there is none."""
     figures = np.full(len(part), np.nan)
-    for i in range(len(part)):
-        if not np.isnan(answers[i][inside[i]]).any():
-            figures[i] = metric(answers[i][inside[i]], targets[i][inside[i]])
+    for i, (given, right) in enumerate(features.judged(answers, part, metric)):
+        if not np.isnan(answers[i]).any():
+            figures[i] = METRICS[metric](given, right)
     return figures

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .encoder import Encoder
+from .episode_features import EpisodeFeatures
 from .episodes import EpisodeBatch
 from .kinds import KINDS
 from .label_names import MEANINGLESS, STYLES
 from .pools import Pool, make_pool
 from .representation import Support, alike_direction, unit
+from .spans import SpanFeatures, encode_spans
 from .store import FeatureStore, TokenStore, VectorTable
 from .targets import scale_of
 from .tasks import Task
@@ -57,6 +59,11 @@ class TaskFeatures:
     def kind(self) -> str:
         """The kind of all these tasks."""
         return self.tasks[0].kind
+
+    @property
+    def row_size(self) -> int:
+        """How many vectors a row is."""
+        return 1
 
     @property
     def labels(self) -> np.ndarray:
@@ -116,6 +123,23 @@ class TaskFeatures:
         """(..., w) `values` of row numbers of any shape, 0 where a row is -1."""
         return np.where(rows[..., None] >= 0, self.values[np.maximum(rows, 0)], np.float32(0))
 
+    def judged(self, answers: np.ndarray, part: EpisodeBatch, metric: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Answers and targets of the query rows of each of b episodes of one task, as the functions of `metrics` take them; scores are
+        on the task's own scale.
+
+        Args:
+            answers: (b, q, w) of `Kind.answer`.
+            part: the episodes.
+            metric: its name.
+        """
+        inside = (part.query >= 0) & ~part.outside
+        targets = part.query_y if self.values is None else self.targets(part.query)
+        if KINDS[self.kind].scored:
+            middle, unit = self.scales[part.task[0]]
+            answers, targets = ((middle + unit * x.astype(np.float64)).clip(*self.tasks[0].labels) for x in (answers, targets))
+        for i in range(len(part)):
+            yield answers[i][inside[i]], targets[i][inside[i]]
+
     def _name_ids(self, batch: EpisodeBatch) -> np.ndarray:
         """(b, w + 1) numbers in the store of the label names and the description of each episode, -1 where it has none."""
         named = batch.named
@@ -158,37 +182,6 @@ class TaskFeatures:
 
 
 @dataclass(frozen=True)
-class EpisodeFeatures:
-    """What a head needs of b episodes of one kind: support, and query (b, q, d) with mask, targets and outside flags (b, q).
-
-    The targets ``query_y`` are ways (b, q), or where labels are no classes, values (b, q, w).
-    """
-
-    support: Support
-    query: Tensor
-    query_mask: Tensor
-    query_y: Tensor
-    outside: Tensor
-    kind: str = "classification"
-
-    def select(self, episodes: Tensor) -> EpisodeFeatures:
-        """Some of the episodes, by number."""
-        support = Support(*(getattr(self.support, item.name)[episodes] for item in fields(Support)))
-        return EpisodeFeatures(support, *(getattr(self, item.name)[episodes] for item in fields(self)[1:-1]), self.kind)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[EpisodeFeatures]) -> EpisodeFeatures:
-        """The episodes of all parts, in order; they are padded alike."""
-        support = Support(*(torch.cat([getattr(part.support, item.name) for part in parts]) for item in fields(Support)))
-        tensors = (torch.cat([getattr(part, item.name) for part in parts]) for item in fields(cls)[1:-1])
-        return cls(support, *tensors, parts[0].kind)
-
-    def to(self, dtype: torch.dtype) -> EpisodeFeatures:
-        """The same with floating-point tensors of another type."""
-        return replace(self, support=self.support.to(dtype), query=self.query.to(dtype))
-
-
-@dataclass(frozen=True)
 class EpisodeTexts:
     """Episodes whose texts are read when a model gets them, each distinct text once, with gradients to the encoder.
 
@@ -209,6 +202,11 @@ class EpisodeTexts:
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    @property
+    def n_texts(self) -> int:
+        """How many texts are read."""
+        return len(self.ids)
 
     def __getitem__(self, part: slice | np.ndarray) -> EpisodeTexts:
         """Some of the episodes, with the same padding."""
@@ -232,7 +230,9 @@ class EpisodeTexts:
         return self.source.assemble(self.batch, take, self.device)
 
 
-def encode_tasks(store: FeatureStore | TokenStore, tasks: Sequence[Task], *, vary_names: bool = False) -> TaskFeatures:
+def encode_tasks(
+    store: FeatureStore | TokenStore, tasks: Sequence[Task], *, vary_names: bool = False
+) -> TaskFeatures | SpanFeatures:
     """Encode, or tokenize, all texts, label names and descriptions of tasks that the store does not hold yet.
 
     Args:
@@ -242,6 +242,8 @@ def encode_tasks(store: FeatureStore | TokenStore, tasks: Sequence[Task], *, var
             ``name_variation`` or ``name_noise`` show: about ten times as many names.
     """
     kind = KINDS[tasks[0].kind]
+    if kind.name == "span":
+        return encode_spans(store, tasks)
     rows = [_task_rows(store, task) for task in tasks]
     text_ids = [ids[:, 0] for ids in rows]
     if any(task.is_pair for task in tasks):

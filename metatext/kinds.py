@@ -45,4 +45,7 @@ KINDS: dict[str, Kind] = {
         "multilabel", False, False, losses.multilabel, torch.sigmoid, ("multilabel_macro_f1", "multilabel_micro_f1")
     ),
     "regression": Kind("regression", True, False, losses.regression, lambda values: values, ("spearman", "pearson", "rmse")),
+    "span": Kind(
+        "span", False, False, losses.span, lambda values: values, ("squad_f1", "squad_em", "squad_v2_f1", "squad_v2_em")
+    ),
 }

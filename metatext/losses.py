@@ -67,6 +67,23 @@ def regression(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Ten
     return _mean((values - query_y.to(values.dtype)).square()[..., 0], query_mask)
 
 
+def span(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -> Tensor:
+    """Cross-entropy of the first and of the last token among the tokens of a window, half each (Devlin et al. 2019, section 4.2).
+
+    Args:
+        logits: values (b, q, t, 2), very low where a token cannot be chosen.
+        query_y: (b, q, t, 2) one-hot over t, the first token where there is no answer.
+        query_mask: (b, q, t) bool; a padded window has no token.
+        outside: not used: a question without an answer is labelled so.
+
+    Returns:
+        (b,) mean over the windows of each episode, float32 or wider.
+    """
+    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    likely = torch.where(query_mask[..., None], values.log_softmax(2), 0.0)
+    return _mean(-(query_y.to(values.dtype) * likely).sum(2).mean(-1), query_mask.any(-1))
+
+
 def meta_loss(episode_losses: Tensor) -> Tensor:
     """(b,) mean query losses -> their sum, the objective of an outer step."""
     return episode_losses.sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,10 +87,45 @@ def rmse(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(np.sqrt((difference**2).mean()))
 
 
+def squad_f1(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
+    """Mean over the rows of the harmonic mean of precision and recall of an answer's words, of the right answer that it is closest to;
+    of a row without a right answer 1 for "" (Rajpurkar et al. 2016, section 6.1; 2018)."""
+    return float(
+        np.mean(
+            [
+                max((_word_f1(answer, right) for right in golds or [""]), default=0.0)
+                for answer, golds in zip(answers, targets, strict=True)
+            ]
+        )
+    )
+
+
+def squad_em(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
+    """Share of answers that equal a right one but for case, punctuation, articles and blanks."""
+    return float(
+        np.mean(
+            [_words(answer) in [_words(right) for right in golds or [""]] for answer, golds in zip(answers, targets, strict=True)]
+        )
+    )
+
+
+def _words(text: str) -> list[str]:
+    """The words of an answer as SQuAD counts them."""
+    bare = "".join(c for c in text.lower() if c not in string.punctuation)
+    return [word for word in bare.split() if word not in ("a", "an", "the")]
+
+
+def _word_f1(answer: str, right: str) -> float:
+    said, wanted = _words(answer), _words(right)
+    shared = (Counter(said) & Counter(wanted)).total()
+    return 2 * shared / (len(said) + len(wanted)) if said and wanted else float(said == wanted)
+
+
 METRICS = {
     "accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc, "nll": nll, "brier": brier, "ece": ece,
     "multilabel_macro_f1": multilabel_macro_f1, "multilabel_micro_f1": multilabel_micro_f1,
     "spearman": spearman, "pearson": pearson, "rmse": rmse,
+    "squad_f1": squad_f1, "squad_em": squad_em, "squad_v2_f1": squad_f1, "squad_v2_em": squad_em,
 }  # fmt: skip
 UNITS = ("nll", "brier", "rmse")
 """Those that are no shares, so that no table gives them in per cent."""

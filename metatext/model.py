@@ -14,8 +14,9 @@ from . import config as configs
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, HeadConfig
 from .encoder import Encoder, EncoderError
+from .episode_features import EpisodeFeatures
 from .examples import check_examples
-from .features import EpisodeFeatures, EpisodeTexts
+from .features import EpisodeTexts, SpanTexts
 from .heads import Head, Logits, kinds_of, make_head
 from .maml import adapt_encoder
 from .representation import Support
@@ -107,11 +108,10 @@ class MetaModel(nn.Module):
         """Where its heads are."""
         return next(self.heads.parameters()).device
 
-    def forward(self, episodes: EpisodeFeatures | EpisodeTexts) -> Logits:
+    def forward(self, episodes: EpisodeFeatures | EpisodeTexts | SpanTexts) -> Logits:
         """Logits of the queries of b episodes of one kind. Texts are read with gradients to the encoder, in the precision of the context;
         the head runs in its own: a solve has no place in half precision."""
-        if isinstance(episodes, EpisodeTexts):
-            episodes = self.read(episodes)
+        episodes = self.read(episodes)
         with torch.autocast(episodes.query.device.type, enabled=False):
             if episodes.kind not in self.heads:
                 raise DataError(f"episodes of kind {episodes.kind!r}, but this model serves {', '.join(self.kinds)}")
@@ -124,8 +124,11 @@ class MetaModel(nn.Module):
         """Whether every task takes gradient steps on the encoder, so that its episodes must come as texts."""
         return self.head_config.encoder_steps > 0
 
-    def read(self, texts: EpisodeTexts) -> EpisodeFeatures:
-        """The tensors of b episodes as the encoder reads them, each with its own weights where the head adapts them."""
+    def read(self, texts: EpisodeFeatures | EpisodeTexts | SpanTexts) -> EpisodeFeatures:
+        """The tensors of b episodes as the encoder reads them, each with its own weights where the head adapts them; as they are if they
+        were read before."""
+        if isinstance(texts, EpisodeFeatures):
+            return texts
         if not self.adapts_encoder:
             return texts.read(self.encoder)
         share = 1 / (len(texts) * (1 + self.head_config.encoder_steps))

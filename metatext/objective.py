@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from . import tuning
 from .config import ConfigError, TrainConfig, nearest
 from .encoder import Encoder
-from .features import EpisodeFeatures, EpisodeTexts
+from .episode_features import EpisodeFeatures
+from .features import EpisodeTexts, SpanTexts
 from .kinds import KINDS
 from .losses import cosine_drift
 from .model import MetaModel
@@ -34,7 +35,7 @@ class MetaLoss(nn.Module):
         super().__init__()
         self.model, self.teacher, self.distilled = model, teacher, frozenset(distilled)
 
-    def forward(self, data: Sequence[EpisodeFeatures | EpisodeTexts]) -> tuple[Tensor, Tensor]:
+    def forward(self, data: Sequence[EpisodeFeatures | EpisodeTexts | SpanTexts]) -> tuple[Tensor, Tensor]:
         """Mean query loss of each of b episodes, and how far each has drifted from the teacher (`cosine_drift`), zero where it is
         not compared: (b,), (b,).
 
@@ -44,8 +45,8 @@ class MetaLoss(nn.Module):
         losses, drifts = zip(*map(self._of_one_kind, data))
         return torch.cat(losses), torch.cat(drifts)
 
-    def _of_one_kind(self, data: EpisodeFeatures | EpisodeTexts) -> tuple[Tensor, Tensor]:
-        episodes = self.model.read(data) if isinstance(data, EpisodeTexts) else data
+    def _of_one_kind(self, data: EpisodeFeatures | EpisodeTexts | SpanTexts) -> tuple[Tensor, Tensor]:
+        episodes = self.model.read(data)
         logits = self.model(episodes)
         losses = KINDS[episodes.kind].loss(logits, episodes.query_y, episodes.query_mask, episodes.outside)
         drift = torch.zeros_like(losses)

@@ -32,6 +32,7 @@ class Pool:
         lenders: (l,) for each of them one label name that is so; other classes may borrow it.
         styles: in how many ways every label name can be written, the first as it is.
         meaningless: how many ways there are to name things without meaning.
+        unanswered: rows can also be asked so that they have no answer, see `metatext.spans`.
     """
 
     names: tuple[str, ...]
@@ -43,6 +44,7 @@ class Pool:
     styles: int
     meaningless: int
     ways: np.ndarray | None = None
+    unanswered: bool = False
 
 
 def make_pool(

@@ -86,6 +86,43 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
     return scores, tuple(float(end) for end in ends), tuple(label_names[end] and str(label_names[end]) for end in ends)
 
 
+def encode_answers(values: Sequence, contexts: Sequence[str], where: str = "answers") -> np.ndarray:
+    """Answers as SQuAD gives them -> (n, 2) int64, the first and the end character of each row's first answer in its context; -1, -1
+    where it has none.
+
+    Args:
+        values: per row ``{"text": [...], "answer_start": [...]}``, both empty where the context does not answer the question.
+        contexts: n texts.
+        where: how messages call the values.
+
+    Raises:
+        DataError: a row has no such entry, or an answer that its context does not have at its place.
+    """
+    spans = np.full((len(values), 2), -1, np.int64)
+    for i, (value, context) in enumerate(zip(values, contexts, strict=True)):
+        texts, starts = (value.get(key) for key in ("text", "answer_start")) if isinstance(value, Mapping) else (None, None)
+        if not isinstance(texts, (list, tuple)) or not isinstance(starts, (list, tuple)) or len(texts) != len(starts):
+            raise DataError(
+                f"{where}: row {i} has {value!r}; expected {{'text': [answer, ...], 'answer_start': [its first character, ...]}}, "
+                f"as many of both, [] where there is no answer",
+                row=i,
+            )
+        for text, start in zip(texts, starts, strict=True):
+            if not isinstance(text, str) or not text.strip() or isinstance(start, bool) or not isinstance(start, int):
+                raise DataError(
+                    f"{where}: row {i} has the answer {text!r} at {start!r}; expected a text and a whole number", row=i
+                )
+            if start < 0 or context[start : start + len(text)] != text:
+                place = context.find(text)
+                there = f"has {context[max(0, start) : max(0, start) + len(text)]!r} there" + (
+                    f", the answer at {place} (characters count from 0)" if place >= 0 else " and the answer nowhere"
+                )
+                raise DataError(f"{where}: row {i} has the answer {text!r} at {start}, but its context {there}", row=i)
+        if texts:
+            spans[i] = starts[0], starts[0] + len(texts[0])
+    return spans
+
+
 def scale_of(ends: Sequence[float], scores: np.ndarray) -> tuple[float, float]:
     """What scores are standardised by: the middle of the scale and a quarter of its length; of a scale whose ends are not known, ``()``,
     mean and deviation of the scores."""
@@ -112,13 +149,16 @@ def read_targets(
     Args:
         kind: of the task.
         rows: the table.
-        columns: role -> column; ``label`` must be there.
+        columns: role -> column; ``label`` must be there, or what `columns.ROLES` says of the kind.
         name: of the task, for messages.
         given: label names of the caller.
         known: label names of the catalogue, for classification.
     """
     if kind == "classification":
         return read_labels(rows, columns, name, given, known or {})
+    if kind == "span":
+        table, where = rows.with_format(None), f"task {name!r}, column {columns['answers']!r}"
+        return encode_answers(table[columns["answers"]][:], table[columns["context"]][:], where), (), ()
     column = columns["label"]
     values, where = rows.with_format(None)[column][:], f"task {name!r}, column {column!r}"
     feature = rows.features[column]

@@ -13,7 +13,9 @@ import numpy as np
 
 from .catalogue import ALIASES, KNOWN, Known
 from .columns import (
+    ROLES,
     SUPPORTED,
+    TEXTS,
     DataError,
     check_columns,
     check_texts,
@@ -45,10 +47,12 @@ class Task:
     Attributes:
         name: shown in tables and, where there is no description, read by the encoder.
         kind: a key of `targets.ENCODERS`.
-        rows: a `datasets.Dataset` with the columns ``text`` and, for pairs, ``text_pair``.
+        rows: a `datasets.Dataset` with the columns ``text`` and, for pairs, ``text_pair``; for spans those of SQuAD: ``question``,
+            ``context`` and ``answers``.
         targets: of a classification (n,) int64, the class of each row as an index into ``labels``; multilabel (n, w) bool, which
-            labels a row has; regression (n,) float64, on the task's own scale.
-        labels: what `predict` answers with, as the source gave them; of a regression the two ends of the scale.
+            labels a row has; regression (n,) float64, on the task's own scale; span (n, 2) int64, where the first answer begins and
+            ends in its context, in characters, -1 where there is none.
+        labels: what `predict` answers with, as the source gave them; of a regression the two ends of the scale, of spans none.
         label_names: per label the text that the encoder reads, or None where there is no meaningful name.
         description: one sentence on what the labels mean, or None.
     """
@@ -65,8 +69,8 @@ class Task:
         return len(self.targets)
 
     def __repr__(self) -> str:
-        shape = "{:g} to {:g}".format(*self.labels) if self.kind == "regression" else f"{len(self.labels)} classes"
-        return f"Task({self.name!r}, {self.kind}, {len(self)} rows, {shape})"
+        shape = ", {:g} to {:g}".format(*self.labels) if self.kind == "regression" else f", {len(self.labels)} classes"
+        return f"Task({self.name!r}, {self.kind}, {len(self)} rows{shape if self.labels else ''})"
 
     @property
     def is_pair(self) -> bool:
@@ -78,14 +82,18 @@ class Task:
         """What the encoder reads as the task's own text: its description, else its name."""
         return self.description or readable(self.name)
 
-    def inputs(self, start: int = 0, stop: int | None = None) -> list[str] | list[tuple[str, str]]:
-        """Rows ``start`` to ``stop`` as texts, or as pairs of texts."""
+    def inputs(self, start: int = 0, stop: int | None = None) -> list:
+        """Rows ``start`` to ``stop`` as texts, as pairs of texts, or where they are neither, as dicts of their columns."""
         part = self.rows.with_format("arrow")[start : len(self) if stop is None else stop]
+        if self.kind in ROLES:
+            return part.to_pylist()
         texts = part.column("text").to_pylist()
         return list(zip(texts, part.column("text_pair").to_pylist())) if self.is_pair else texts
 
-    def answers(self) -> list:
-        """The targets as a caller would give them: labels, lists of labels, or scores."""
+    def answers(self) -> list | None:
+        """The targets as a caller would give them: labels, lists of labels, or scores; None where the inputs hold them."""
+        if self.kind == "span":
+            return None
         if self.targets.dtype == bool:
             return [[self.labels[c] for c in np.flatnonzero(row)] for row in self.targets]
         if self.targets.dtype == np.float64:
@@ -197,9 +205,9 @@ def load_task(
     rows = drop_unlabelled(rows, columns, known)
     check_texts(rows, columns, name)
     targets, labels, names = read_targets(found, rows, columns, name, label_names, known.label_names)
-    texts = [c for c in ("text", "text_pair") if c in columns]
-    rows = rows.select_columns([columns[c] for c in texts])
-    rows = rows.rename_columns({columns[c]: c for c in texts if columns[c] != c})
+    kept = [role for role in (*TEXTS, "answers") if role in columns]
+    rows = rows.select_columns([columns[role] for role in kept])
+    rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})
     return Task(name, found, rows, targets, labels, names, description or known.description)
 
 

@@ -51,10 +51,13 @@ class Tokens:
 
     def __getitem__(self, rows: np.ndarray | slice) -> Tokens:
         """These texts, in this order."""
+        start = np.concatenate([[0], np.cumsum(self.lengths[rows])])
+        return Tokens(self.flat[self.places(rows)], start, self.second[rows], self.filler)
+
+    def places(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Where the tokens of these texts stand in ``flat``, one text after the other."""
         begin, length = self.start[:-1][rows], self.lengths[rows]
-        start = np.concatenate([[0], np.cumsum(length)])
-        places = np.repeat(begin - start[:-1], length) + np.arange(start[-1])
-        return Tokens(self.flat[places], start, self.second[rows], self.filler)
+        return np.repeat(begin - np.cumsum(length) + length, length) + np.arange(length.sum())
 
     def padded(self, rows: np.ndarray | Sequence[int], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """Token numbers, attention mask and segments of these texts, (b, t) int64 each, padded on the right."""

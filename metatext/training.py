@@ -23,9 +23,10 @@ import torch
 from .checkpoints import Checkpoints, check_same_run
 from .columns import DataError
 from .config import EpisodeConfig, TrainConfig, to_dict
+from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
 from .evaluation import draw_for, episode_scores, risk_answers
-from .features import EpisodeTexts, TaskFeatures, encode_tasks
+from .features import TaskFeatures, encode_tasks
 from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, shares, trackers
 from .losses import meta_loss
@@ -216,7 +217,7 @@ def meta_train(
             with accelerator.accumulate(wrapped):
                 of_kinds = batch.part(part)
                 data = [features[kind].gather(own, device) for kind, own in of_kinds]
-                texts += sum(len(own.ids) for own in data if isinstance(own, EpisodeTexts))
+                texts += sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures))
                 losses, drift = wrapped(data)
                 factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
                 # A parameter of a head that these episodes leave unused would stop DDP. Each has its own product: two scalars that

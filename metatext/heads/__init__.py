@@ -14,6 +14,7 @@ from .protocol import Head, Logits
 from .prototype import PrototypeHead
 from .regression import RegressionGPHead
 from .ridge import RidgeHead
+from .span import SpanHead
 
 HEADS: dict[str, type[nn.Module]] = {
     "gp": GPHead,
@@ -28,6 +29,7 @@ KIND_HEADS: dict[str, dict[str, type[nn.Module]]] = {
     "classification": HEADS,
     "multilabel": {"gp": MultilabelGPHead},
     "regression": {"gp": RegressionGPHead},
+    "span": {"gp": SpanHead},
 }
 """Kind of task -> name -> head. A model has one of the same name for every kind that it is trained on."""
 
