@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from .columns import DataError, check_inputs
+from .columns import DataError, check_inputs, check_questions
 from .features import encode_inputs
 from .heads import Logits
 from .kinds import KINDS
 from .model import ENCODER, MetaModel
 from .representation import Support
+from .spans import answer_questions
 from .storage import StorageError, read_folder, write_folder
 
 if TYPE_CHECKING:
@@ -80,13 +81,14 @@ class AdaptedModel:
         Returns:
             Of a classification the most probable label of each row, as the caller gave it; of a multilabel task lists of the labels
             whose probability is at least one half; of a regression numpy (n,) scores on the task's own scale, between its ends where they
-            are known.
+            are known; of spans dicts: ``text``, ``start`` and ``end`` (characters of the context) and ``score``, its probability in its
+            part of the context; where that there is none is likelier, this one's probability, with the text "" and both places 0.
 
         Raises:
             DataError: see `predict_table`.
         """
-        table = self.predict_table(inputs, max_risk)
-        return table["score"] if KINDS[self.kind].scored else table["label"]
+        table, column = self.predict_table(inputs, max_risk), KINDS[self.kind].column
+        return table[column] if column else [dict(zip(table, row)) for row in zip(*table.values())]
 
     def predict_table(
         self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None, progress: bool = False
@@ -100,7 +102,8 @@ class AdaptedModel:
 
         Returns:
             Of a classification ``label``: list of n labels; ``probability`` of that label, ``confidence`` and ``risk``: numpy (n,). Of a
-            multilabel task ``label``: list of n lists. Of a regression ``score``: numpy (n,).
+            multilabel task ``label``: list of n lists. Of a regression ``score``: numpy (n,). Of spans lists ``text``, ``start``, ``end``
+            and ``score``, see `predict`.
 
         Raises:
             DataError: ``max_risk`` is no share, or the task no classification; the inputs are not what the examples were.
@@ -109,6 +112,8 @@ class AdaptedModel:
             raise DataError(f"max_risk: expected a share of errors between 0 and 1, got {max_risk!r}")
         if max_risk is not None:
             self._need("max_risk", KINDS[self.kind].by_class)
+        if self.kind == "span":
+            return self._spans(check_questions(inputs), progress)
         answers, known = self._predict(inputs, progress)
         if KINDS[self.kind].scored:
             scores = self.scale[0] + self.scale[1] * answers[:, 0].astype(np.float64)
@@ -120,6 +125,37 @@ class AdaptedModel:
         if max_risk is not None:
             labels = [None if r > max_risk else label for label, r in zip(labels, risk, strict=True)]
         return {"label": labels, "probability": answers.max(1, initial=0), "confidence": known, "risk": risk}
+
+    def answers(self, inputs: Sequence[Mapping], n: int = 5) -> list[list[dict[str, Any]]]:
+        """Of a span task: the n-best answers to each question, best first, as `predict` gives the best; whether there is any is not
+        judged. Fewer where a context has no more."""
+        self._need("answers", self.kind == "span")
+        rows = check_questions(inputs)
+        found = answer_questions(self.encoder, self.head, self.params, rows, n)
+        return [
+            [_span(row["context"], *best) for best in zip(found.begin[i], found.end[i], found.score[i]) if best[2] > 0]
+            for i, row in enumerate(rows)
+        ]
+
+    def _spans(self, rows: list[dict], progress: bool) -> dict[str, list]:
+        table: dict[str, list] = {"text": [], "start": [], "end": [], "score": []}
+        for at in self._chunks(len(rows), progress):
+            part = rows[at : at + CHUNK]
+            found = answer_questions(self.encoder, self.head, self.params, part)
+            for i, row in enumerate(part):
+                best = _span(row["context"], found.begin[i, 0], found.end[i, 0], found.score[i, 0])
+                best = best if found.answered[i] > 0 else {"text": "", "start": 0, "end": 0, "score": float(found.none[i])}
+                for name, value in best.items():
+                    table[name].append(value)
+        return table
+
+    def _chunks(self, n: int, progress: bool) -> Iterable[int]:
+        starts = range(0, n, CHUNK)
+        if not progress:
+            return starts
+        from tqdm.auto import tqdm
+
+        return tqdm(starts, desc="predicting", unit=f" x {CHUNK} rows")
 
     def _need(self, what: str, given: bool) -> None:
         if not given:
@@ -141,12 +177,12 @@ class AdaptedModel:
     def predict_proba(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n, w) probabilities of the labels, given that one of them is right, of a multilabel task independent; columns in the order
         of `labels`."""
-        self._need("predict_proba", not KINDS[self.kind].scored)
+        self._need("predict_proba", KINDS[self.kind].column == "label")
         return self._predict(inputs)[0]
 
     def confidence(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n,) probability that the row belongs to any of the labels."""
-        self._need("confidence", not KINDS[self.kind].scored)
+        self._need("confidence", KINDS[self.kind].column == "label")
         return self._predict(inputs)[1]
 
     @torch.no_grad()
@@ -154,12 +190,7 @@ class AdaptedModel:
         rows = check_inputs(inputs)
         if rows and self.pairs is not None and isinstance(rows[0], tuple) != self.pairs:
             raise DataError(f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not")
-        starts = range(0, len(rows), CHUNK)
-        if progress:
-            from tqdm.auto import tqdm
-
-            starts = tqdm(starts, desc="predicting", unit=f" x {CHUNK} rows")
-        parts = [self._logits(rows[i : i + CHUNK]) for i in starts]
+        parts = [self._logits(rows[i : i + CHUNK]) for i in self._chunks(len(rows), progress)]
         if not parts:
             return np.zeros((0, self.support.y.shape[-1]), np.float32), np.zeros(0, np.float32)
         answers = torch.cat([KINDS[self.kind].answer(part.values[0]) for part in parts])
@@ -216,14 +247,18 @@ class AdaptedModel:
             raise StorageError(
                 f"{folder}/config.json is damaged: its task is of kind {parts[2]!r}, its head for {', '.join(model.kinds)}"
             )
-        w = support.y.shape[-1]
-        if not len(parts[0]) == len(parts[1]) or len(parts[0]) not in ((0, 2) if KINDS[parts[2]].scored else (w,)):
+        dims = 4 if parts[2] == "span" else 3
+        if support.y.ndim != dims:
+            raise StorageError(f"{folder}/model.safetensors: support.y has {support.y.ndim} dimensions, expected {dims}")
+        w, labelled = support.y.shape[-1], KINDS[parts[2]].column == "label"
+        if not len(parts[0]) == len(parts[1]) or len(parts[0]) not in ((w,) if labelled else (0, 2)):
             raise StorageError(
                 f"{folder}/config.json does not fit its weights: {len(parts[0])} labels and {len(parts[1])} label_names for {w} classes"
             )
-        s, d = support.y.shape[1], model.encoder.dim
-        shapes = {"x": (1, s, d), "y": (1, s, w), "label_x": (1, w, d), "task_x": (1, d)}
-        shapes |= {"row_mask": (1, s), "class_mask": (1, w), "label_mask": (1, w), "task_mask": (1,)}
+        rows, d = tuple(support.y.shape[:-1]), model.encoder.dim  # of spans (1, s, t)
+        c = 0 if parts[2] == "span" else w
+        shapes = {"x": (*rows, d), "y": (*rows, w), "label_x": (1, c, d), "task_x": (1, d)}
+        shapes |= {"row_mask": rows, "class_mask": (1, c), "label_mask": (1, c), "task_mask": (1,)}
         for name, shape in shapes.items():
             tensor = getattr(support, name)
             if tuple(tensor.shape) != shape or (tensor.dtype == torch.bool) != name.endswith("mask"):
@@ -231,3 +266,10 @@ class AdaptedModel:
                     f"{folder}/model.safetensors: support.{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {shape}"
                 )
         return cls(model, support, *parts, scale=scale)
+
+
+def _span(context: str, begin: int, end: int, score: float) -> dict[str, Any]:
+    """An answer as a caller gets it, without blanks at its ends."""
+    text = context[begin:end]
+    begin = int(begin) + len(text) - len(text.lstrip())
+    return {"text": text.strip(), "start": begin, "end": begin + len(text.strip()), "score": float(score)}

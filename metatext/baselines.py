@@ -14,7 +14,7 @@ from .config import ConfigError, nearest
 from .encoder import Encoder
 from .episodes import EpisodeBatch
 from .features import EpisodeFeatures, EpisodeTexts, TaskFeatures
-from .finetuning import setfit
+from .finetuning import fine_tuned_spans, setfit
 from .heads.protocol import mask_classes
 from .kinds import KINDS
 from .model import MetaModel
@@ -197,6 +197,29 @@ def _untrained(model: MetaModel) -> Method:
     return by_model(fresh.to(model.device).eval())
 
 
+def _without_examples(model: MetaModel) -> Method:
+    own = by_model(model)
+
+    def answer(draw: Draw) -> Answer:
+        support = draw.features.support
+        bare = replace(support, x=support.x[:, :0], y=support.y[:, :0], row_mask=support.row_mask[:, :0])
+        return own(replace(draw, features=replace(draw.features, support=bare)))
+
+    return replace(own, answer=answer)
+
+
+def _fine_tuning(model: MetaModel) -> Method:
+    fit = None
+
+    def answer(draw: Draw) -> Answer:
+        nonlocal fit
+        fit = fit or fine_tuned_spans(model.encoder.pretrained())  # only when it is asked
+        values = fit(draw.source, draw.batch)
+        return Answer(values, torch.zeros(values.shape[:2]))
+
+    return Method(answer)
+
+
 def _setfit(model: MetaModel) -> Method:
     fit = setfit(model.encoder.frozen())
 
@@ -227,16 +250,20 @@ BASELINES: dict[str, Callable[[MetaModel], Method]] = {
     "ridge_regression": lambda model: Method(ridge_regression),
     "pair_cosine": lambda model: Method(pair_cosine),
     "setfit": _setfit,
+    "without_examples": _without_examples,
+    "fine_tuning": _fine_tuning,
 }
 USUAL = {
     "classification": ("untrained", "label_names", "nearest_centroid", "logistic_regression"),
     "multilabel": ("untrained", "logistic_regression"),
     "regression": ("untrained", "ridge_regression", "pair_cosine"),
+    "span": ("untrained", "without_examples"),
 }
 """The baselines that each kind is measured beside if none are named."""
 FOR_KINDS = {
     "untrained": KINDS, "logistic_regression": ("classification", "multilabel"), "logistic_regression_pretrained": ("classification", "multilabel"),
-    "ridge_regression": ("regression",), "pair_cosine": ("regression",),
+    "ridge_regression": ("regression",), "pair_cosine": ("regression",), "without_examples": ("multilabel", "regression", "span"),
+    "fine_tuning": ("span",),
 }  # fmt: skip
 """The kinds that a baseline can answer, where they are not classifications only."""
 
@@ -288,4 +315,6 @@ def _where(answered: Tensor, probabilities: Tensor, confidence: Tensor) -> Answe
 def _nothing(draw: Draw) -> Answer:
     """No answer to any episode."""
     query, support = draw.features.query, draw.features.support
+    if query.ndim == 4:  # windows of tokens
+        return Answer(query.new_full((*query.shape[:3], 2), torch.nan), query.new_zeros(query.shape[:2]))
     return Answer(query.new_full((*query.shape[:2], support.y.shape[2]), torch.nan), query.new_zeros(query.shape[:2]))

@@ -76,8 +76,8 @@ class TestData(_Checked):
     )
     metric: str | None = option(
         None,
-        "the figure: accuracy, macro_f1 or mcc; multilabel_macro_f1 or multilabel_micro_f1; spearman, pearson or rmse; none: the first "
-        "of its kind",
+        "the figure: accuracy, macro_f1 or mcc; multilabel_macro_f1 or multilabel_micro_f1; spearman, pearson or rmse; squad_f1 or "
+        "squad_em, or where an answer may be that there is none, squad_v2_f1 or squad_v2_em; none: the first of its kind",
     )
     names: tuple[Literal["real", "numbered"], ...] = option(
         ("real",), "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)"
@@ -87,12 +87,14 @@ class TestData(_Checked):
     baselines: tuple[str, ...] = option(
         ("untrained", "label_names", "nearest_centroid", "knn", "naive_mean", "logistic_regression", "logistic_regression_names"),
         "measured on the same episodes; also logistic_regression_pretrained (on the encoder before it learned) and setfit (slow; needs "
-        "metatext[bench])",
+        "metatext[bench]); where labels are no classes the usual ones of the kind, and fine_tuning of spans (slow)",
     )
     reference: tuple[str, ...] = option(
         ("logistic_regression", "label_names"), "the method that differences are to: the first of these that has an answer"
     )
-    n_outside: int = option(0, "query rows per episode from the task's classes that are not in it", low=0)
+    n_outside: int = option(
+        0, "query rows per episode from the task's classes that are not in it; of spans, questions without an answer", low=0
+    )
     outside: str | None = option(None, "a task whose rows belong to no class: further query rows of every episode")
     outside_rows: int | None = option(None, "how many of its rows an episode gets; none: all", low=1)
     output: str | None = option(None, "JSON file for the figures; none: only tables (with --plot: runs/meta_test.json)")
@@ -106,8 +108,8 @@ class AdaptData(_Checked):
 
     model: str = option("runs/metatext", "folder of a saved head")
     examples: str | None = option(None, "csv, tsv, json, jsonl or parquet file with a text and a label per row")
-    kind: Literal["classification", "multilabel", "regression"] | None = option(
-        None, "kind of the task: one label per row, several, or a score; none: found from the labels"
+    kind: Literal["classification", "multilabel", "regression", "span"] | None = option(
+        None, "kind of the task: one label per row, several, a score, or answers in a context; none: found from the columns"
     )
     text_column: str | None = option(None, "column of the text; none: found when its name is usual")
     text_pair_column: str | None = option(None, "column of the second text of a pair")

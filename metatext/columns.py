@@ -117,6 +117,29 @@ def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
     return rows
 
 
+def check_questions(inputs: Sequence, where: str = "inputs", answered: bool = False) -> list[dict[str, Any]]:
+    """Rows of a span task as dicts of ``question``, ``context`` and, where they are ``answered``, ``answers``.
+
+    Raises:
+        DataError: a row is no dict, or lacks one of them, or has another that is no text or empty.
+    """
+    if isinstance(inputs, (str, bytes, Mapping)):
+        raise DataError(
+            f"{where}: expected a list of {{'question': ..., 'context': ...}}, got one {type(inputs).__name__}; write [row]"
+        )
+    rows, needed = list(inputs), ("question", "context", *(["answers"] if answered else []))
+    for i, row in enumerate(rows):
+        missing = [name for name in needed if name not in row] if isinstance(row, Mapping) else [*needed]
+        if missing:
+            raise DataError(
+                f"{where}: row {i} has no {' and no '.join(map(repr, missing))}; expected a dict of {', '.join(needed)}", i
+            )
+        for name in needed[:2]:
+            if not isinstance(row[name], str) or not row[name].strip():
+                raise DataError(f"{where}: row {i} has the {name} {row[name]!r}; expected a text that is not empty", i)
+    return [{name: row[name] for name in needed} for row in rows]
+
+
 def kind_of(features: Mapping[str, Any], label: str | None = None) -> tuple[str | None, str | None]:
     """The kind of a table from its columns, and the column of its labels; None where nothing is recognised.
 
@@ -166,7 +189,7 @@ def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str |
     if kind not in (None, *SUPPORTED):
         return {**found, "kind": kind}
     if kind in ROLES:
-        return {**{role: found.get(role) or _pick(present, (role,), role, name) for role in ROLES[kind]}, "kind": kind}
+        return {**role_columns(present, found, name, ROLES[kind]), "kind": kind}
     found |= text_columns(present, given, name)
     if "label" not in found:
         order = (*SCORE_COLUMNS, *TARGET_COLUMNS) if kind == "regression" else TARGET_COLUMNS
@@ -216,6 +239,11 @@ def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: 
     if pair and "text_pair" not in given:
         return {"text": lower[pair[0]], "text_pair": lower[pair[1]]}
     return {"text": _pick(present, TEXT_COLUMNS, "text", name), **found}
+
+
+def role_columns(present: Sequence[str], given: Mapping[str, str | None], name: str, roles: Sequence[str]) -> dict[str, str]:
+    """Where these roles stand, each in the column that ``given`` names, else in one of its own name."""
+    return {role: given.get(role) or _pick(present, (role,), role, name) for role in roles}
 
 
 def _by_lower_case(names) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .baselines import USUAL, Method, baseline, by_model
 from .cli import AdaptData, Settings, TestData, TrainData
-from .columns import DataError
+from .columns import TEXTS, DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
@@ -161,25 +161,31 @@ def adapt(settings: Settings) -> None:
     columns = {role: column for role, column in columns.items() if column}
     task = load_task(data.examples, split=None, kind=data.kind, columns=columns, description=data.description)
     model = MetaModel.from_pretrained(data.model).to(_device())
-    names = dict(zip(task.labels, task.label_names, strict=True))
-    names = None if KINDS[task.kind].scored else names
+    labelled = KINDS[task.kind].column == "label"
+    names = dict(zip(task.labels, task.label_names, strict=True)) if labelled else None
     classifier = model.adapt(task.inputs(), task.answers(), kind=task.kind, label_names=names, description=data.description)
     classifier.save_pretrained(data.output_dir)
-    shape = "scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else f"{len(task.labels)} classes"
-    print(f"{len(task)} examples of {shape} -> {data.output_dir}")
+    shape = f" of {len(task.labels)} classes" if labelled else ""
+    shape = " of scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else shape
+    print(f"{len(task)} examples{shape} -> {data.output_dir}")
     if data.predict:
         from .tasks import load_inputs
 
-        rows = load_inputs(data.predict, columns, pairs=task.is_pair)
+        rows = load_inputs(data.predict, columns, pairs=task.is_pair, kind=task.kind)
         table = classifier.predict_table(rows, data.max_risk, progress=True)
         out = io.StringIO()
         writer = csv.writer(out)
-        writer.writerow(["text", *(["text_pair"] if task.is_pair else []), *table])
+        writer.writerow([*task.text_roles, *table])
         for row, *answers in zip(rows, *table.values(), strict=True):
-            writer.writerow([*(row if task.is_pair else (row,)), *map(_cell, answers)])
+            writer.writerow([*_texts(row), *map(_cell, answers)])
         path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
         write_text(path, out.getvalue())
         print(f"{len(rows)} predictions -> {path}")
+
+
+def _texts(row: str | tuple[str, str] | dict[str, str]) -> tuple[str, ...]:
+    """The texts of a row of any kind."""
+    return (row,) if isinstance(row, str) else tuple(row.values()) if isinstance(row, dict) else row
 
 
 def _cell(answer) -> str:
@@ -326,20 +332,25 @@ def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 
     if by_class := KINDS[task.kind].by_class:
         support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])
     else:
-        firsts = [np.flatnonzero(column)[:1] for column in task.targets.T] if task.targets.ndim == 2 else []
-        support = np.unique(np.concatenate([order[: shots * len(task.labels)], *firsts]))  # a row of every label
+        firsts = [np.flatnonzero(column)[:1] for column in task.targets.T] if task.targets.dtype == bool else []
+        support = np.unique(np.concatenate([order[: shots * max(2, len(task.labels))], *firsts]))  # a row of every label
     rest = [i for i in order if i not in set(support)][:shown]
     classifier = model.adapt(task.select(support))
     asked = task.select(rest)
     print(f"\n{task.name}, adapted with {_shots(shots, by_class) if by_class else _shots(len(support), by_class)}:")
     table = classifier.predict_table(asked.inputs())
-    for i, (row, right) in enumerate(zip(asked.inputs(), asked.answers(), strict=True)):
-        text = " | ".join(row) if isinstance(row, tuple) else row
+    for i, (row, right) in enumerate(zip(asked.inputs(), _right(asked), strict=True)):
+        text = " | ".join(_texts({name: value for name, value in row.items() if name in TEXTS} if isinstance(row, dict) else row))
         answer = next(iter(table.values()))[i]
         said = f"{answer:.2f}" if KINDS[task.kind].scored else answer
         mark = "right" if answer == right else f"it is: {right}" if not by_class else f"wrong, it is: {right}"
         sure = f"{100 * table['probability'][i]:.0f} %; " if "probability" in table else ""
         print(f"  {text[:90]!r}\n    -> {said} ({sure}{mark})")
+
+
+def _right(task: Task) -> list:
+    """What `_show` says an answer should be."""
+    return task.answers() or [row["answers"]["text"][:1] or [""] for row in task.inputs()]
 
 
 def _device():

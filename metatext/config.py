@@ -202,14 +202,19 @@ class EpisodeConfig(_Checked):
     )
     k_shot: Range = option(
         (0, 16),
-        "support rows per class, or where labels are no classes (multilabel, regression), in all; 0: the label names alone",
+        "support rows per class, or where labels are no classes (multilabel, regression, span), in all; 0: the label names alone",
         low=0,
     )
     max_support: int | None = option(
         None, "support rows per episode beyond which more ways mean fewer shots, never fewer than k_shot's lowest", low=1
     )
     n_query: int = option(8, "query rows per class, or where labels are no classes, in all", low=1)
-    n_outside: int = option(0, "query rows per episode from classes that are not in it (they train `confidence`)", low=0)
+    n_outside: int = option(
+        0,
+        "query rows per episode from classes that are not in it (they train `confidence`); of spans, questions asked of another row's "
+        "context, which has no answer",
+        low=0,
+    )
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
     unbalanced: float = option(0.0, "share of episodes in which every class draws a number of shots of its own", low=0, high=1)
     name_dropout: float = option(0.0, "share of episodes that hide the label names (never at 0 shots)", low=0, high=1)

@@ -15,11 +15,12 @@ from .calibration import FAR, INSIDE, NEAR
 from .columns import DataError
 from .config import ConfigError, EpisodeConfig, nearest, to_dict
 from .episodes import EpisodeBatch, draw_episodes
-from .features import SpanFeatures, TaskFeatures, encode_tasks
+from .features import TaskFeatures, encode_tasks
 from .kinds import KINDS, Kind
 from .metrics import METRICS
 from .model import MetaModel
 from .report import Report
+from .spans import SpanFeatures
 from .store import FeatureStore, TokenStore
 from .tasks import Task, check_tasks
 

@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import DataError, check_inputs
+from .columns import DataError, check_inputs, check_questions
 from .config import nearest
+from .encoder import Encoder
 from .features import read_inputs
 from .kinds import KINDS
 from .representation import Support, unit
-from .targets import ENCODERS, scale_of
+from .spans import read_examples
+from .targets import ENCODERS, encode_answers, scale_of
 from .tasks import Task
 
 
@@ -25,8 +27,8 @@ class Examples:
 
     Attributes:
         kind: of the task.
-        rows: n texts, or pairs of texts.
-        y: (n, w) float32 targets: one-hot, multi-hot, or standardised scores with w = 1.
+        rows: n texts, or pairs of texts, or questions with contexts (dicts).
+        y: (n, w) float32 targets: one-hot, multi-hot, or standardised scores with w = 1; of spans (n, 2) characters.
         labels: as the caller gave them; of a regression the two ends of the scale, () where they are not known.
         label_names: per label the text that the encoder reads, or None.
         description: of the task, or None.
@@ -45,6 +47,12 @@ class Examples:
     def pairs(self) -> bool | None:
         """Whether the rows are pairs of texts; None where there are none."""
         return isinstance(self.rows[0], tuple) if self.rows else None
+
+    def support(self, encoder: Encoder) -> Support:
+        """The task as an encoder reads it, a batch of one."""
+        if self.kind == "span":
+            return read_examples(encoder, self.rows, self.y, self.description)
+        return self.read(encoder.encode, encoder.dim)
 
     def read(self, read: Callable[[list], Tensor], dim: int) -> Support:
         """The task as a batch of one `Support`. All texts that are read alone go through the encoder in one call.
@@ -92,11 +100,15 @@ def check_examples(
     if isinstance(inputs, Task):
         if targets is not None or label_names is not None:
             raise DataError("adapt: a Task brings its own targets and label_names")
+        if inputs.kind == "span":
+            return Examples("span", inputs.inputs(), inputs.targets, (), (), description or inputs.prompt, (0.0, 1.0))
         kind, rows, description = inputs.kind, inputs.inputs(), description or inputs.prompt
         array, labels, names = inputs.targets, inputs.labels, inputs.label_names
     else:
-        if kind not in ENCODERS:
-            raise DataError(f"adapt: unknown kind {kind!r}{nearest(kind, ENCODERS, end='.')} Known: {', '.join(ENCODERS)}")
+        if kind not in KINDS:
+            raise DataError(f"adapt: unknown kind {kind!r}{nearest(kind, KINDS, end='.')} Known: {', '.join(KINDS)}")
+        if kind == "span":
+            return _questions(inputs, targets, label_names, description)
         rows = check_inputs(inputs)
         if targets is None and rows:
             raise DataError("adapt: targets are missing; give one label per input")
@@ -120,3 +132,14 @@ def check_examples(
     if nameless is not None:
         raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
     return Examples(kind, rows, y, labels, names, description, (0.0, 1.0))
+
+
+def _questions(inputs: Sequence, targets: Any, label_names: Any, description: str | None) -> Examples:
+    given = "targets" if targets is not None and len(targets) else "label_names" if label_names is not None else None
+    if given:
+        raise DataError(
+            f"adapt: {given}: a span task has none; each input brings its answers, {{'text': [...], 'answer_start': [...]}}"
+        )
+    rows = check_questions(inputs, answered=True)
+    spans = encode_answers([row["answers"] for row in rows], [row["context"] for row in rows], "inputs")
+    return Examples("span", rows, spans, (), (), description, (0.0, 1.0))

@@ -1,4 +1,4 @@
-"""SetFit as it is published, on a copy of our encoder: the rival that takes gradient steps on every task."""
+"""The rivals that take gradient steps on every task: SetFit as it is published, and a pretrained encoder fine-tuned to find answers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import importlib.util
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .config import ConfigError
-
-if TYPE_CHECKING:
-    from .encoder import Encoder
+from .config import ConfigError, EncoderConfig, HeadConfig
+from .encoder import Encoder
+from .episodes import EpisodeBatch
+from .kinds import KINDS
+from .model import MetaModel
+from .spans import SpanFeatures, SpanTexts, read_states
 
 Fit = Callable[[Sequence[str], np.ndarray, Sequence[str], int], Tensor]
 """(texts of s examples, their ways (s,), texts of q rows, w) -> (q, w) probabilities."""
@@ -72,6 +74,73 @@ def setfit(encoder: Encoder) -> Fit:
         return out
 
     return fit
+
+
+SPAN_STEPS, SPAN_ROWS = 80, 8  # of `fine_tuned_spans`
+
+
+def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch], Tensor]:
+    """Every weight of a pretrained encoder, and start and end vectors from a random start, fine-tuned on the support of each episode alone:
+    the usual way to extractive question answering (Devlin et al. 2019, section 4.2), without meta-training.
+
+    `SPAN_STEPS` steps of AdamW on `SPAN_ROWS` examples each, learning rate 1e-4 (1e-2 of the vectors), linear decay.
+
+    Args:
+        encoder: is loaded anew as it was pretrained.
+
+    Returns:
+        (tasks, b episodes) -> (b, v, t, 2) scores of all windows of the query, NaN for an episode without examples.
+    """
+    settings = EncoderConfig(encoder.config.name, encoder.config.revision, tuning="full", max_length=encoder.max_length)
+    model = MetaModel.from_encoder(Encoder.load(settings, expected_fingerprint=encoder.fingerprint), HeadConfig("gp"))
+    model.keep_kinds(["span"])
+    model.to(encoder.device)
+    start = copy.deepcopy(model.state_dict())
+
+    def fit(source: SpanFeatures, batch: EpisodeBatch) -> Tensor:
+        rows = batch.support[batch.support >= 0]
+        model.load_state_dict(start)
+        groups = [{"params": model.heads.parameters(), "lr": 1e-2}, {"params": model.encoder.parameters(), "lr": 1e-4}]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, SPAN_STEPS)
+        rng = np.random.default_rng(0)
+        model.train()
+        with torch.enable_grad():
+            for _ in range(SPAN_STEPS):
+                taken = rng.choice(rows, min(SPAN_ROWS, len(rows)), replace=False)[None]
+                asked = replace(
+                    batch,
+                    support=batch.support[:, :0],
+                    support_y=batch.support_y[:, :0],
+                    query=taken,
+                    query_y=np.zeros_like(taken),
+                    outside=np.zeros_like(taken, bool),
+                )
+                episode = model.read(SpanTexts(source, asked, model.device))
+                loss = KINDS["span"].loss(model(episode), episode.query_y, episode.query_mask, episode.outside).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+        model.eval()
+        bare = replace(batch, support=batch.support[:, :0], support_y=batch.support_y[:, :0])
+        with torch.no_grad():
+            support, query, _ = source.windows_of(bare, every=True)
+            states = read_states(source, model.encoder, bare, support, query)
+            return model(source.assemble(bare, states, model.device, every=True)).values
+
+    def answer(source: SpanFeatures, batch: EpisodeBatch) -> Tensor:
+        query = source.windows_of(batch, every=True)[1]
+        t = source.windows.places(query).shape[-1]
+        out = torch.full((*query.shape, t, 2), torch.nan)
+        for i in range(len(batch)):
+            if (batch.support[i] >= 0).any():
+                found = fit(source, batch[i : i + 1]).cpu()
+                out[i] = torch.finfo(found.dtype).min / 4  # an episode alone has less padding
+                out[i, : found.shape[1], : found.shape[2]] = found[0]
+        return out
+
+    return answer
 
 
 def _sentence_transformer(encoder: Encoder):

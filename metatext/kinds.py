@@ -27,6 +27,7 @@ class Kind:
         loss: (logits, query_y, query_mask, outside) -> (b,) mean query loss of each episode.
         answer: (b, q, w) logits -> what is measured, and what `predict_proba` gives where there are probabilities.
         metrics: names in `metrics.METRICS` of the figures of (answers (n, w), targets), the main one first.
+        column: of the table of answers, the one that `predict` gives; "": all of them, as a dict for each row.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Kind:
     loss: Callable
     answer: Callable[[Tensor], Tensor]
     metrics: tuple[str, ...]
+    column: str = "label"
 
 
 KINDS: dict[str, Kind] = {
@@ -44,8 +46,10 @@ KINDS: dict[str, Kind] = {
     "multilabel": Kind(
         "multilabel", False, False, losses.multilabel, torch.sigmoid, ("multilabel_macro_f1", "multilabel_micro_f1")
     ),
-    "regression": Kind("regression", True, False, losses.regression, lambda values: values, ("spearman", "pearson", "rmse")),
+    "regression": Kind(
+        "regression", True, False, losses.regression, lambda values: values, ("spearman", "pearson", "rmse"), "score"
+    ),
     "span": Kind(
-        "span", False, False, losses.span, lambda values: values, ("squad_f1", "squad_em", "squad_v2_f1", "squad_v2_em")
+        "span", False, False, losses.span, lambda values: values, ("squad_f1", "squad_em", "squad_v2_f1", "squad_v2_em"), ""
     ),
 }

@@ -136,7 +136,7 @@ def as_metric(name: str) -> Any:
 
     Those of `METRICS` are made here, without a download. Predictions of accuracy, macro_f1 and mcc are class numbers; of nll, brier
     and ece rows of probabilities, whose references are class numbers; of several labels rows of probabilities, whose references are
-    rows of 0 and 1; of scores numbers.
+    rows of 0 and 1; of scores numbers; of squad_... texts, whose references are lists of texts, [] where "" is right.
 
     Args:
         name: of `METRICS`; any other goes to ``evaluate.load``, a name on the Hub or the path of a script.
@@ -151,13 +151,10 @@ def as_metric(name: str) -> Any:
         return evaluate.load(name)
     figure, number = METRICS[name], Value("float64")
     several, chosen = name.startswith("multilabel"), name in ("accuracy", "macro_f1", "mcc")
-    scores = name in ("spearman", "pearson", "rmse")
-    features = Features(
-        {
-            "predictions": number if scores else Value("int64") if chosen else Sequence(number),
-            "references": number if scores else Sequence(Value("int64")) if several else Value("int64"),
-        }
-    )
+    scores, texts = name in ("spearman", "pearson", "rmse"), name.startswith("squad")
+    pair = (number, number) if scores else (Value("string"), Sequence(Value("string"))) if texts else None
+    pair = pair or (Value("int64") if chosen else Sequence(number), Sequence(Value("int64")) if several else Value("int64"))
+    features = Features(dict(zip(("predictions", "references"), pair)))
 
     class Figure(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
@@ -166,6 +163,8 @@ def as_metric(name: str) -> Any:
             )
 
         def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+            if texts:
+                return {name: figure(predictions, references)}
             answers, targets = np.asarray(predictions), np.asarray(references)
             if answers.ndim == 2 and targets.ndim == 1 and targets.max(initial=0) >= answers.shape[1]:
                 raise ValueError(f"{name}: reference {targets.max()} with {answers.shape[1]} probabilities per row")

@@ -16,11 +16,12 @@ from .config import ConfigError, EncoderConfig, HeadConfig
 from .encoder import Encoder, EncoderError
 from .episode_features import EpisodeFeatures
 from .examples import check_examples
-from .features import EpisodeTexts, SpanTexts
+from .features import EpisodeTexts
 from .heads import Head, Logits, kinds_of, make_head
 from .maml import adapt_encoder
 from .representation import Support
 from .risk import RiskCurve
+from .spans import SpanTexts
 from .storage import StorageError, read_folder, write_folder
 from .tasks import Task
 
@@ -158,9 +159,10 @@ class MetaModel(nn.Module):
         """A model for one task in one forward pass, no gradient step.
 
         Args:
-            inputs: n texts or pairs of texts; or a `Task`, all of whose rows are taken.
+            inputs: n texts or pairs of texts; for spans n dicts of ``question``, ``context`` and ``answers`` (SQuAD's ``{"text": [...],
+                "answer_start": [...]}``, both empty where there is no answer); or a `Task`, all of whose rows are taken.
             targets: n labels, str or int (an int indexes ``label_names`` when that is a list); of a multilabel task n lists of labels;
-                of a regression n numbers on the task's own scale.
+                of a regression n numbers on the task's own scale; for spans None.
             kind: kind of task; must be among `kinds`.
             label_names: list of names, or dict {label: text that the encoder reads}. Labels without examples are
                 allowed. None: strings name themselves. Of a regression: {lowest score: text, highest score: text}, the ends of the
@@ -183,7 +185,7 @@ class MetaModel(nn.Module):
                 learned = self._task_weights(lambda own: given.read(learn(own), encoder.dim))
                 self.encoder.train(training)
                 encoder = self.encoder.frozen(learned)
-            support = given.read(encoder.encode, encoder.dim)
+            support = given.support(encoder)
         return AdaptedModel(
             self, support, given.labels, given.label_names, given.kind, given.pairs, encoder=encoder, scale=given.scale
         )

@@ -15,10 +15,11 @@ from . import tuning
 from .config import ConfigError, TrainConfig, nearest
 from .encoder import Encoder
 from .episode_features import EpisodeFeatures
-from .features import EpisodeTexts, SpanTexts
+from .features import EpisodeTexts
 from .kinds import KINDS
 from .losses import cosine_drift
 from .model import MetaModel
+from .spans import SpanTexts
 from .tasks import Task
 
 

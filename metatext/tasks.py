@@ -23,6 +23,7 @@ from .columns import (
     find_columns,
     kind_of,
     readable,
+    role_columns,
     text_columns,
 )
 from .config import nearest
@@ -76,6 +77,11 @@ class Task:
     def is_pair(self) -> bool:
         """Whether a row is two texts."""
         return "text_pair" in self.rows.column_names
+
+    @property
+    def text_roles(self) -> tuple[str, ...]:
+        """The columns of its texts."""
+        return tuple(name for name in self.rows.column_names if name in TEXTS)
 
     @property
     def prompt(self) -> str:
@@ -306,13 +312,14 @@ def _read_as(reading: str, source: str, split: str | None) -> Task:
     return READINGS[reading](found[0])
 
 
-def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False) -> list:
-    """The texts (or pairs) of a file whose rows need no label.
+def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False, kind: str | None = None) -> list:
+    """The texts (or pairs) of a file whose rows need no label; of a kind with columns of its own (`columns.ROLES`) dicts of them.
 
     Args:
         path: csv, tsv, json, jsonl or parquet.
-        columns: where ``text`` and ``text_pair`` stand, when their names are not usual.
+        columns: where ``text`` and ``text_pair``, or ``question`` and ``context``, stand, when their names are not usual.
         pairs: two texts per row are wanted.
+        kind: of the task.
 
     Raises:
         DataError: no such file or column, or an empty text.
@@ -320,17 +327,22 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
     if not Path(path).is_file() or not reader(Path(path)):
         raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
     rows, name = read_file(Path(path)), Path(path).stem
-    given = {k: v for k, v in (columns or {}).items() if k != "label"}
+    given = {k: v for k, v in (columns or {}).items() if k not in ("label", "answers")}
     check_columns(rows.column_names, given, name)
-    found = text_columns(rows.column_names, given, name)
-    if pairs != ("text_pair" in found):
-        raise DataError(
-            f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
-        )
+    if kind in ROLES:
+        found = role_columns(rows.column_names, given, name, [role for role in ROLES[kind] if role in TEXTS])
+    else:
+        found = text_columns(rows.column_names, given, name)
+        if pairs != ("text_pair" in found):
+            raise DataError(
+                f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
+            )
     check_texts(rows, found, name)
     table = rows.with_format("arrow")[:]
-    texts = table.column(found["text"]).to_pylist()
-    return list(zip(texts, table.column(found["text_pair"]).to_pylist(), strict=True)) if pairs else texts
+    texts = {role: table.column(column).to_pylist() for role, column in found.items()}
+    if kind in ROLES:
+        return [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
+    return list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else texts["text"]
 
 
 def _name(path: Path) -> str:

@@ -96,6 +96,8 @@ def locate(windows: Windows, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         (m, 2) the first and the last token of the answer in every window that holds more than half of it, else `NONE` twice; and (n,)
         for each row the window that holds most of it, with most context on both sides; of a row without an answer its first.
     """
+    if not len(windows):
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
     parts = [_locate(windows, np.arange(at, min(at + CHUNK, len(windows))), spans) for at in range(0, len(windows), CHUNK)]
     labels, overlap, margin = (np.concatenate(values) for values in zip(*parts))
     order = np.lexsort((-np.arange(len(windows)), margin, overlap, windows.row))
@@ -126,12 +128,14 @@ class Spans:
         begin, end: characters of the context; both 0 where a row has no more candidates.
         score: probability of the answer in its window, that there be none included; 0 where there is no candidate.
         answered: (r,) log-odds of the best answer against none at all.
+        none: (r,) probability that its window has no answer.
     """
 
     begin: np.ndarray
     end: np.ndarray
     score: np.ndarray
     answered: np.ndarray
+    none: np.ndarray
 
 
 def decode(logits: np.ndarray, windows: Windows, shown: np.ndarray, owner: np.ndarray, rows: int, n: int = 1) -> Spans:
@@ -173,16 +177,19 @@ def decode(logits: np.ndarray, windows: Windows, shown: np.ndarray, owner: np.nd
     window = np.repeat(np.arange(len(shown)), n)
     order = np.lexsort((-gap, owners))
     order = order[np.isfinite(gap[order])]
+    if not len(order):
+        nothing = np.zeros((rows, n), np.int64)
+        return Spans(nothing, nothing, np.zeros((rows, n)), np.full(rows, -np.inf), np.ones(rows))
     start = np.searchsorted(owners[order], np.arange(rows + 1))
     pick = start[:-1, None] + np.arange(n)  # (r, n)
     there = pick < start[1:, None]
-    pick = order[np.where(there, pick, 0)] if len(order) else np.zeros_like(pick)
-    first, last = pair[pick] // t, pair[pick] % t
-    which = window[pick]
-    score = np.exp(gap[pick] + none[which] - total[which].sum(-1)) if len(order) else np.zeros(pick.shape)
+    pick = order[np.where(there, pick, 0)]
+    first, last, which = pair[pick] // t, pair[pick] % t, window[pick]
+    nothing = none[which] - total[which].sum(-1)  # log-probability that a window has no answer
     return Spans(
         begin=np.where(there, begin[which, first], 0),
         end=np.where(there, end[which, last], 0),
-        score=np.where(there, score, 0.0),
-        answered=np.where(there[:, 0], gap[pick[:, 0]] if len(order) else 0.0, -np.inf),
+        score=np.where(there, np.exp(gap[pick] + nothing), 0.0),
+        answered=np.where(there[:, 0], gap[pick[:, 0]], -np.inf),
+        none=np.where(there[:, 0], np.exp(nothing[:, 0]), 1.0),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from scripts.train_head import find_the_run
 
 import metatext as mt
 from metatext import cli
@@ -18,7 +19,10 @@ from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
-STARTER = ["starter", *(f"starter/{kind}/{split}" for kind in ("multilabel", "regression") for split in ("train", "test"))]
+STARTER = [
+    "starter",
+    *(f"starter/{kind}/{split}" for kind in ("multilabel", "regression", "span") for split in ("train", "test")),
+]
 RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py"}
 TINY = ["--n_episodes", "8", "--n_way", "5", "--fewer_ways", "--n_query", "2"]  # what the small corpora can give
 SMALL = ["--meta_steps", "4", "--meta_batch_size", "4", "--eval_steps", "2", "--save_steps", "2", "--eval_episodes", "4"]
@@ -40,10 +44,12 @@ def corpora(tmp_path):
     """A folder that holds a small corpus for every name in the committed configs; each class has letters of its own."""
     from datasets import Dataset
 
-    names = set()
+    names, questions = set(), set()
     for path in CONFIGS:
         values = yaml.safe_load(path.read_text())
-        names |= {n for key in ("tasks", "eval_tasks", "test_tasks") for n in values.get(key, []) if "/" not in n}
+        own = {n for key in ("tasks", "eval_tasks", "test_tasks") for n in values.get(key, []) if "/" not in n}
+        names |= own
+        questions |= own if path.stem.startswith("questions") else set()
         names |= {values["outside"]} if "outside" in values else set()
     starter = {task.name for part in STARTER for task in mt.load_tasks(part)}
     for name in {name.split("=")[-1].split("@")[0] for name in names if " " not in name} - starter:
@@ -54,6 +60,8 @@ def corpora(tmp_path):
         ]
         if name == "stsb":
             rows = [{"text": row["text"], "text_pair": "abc", "score": row["rating"] / 2} for row in rows]
+        if name in questions:
+            rows = find_the_run(rows=80).inputs()
         folder = tmp_path / "corpora" / name
         folder.mkdir(parents=True)
         Dataset.from_list(rows).to_parquet(folder / "full.parquet")
@@ -70,7 +78,8 @@ def small_head(tmp_path, tiny):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, capsys):
+def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("metatext.finetuning.SPAN_STEPS", 2)
     command = command_of(path)
     if command == "train":
         output = tmp_path / "run"
@@ -145,6 +154,25 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
     cli.main([*adapt, *columns, "--max_risk", "0"])
     with open(output / "predictions.csv", newline="") as file:
         assert all((row["label"] == "") == (float(row["risk"]) > 0) for row in csv.DictReader(file))
+
+
+def test_questions_from_a_file(tmp_path, tiny):
+    """Examples and questions in files, answers in a csv."""
+    head, examples, asked = tmp_path / "head", tmp_path / "examples.jsonl", tmp_path / "asked.csv"
+    mt.MetaModel.from_encoder(tiny).save_pretrained(head)
+    rows = find_the_run(rows=12).inputs()
+    examples.write_text("\n".join(map(json.dumps, rows[:8])))
+    with open(asked, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["context", "question"], *([row["context"], row["question"]] for row in rows[8:])])
+    output = tmp_path / "adapted"
+    cli.main(["adapt", "--model", str(head), "--examples", str(examples), "--predict", str(asked), "--output_dir", str(output)])
+    with open(output / "predictions.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    answers = mt.AdaptedModel.from_pretrained(output).predict(rows[8:])
+    assert next(list(row) for row in found) == ["question", "context", "text", "start", "end", "score"]
+    assert [row["text"] for row in found] == [answer["text"] for answer in answers]
+    assert [row["question"] for row in found] == [row["question"] for row in rows[8:]]
 
 
 def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):

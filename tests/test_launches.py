@@ -51,7 +51,7 @@ def launches(tiny_folder, tmp_path_factory):
         made.append(
             settings(folder, tiny_folder, f"options {processes}x1", "full", 1, double=True, config=distilled, encoder=bounded)
         )
-        of_kinds = {"task_weights": ["letters=3", "share=3"], "task_size_exponent": 0}
+        of_kinds = {"task_weights": ["letters=3", "share=3", "runs=3"], "task_size_exponent": 0}
         for accumulation in (1, 2):
             name = f"kinds {processes}x{accumulation}"
             made.append(settings(folder, tiny_folder, name, "lora", accumulation, double=True, kinds=True, config=of_kinds))
@@ -90,9 +90,9 @@ def test_same_trajectory_with_distillation_and_bounded_memory(launches, rank):
 
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_same_trajectory_with_kinds_mixed(launches, name):
-    """Three kinds in steps of six episodes: some part lacks some kind in every step, which must not stop the others."""
+    """Four kinds in steps of six episodes: some part lacks some kind in every step, which must not stop the others."""
     weights, expected = final(launches, f"kinds {name}"), final(launches, "kinds 1x1-0")
-    assert {key.split(".")[0] for key in expected} == {"classification", "multilabel", "regression", "encoder"}
+    assert {key.split(".")[0] for key in expected} == {"classification", "multilabel", "regression", "span", "encoder"}
     assert max(np.abs(weights[key] - expected[key]).max() for key in expected) < 1e-9
 
 

@@ -10,6 +10,8 @@ import torch
 from scipy import stats
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 
+from metatext.baselines import USUAL
+from metatext.columns import ROLES
 from metatext.heads import KIND_HEADS, Logits
 from metatext.kinds import KINDS
 from metatext.losses import classification, meta_loss
@@ -94,7 +96,8 @@ def test_meta_loss_is_the_sum_of_the_means():
 def test_kinds_name_their_parts():
     assert KINDS["classification"].loss is classification and KINDS["classification"].metrics[0] == "accuracy"
     for name, kind in KINDS.items():
-        assert kind.name == name in ENCODERS and name in KIND_HEADS and {*kind.metrics} <= {*METRICS}
+        assert kind.name == name and name in KIND_HEADS and {*kind.metrics} <= {*METRICS}
+        assert name in {*ENCODERS, *ROLES} and name in USUAL
 
 
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3], [0.05, 0.05, 0.9]])
@@ -162,7 +165,20 @@ def test_figures_are_plain_floats(name):
     probabilities, targets = random_answers(0)
     given = (probabilities, np.eye(5)[targets] > 0) if "multilabel" in name else (probabilities, targets)
     given = (probabilities[:, :1], targets) if name in KINDS["regression"].metrics else given
+    given = TEXTS if name in KINDS["span"].metrics else given
     assert type(METRICS[name](*given)) is float
+
+
+TEXTS = ["the red House", "a boat", "", "1,000"], [["red house!", "barn"], ["a small boat", "boats"], [], ["1000", "many"]]
+
+
+def test_squad_figures_by_hand():
+    f1, em = METRICS["squad_f1"], METRICS["squad_em"]
+    assert f1(*TEXTS) == pytest.approx((1 + 2 * 1 / (1 + 2) + 1 + 1) / 4)  # "boat" of "small boat"
+    assert em(*TEXTS) == 0.75
+    assert f1(["red red"], [["red"]]) == pytest.approx(2 * 1 / 3)  # a word counts as often as it stands there
+    assert f1(["x"], [[]]) == em(["x"], [[]]) == 0 == f1([""], [["x"]])
+    assert f1(["the"], [["a"]]) == 1  # nothing is left of either
 
 
 def test_figures_of_several_labels_against_scikit_learn():
@@ -237,6 +253,8 @@ def test_figures_as_metrics_of_evaluate(name, monkeypatch):
         targets = (rng.random(probabilities.shape) < 0.3).astype(int)
     elif name in KINDS["regression"].metrics:
         probabilities, targets = rng.random(40), rng.random(40)
+    elif name in KINDS["span"].metrics:
+        probabilities, targets = TEXTS
     expected = METRICS[name](probabilities, targets)
     answers = probabilities.argmax(1) if name in KINDS["classification"].metrics else probabilities
     metric = as_metric(name)

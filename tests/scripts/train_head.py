@@ -75,6 +75,21 @@ def share_of_a(name: str = "share", rows: int = 40, seed: int = 0, unit: float =
     return mt.load_task(table, name=name, label_names={0: "b", unit: "a"})
 
 
+def find_the_run(name: str = "runs", rows: int = 40, seed: int = 0):
+    """A question names a letter, the answer is where it stands three times in a row; every fifth context has no such place."""
+    import metatext as mt
+
+    rng = np.random.default_rng(seed)
+    table = []
+    for i in range(rows):
+        letter, noise = rng.choice(list("xyz")), "".join(rng.choice(list("abcdefgh"), 14))
+        at = int(rng.integers(0, 12))
+        context = noise if i % 5 == 4 else noise[:at] + 3 * letter + noise[at:]
+        answers = {"text": [], "answer_start": []} if i % 5 == 4 else {"text": [3 * letter], "answer_start": [at]}
+        table.append({"question": letter, "context": context, "answers": answers})
+    return mt.load_task(table, name=name, description="runs")
+
+
 def parameters_that_few_episodes_use(head) -> None:
     """One parameter that only episodes with support rows use, and one that none uses."""
     import torch
@@ -147,7 +162,11 @@ def train(
             training.train_episodes = lambda *args, **options: (time.sleep(pause), inner(*args, **options))[1]
         result = mt.meta_train(
             model,
-            [*letter_tasks(), *([pairs_task()] if pairs else []), *([letters_present(), share_of_a()] if kinds else [])],
+            [
+                *letter_tasks(),
+                *([pairs_task()] if pairs else []),
+                *([letters_present(), share_of_a(), find_the_run()] if kinds else []),
+            ],
             eval_tasks=[letter_task("unseen", seed=9)] if unseen else (),
             episodes=mt.EpisodeConfig(**{"n_way": (2, 4), "k_shot": (0, 4), "n_query": 3, "n_outside": 2, **(episodes or {})}),
             config=mt.TrainConfig(output_dir=output_dir, **config),
