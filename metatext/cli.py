@@ -44,6 +44,7 @@ class TrainData(_Checked):
     max_rows_per_task: int | None = option(
         None, "at most so many rows of a task, in proportion to its classes; the same whatever the seed", low=10
     )
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     warm_start: str | None = option(None, "folder of a saved model whose weights training begins with; its head and encoder")
     test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
     test_rows: tuple[int, ...] = option((4, 16), "the same where labels are no classes (multilabel, regression): rows in all")
@@ -114,6 +115,7 @@ class AdaptData(_Checked):
     text_column: str | None = option(None, "column of the text; none: found when its name is usual")
     text_pair_column: str | None = option(None, "column of the second text of a pair")
     label_column: str | None = option(None, "column of the label; none: found when its name is usual")
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
     output_dir: str = option("runs/adapted", "folder for the adapted classifier")
     predict: str | None = option(None, "file of rows to classify (a label column is not needed)")

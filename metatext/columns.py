@@ -62,12 +62,13 @@ def encode_labels(
     numbers = range(len(values)) if numbers is None else numbers
     for i, value in zip(numbers, values, strict=True):
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
-            raise DataError(f"{where}: row {i} has no label ({value!r}); drop the row or label it")
+            raise DataError(f"{where}: row {i} has no label ({value!r}); drop the row or label it", row=i)
         if not isinstance(value, (str, int)):
-            raise DataError(f"{where}: row {i} has the label {value!r} ({type(value).__name__}); labels are str or int")
+            raise DataError(f"{where}: row {i} has the label {value!r} ({type(value).__name__}); labels are str or int", row=i)
         if isinstance(value, str) != isinstance(values[0], str):
             raise DataError(
-                f"{where}: row {i} has the label {value!r}, row {numbers[0]} {values[0]!r}; labels must be all text or all numbers"
+                f"{where}: row {i} has the label {value!r}, row {numbers[0]} {values[0]!r}; labels must be all text or all numbers",
+                row=i,
             )
     if label_names is None:
         labels = tuple(sorted(set(values)))
@@ -83,7 +84,8 @@ def encode_labels(
             outside = next((i for i, v in enumerate(values) if not 0 <= v < len(labels)), None)
             if outside is not None:
                 raise DataError(
-                    f"{where}: row {numbers[outside]} has the label {values[outside]!r}; with {len(labels)} label_names it must be 0 to {len(labels) - 1}"
+                    f"{where}: row {numbers[outside]} has the label {values[outside]!r}; with {len(labels)} label_names it must be 0 to {len(labels) - 1}",
+                    row=int(numbers[outside]),
                 )
             values = [labels[v] for v in values]
     if len(set(labels)) != len(labels):
@@ -92,7 +94,8 @@ def encode_labels(
     for i, value in zip(numbers, values, strict=True):
         if value not in index:
             raise DataError(
-                f"{where}: row {i} has the label {value!r}, which is not among label_names {list(labels)[:20]}{nearest(str(value), map(str, labels))}"
+                f"{where}: row {i} has the label {value!r}, which is not among label_names {list(labels)[:20]}{nearest(str(value), map(str, labels))}",
+                row=i,
             )
     return np.array([index[v] for v in values], np.int64), labels, names
 
@@ -109,11 +112,11 @@ def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
     for i, row in enumerate(rows):
         parts = row if isinstance(row, tuple) else (row,)
         if len(parts) > 2 or not all(isinstance(p, str) for p in parts) or len(parts) == 0:
-            raise DataError(f"{where}: row {i} must be a text or a pair of texts, got {row!r}")
+            raise DataError(f"{where}: row {i} must be a text or a pair of texts, got {row!r}", row=i)
         if not all(p.strip() for p in parts):
-            raise DataError(f"{where}: row {i} is empty")
+            raise DataError(f"{where}: row {i} is empty", row=i)
         if isinstance(row, tuple) != isinstance(rows[0], tuple):
-            raise DataError(f"{where}: row {i} and row 0 differ: all rows must be single texts, or all pairs")
+            raise DataError(f"{where}: row {i} and row 0 differ: all rows must be single texts, or all pairs", row=i)
     return rows
 
 
@@ -166,8 +169,11 @@ def kind_of(features: Mapping[str, Any], label: str | None = None) -> tuple[str 
     return ("regression" if scores or getattr(feature, "dtype", "").startswith("float") else "classification"), column
 
 
-def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str | None = None) -> dict[str, str]:
-    """Where text, text_pair, label and label_name stand, and the kind: ``kind``, else what the columns speak of.
+def find_columns(
+    rows: Dataset, given: Mapping[str, str], name: str, kind: str | None = None, gaps: bool = False
+) -> dict[str, str]:
+    """Where text, text_pair, label and label_name stand, and the kind: ``kind``, else what the columns speak of; with ``gaps`` a class that
+    is missing is no error yet.
 
     Raises:
         DataError: a column is missing or unknown, or a class and a score could both be the label.
@@ -183,7 +189,7 @@ def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str |
                 f"task {name!r}: {column!r} and {score!r} could both be the label; name it: columns={{'label': {column!r}}}"
             )
         if kind == "regression" and column.lower() not in SCORE_COLUMNS:
-            kind = _floats(rows, column, name)
+            kind = _floats(rows, column, name, gaps)
         if column:
             found["label"] = column
     if kind not in (None, *SUPPORTED):
@@ -201,8 +207,9 @@ def find_columns(rows: Dataset, given: Mapping[str, str], name: str, kind: str |
     return {**found, "kind": kind or "classification"}
 
 
-def _floats(rows: Dataset, column: str, name: str) -> str:
-    """The kind of a column of floats: scores where any has a fraction, else numbers of classes, none of which may be missing."""
+def _floats(rows: Dataset, column: str, name: str, gaps: bool) -> str:
+    """The kind of a column of floats: scores where any has a fraction, else numbers of classes, none of which may be missing but with
+    ``gaps``."""
     import pyarrow.compute as pc
 
     values = rows.with_format("arrow")[:].column(column)
@@ -210,8 +217,10 @@ def _floats(rows: Dataset, column: str, name: str) -> str:
     there = values.filter(pc.invert(pc.is_null(values, nan_is_null=True)))
     if len(there) and not pc.all(pc.equal(pc.floor(there), there)).as_py():
         return "regression"
-    if missing >= 0 and len(there):
-        raise DataError(f"task {name!r}, column {column!r}: row {missing} has no label; drop the row or label it")
+    if missing >= 0 and len(there) and not gaps:
+        raise DataError(
+            f"task {name!r}, column {column!r}: row {missing} has no label; drop the row or label it", row=int(missing)
+        )
     return "classification"
 
 
@@ -291,7 +300,7 @@ def check_texts(rows: Dataset, columns: Mapping[str, str], name: str) -> None:
             raise DataError(f"task {name!r}: column {column!r} holds {values.type}, expected texts{missing}")
         bad = pc.index(pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(values)), 0), True), True).as_py()
         if bad >= 0:
-            raise DataError(f"task {name!r}: row {bad} of column {column!r} is empty; drop the row or fill it in")
+            raise DataError(f"task {name!r}: row {bad} of column {column!r} is empty; drop the row or fill it in", row=int(bad))
 
 
 def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, known: Mapping[Any, str]):
@@ -305,7 +314,10 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
     if hasattr(feature, "names"):
         missing = next((i for i, v in enumerate(values) if v is None or v < 0), None)
         if missing is not None:
-            raise DataError(f"{where}: row {missing} has no label ({values[missing]!r}); choose a labelled split or drop the row")
+            raise DataError(
+                f"{where}: row {missing} has no label ({values[missing]!r}); choose a labelled split or drop the row",
+                row=int(missing),
+            )
         order = feature.names
         values = [feature.names[v] for v in values]
     elif "label_name" in columns and not isinstance(next((v for v in values if v is not None), ""), str):
@@ -313,9 +325,9 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
         by_number: dict[Any, str] = {}
         for i, (number, text) in enumerate(zip(values, texts, strict=True)):
             if number is None or text is None:
-                raise DataError(f"{where}: row {i} has no label ({number!r}, {text!r}); drop the row or label it")
+                raise DataError(f"{where}: row {i} has no label ({number!r}, {text!r}); drop the row or label it", row=i)
             if by_number.setdefault(number, text) != text:
-                raise DataError(f"{where}: the label {number} has two names, {by_number[number]!r} and (row {i}) {text!r}")
+                raise DataError(f"{where}: the label {number} has two names, {by_number[number]!r} and (row {i}) {text!r}", row=i)
         numbers = sorted(by_number)
         order = [by_number[number] for number in numbers]
         for number in numbers:
@@ -326,7 +338,7 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
     elif any(isinstance(v, float) for v in values):
         bad = next((i for i, v in enumerate(values) if v is None or v != v or v != int(v)), None)
         if bad is not None:
-            raise DataError(f"{where}: row {bad} has the label {values[bad]!r}; expected a whole number or text")
+            raise DataError(f"{where}: row {bad} has the label {values[bad]!r}; expected a whole number or text", row=int(bad))
         values = [int(v) for v in values]
     if isinstance(given, Mapping) and order is not None and not set(given) & set(order):
         by_place = dict(zip(numbers or range(len(order)), order))

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,11 @@ def train(settings: Settings) -> None:
     store = None
     if not model.encoder.is_tuned:
         store = FeatureStore(model.encoder, data.cache_dir, progress=main, share=local_share())
-    loaded = _sources(data.tasks, data.tasks_dir)
+    read = partial(_sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
+    loaded = read(data.tasks)
     inner = [task for task in loaded if task.name in data.eval_tasks]
-    outer = _sources([name for name in data.eval_tasks if name not in {task.name for task in loaded}], data.tasks_dir)
-    test = _sources(data.test_tasks, data.tasks_dir)
+    outer = read([name for name in data.eval_tasks if name not in {task.name for task in loaded}])
+    test = read(data.test_tasks)
     limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
     tasks = [limit(task) for task in loaded if task.name not in data.eval_tasks]
     unseen = [limit(task) for task in inner + outer]
@@ -159,7 +161,8 @@ def adapt(settings: Settings) -> None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
     columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     columns = {role: column for role, column in columns.items() if column}
-    task = load_task(data.examples, split=None, kind=data.kind, columns=columns, description=data.description)
+    given = {"kind": data.kind, "columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
+    task = load_task(data.examples, split=None, **given)
     model = MetaModel.from_pretrained(data.model).to(_device())
     labelled = KINDS[task.kind].column == "label"
     names = dict(zip(task.labels, task.label_names, strict=True)) if labelled else None
@@ -302,7 +305,7 @@ def _column(name: str) -> str:
     return f"untrained_{name}" if _untrained(name) else Path(name).name
 
 
-def _sources(names, tasks_dir: str | None) -> list[Task]:
+def _sources(names, tasks_dir: str | None, skip_bad_rows: bool = False) -> list[Task]:
     """Tasks by name; plain names are looked up in ``tasks_dir`` first."""
     if not names:
         return []
@@ -315,7 +318,7 @@ def _sources(names, tasks_dir: str | None) -> list[Task]:
         found.append(reading + (str(Path(tasks_dir) / name) if there else name))
         if tasks_dir is None and "/" not in name and "." not in name and name != "starter" and not Path(name).exists():
             logger.warning("%s is taken for a Hub data set; name the folder of your corpora with --tasks_dir if it is one", name)
-    return load_tasks(found)
+    return load_tasks(found, skip_bad_rows=skip_bad_rows)
 
 
 def _by_class_splits(task: Task, path: Path) -> list[Task]:

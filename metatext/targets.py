@@ -33,12 +33,14 @@ def encode_label_sets(
     rows = []
     for i, value in enumerate(values):
         if value is None or isinstance(value, (str, bytes, int, float, Mapping)) or np.ndim(value) != 1:
-            raise DataError(f"{where}: row {i} has {value!r}; expected a list of labels, [] where none applies")
+            raise DataError(f"{where}: row {i} has {value!r}; expected a list of labels, [] where none applies", row=i)
         labels = [v.item() if isinstance(v, np.generic) else v for v in value]
         twice = next((label for label in labels if labels.count(label) > 1), None)
         if twice is not None or any(isinstance(label, bool) for label in labels):
             said = "bools" if twice is None else f"the label {twice!r} twice"
-            raise DataError(f"{where}: row {i} has {said}; expected the labels that apply, not a flag for each: {labels[:8]}")
+            raise DataError(
+                f"{where}: row {i} has {said}; expected the labels that apply, not a flag for each: {labels[:8]}", row=i
+            )
         rows.append(labels)
     numbers = [i for i, labels in enumerate(rows) for _ in labels]
     flat = [label for labels in rows for label in labels]
@@ -66,7 +68,7 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
     for i, value in enumerate(values):
         value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
-            raise DataError(f"{where}: row {i} has the score {value!r} ({type(value).__name__}); expected a finite number")
+            raise DataError(f"{where}: row {i} has the score {value!r} ({type(value).__name__}); expected a finite number", row=i)
         scores[i] = value
     if label_names is None:
         if not len(scores):
@@ -81,7 +83,8 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
     beyond = np.flatnonzero((scores < ends[0]) | (scores > ends[1]))
     if len(beyond):
         raise DataError(
-            f"{where}: row {beyond[0]} has the score {scores[beyond[0]]:g}, the scale runs from {ends[0]} to {ends[1]}"
+            f"{where}: row {beyond[0]} has the score {scores[beyond[0]]:g}, the scale runs from {ends[0]} to {ends[1]}",
+            row=int(beyond[0]),
         )
     return scores, tuple(float(end) for end in ends), tuple(label_names[end] and str(label_names[end]) for end in ends)
 
@@ -167,7 +170,7 @@ def read_targets(
         order = inner.names
         for i, row in enumerate(values):
             if any(number is None or not 0 <= number < len(order) for number in row or ()):
-                raise DataError(f"{where}: row {i} has {row!r}; expected numbers of the {len(order)} labels {order[:20]}")
+                raise DataError(f"{where}: row {i} has {row!r}; expected numbers of the {len(order)} labels {order[:20]}", row=i)
         values = [None if row is None else [order[number] for number in row] for row in values]
         if given is None:
             given = {label: readable(label) for label in order}

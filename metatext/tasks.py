@@ -30,7 +30,8 @@ from .config import nearest
 from .readings import READINGS
 from .sources import READERS, read_file, read_schema, read_source, reader, split_files
 from .storage import StorageError, read_json
-from .targets import read_targets
+from .targets import Targets, read_targets
+from .usable import usable_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -173,6 +174,7 @@ def load_task(
     label_names: Sequence[str] | Mapping[Any, str] | None = None,
     name: str | None = None,
     description: str | None = None,
+    skip_bad_rows: bool = False,
 ) -> Task:
     """Load one task.
 
@@ -189,6 +191,7 @@ def load_task(
             without a row are allowed in a dict. Of a regression: {lowest score: text, highest score: text}.
         name: the task's name; None: from the source.
         description: one sentence on what the labels mean.
+        skip_bad_rows: leave out the rows that cannot be used, with a warning that counts them and shows the first, instead of an error.
 
     Raises:
         DataError: a column is missing, a text is empty, a label is missing or unknown, a split does not exist ...
@@ -197,7 +200,7 @@ def load_task(
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
-    columns = find_columns(rows, {**hints, **(columns or {})}, name, kind)
+    columns = find_columns(rows, {**hints, **(columns or {})}, name, kind, skip_bad_rows)
     found = columns.pop("kind")
     if kind is not None and kind not in KIND_NAMES:
         raise DataError(
@@ -209,15 +212,24 @@ def load_task(
             f"supported: {', '.join(SUPPORTED)}. Give kind= and columns= if the kind was guessed wrongly."
         )
     rows = drop_unlabelled(rows, columns, known)
-    check_texts(rows, columns, name)
-    targets, labels, names = read_targets(found, rows, columns, name, label_names, known.label_names)
+
+    def read(part: Dataset) -> Targets:
+        check_texts(part, columns, name)
+        return read_targets(found, part, columns, name, label_names, known.label_names)
+
+    if skip_bad_rows:
+        good, error = usable_rows(rows, read)
+        if error is not None:
+            logger.warning("%s: left out %d of %d rows; the first: %s", name, len(rows) - len(good), len(rows), error)
+            rows = rows.select(good)
+    targets, labels, names = read(rows)
     kept = [role for role in (*TEXTS, "answers") if role in columns]
     rows = rows.select_columns([columns[role] for role in kept])
     rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})
     return Task(name, found, rows, targets, labels, names, description or known.description)
 
 
-def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> list[Task]:
+def load_tasks(source: str | Path | Sequence[str], split: str | None = None, skip_bad_rows: bool = False) -> list[Task]:
     """Load many tasks.
 
     Args:
@@ -229,6 +241,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
             a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
         split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
             warning, and so are corpora of a kind that is not supported. A folder may hold several kinds: choose by ``task.kind``.
+        skip_bad_rows: see `load_task`.
 
     Raises:
         DataError: see `load_task`; or nothing loadable was found.
@@ -238,14 +251,15 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
         for item in map(str, source):
             reading, is_reading, rest = item.partition("=")
             if is_reading and reading in READINGS:
-                tasks.append(_read_as(reading, rest, split))
+                tasks.append(_read_as(reading, rest, split, skip_bad_rows))
             elif item == STARTER or item.startswith(STARTER + "/"):
                 tasks += load_tasks(item, split)
             elif Path(item).exists():
-                tasks.append(load_task(item, split=split, **_known_of(Path(item), _catalog(Path(item).parent))))
+                known = _known_of(Path(item), _catalog(Path(item).parent))
+                tasks.append(load_task(item, split=split, skip_bad_rows=skip_bad_rows, **known))
             else:
                 repo, _, config = item.partition(":")
-                tasks.append(load_task(repo, config or None, split=split))
+                tasks.append(load_task(repo, config or None, split=split, skip_bad_rows=skip_bad_rows))
         if not tasks:
             raise DataError("no task: the list of names is empty")
         return tasks
@@ -269,7 +283,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None) -> 
         if kind not in SUPPORTED:
             skipped.append(f"{path.name} ({kind or 'columns not recognised'})")
             continue
-        tasks.append(load_task(str(path), split=split, **_known_of(path, catalog)))
+        tasks.append(load_task(str(path), split=split, skip_bad_rows=skip_bad_rows, **_known_of(path, catalog)))
     if skipped:
         logger.warning("%s: left out %d corpora: %s", folder.name, len(skipped), ", ".join(skipped))
     if not tasks:
@@ -301,12 +315,13 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
             seen[task.name] = number
 
 
-def _read_as(reading: str, source: str, split: str | None) -> Task:
+def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:
     before, _, column = source.rpartition("@")
     if reading == "scale" and before:
         known = _known_of(Path(before), _catalog(Path(before).parent)) if Path(before).exists() else {}
-        return load_task(before, split=split, **{**known, "kind": "regression", "columns": {"label": column}})
-    found = load_tasks([source], split)
+        known |= {"kind": "regression", "columns": {"label": column}}
+        return load_task(before, split=split, skip_bad_rows=skip, **known)
+    found = load_tasks([source], split, skip)
     if len(found) > 1:
         raise DataError(f"{reading}={source}: expected one task, found {len(found)}; name each by itself")
     return READINGS[reading](found[0])

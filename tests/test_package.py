@@ -17,7 +17,7 @@ LEVELS = [
     ["pools"],
     ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints", "tuning"],
     ["columns", "kinds", "calibration", "loading", "episode_features"],
-    ["report", "targets", "readings"],
+    ["report", "targets", "readings", "usable"],
     ["sources"],
     ["tasks", "encoder"],
     ["store", "heads", "windows"],

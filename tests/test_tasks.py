@@ -499,6 +499,50 @@ def test_a_kind_that_cannot_be_used_or_is_none():
         load_task(ROWS, kind="clasification")
 
 
+BAD_ROWS = {
+    "classification": ([{"text": t, "label": x} for t, x in [("a", "x"), (" ", "y"), ("b", None), ("c", "y")]], {}, "row 1 of column 'text' is empty"),
+    "unknown": ([{"text": t, "label": x} for t, x in [("a", "x"), ("d", "z"), ("b", "?"), ("c", "y")]], {"label_names": ["x", "y"]}, "row 1 has the label 'z', which is not among"),
+    "class numbers": ([{"text": t, "label": x} for t, x in [("a", 1.0), ("d", None), ("b", None), ("c", 0.0)]], {}, "row 1 has the label None"),
+    "multilabel": ([{"text": t, "labels": x} for t, x in [("a", ["x"]), ("b", ["x", "x"]), ("", ["x"]), ("c", ["y"])]], {}, "row 2 of column 'text' is empty"),
+    "regression": ([{"text": t, "score": x} for t, x in [("a", "1"), ("b", "high"), ("d", "?"), ("c", "2")]], {"kind": "regression"}, "row 0 has the score '1'"),
+    "span": (
+        [
+            {"question": "q", "context": c, "answers": {"text": ["red"], "answer_start": [at]}}
+            for c, at in [("a red", 2), ("a red", 1), (" ", 0), ("red", 0)]
+        ],
+        {},
+        "row 2 of column 'context' is empty",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rows, options, message", BAD_ROWS.values(), ids=BAD_ROWS)
+def test_bad_rows_are_errors_or_left_out_and_counted(rows, options, message, caplog):
+    with pytest.raises(DataError):
+        load_task(rows, name="mail", **options)
+    with caplog.at_level(logging.WARNING, "metatext"):
+        if message == "row 0 has the score '1'":  # not one row can be used
+            with pytest.raises(DataError, match="task 'mail' has no rows"):
+                load_task(rows, name="mail", skip_bad_rows=True, **options)
+        else:
+            task = load_task(rows, name="mail", skip_bad_rows=True, **options)
+            assert task.rows[0] == {k: v for k, v in rows[0].items() if k in task.rows.column_names} and len(task) == 2
+    assert (
+        len(caplog.messages) == 1
+        and f"mail: left out {4 if options.get('kind') else 2} of 4 rows; the first: task 'mail'" in caplog.text
+    )
+    assert message in caplog.text
+
+
+def test_what_is_wrong_with_a_table_is_not_skipped(caplog):
+    with pytest.raises(DataError, match="no column for the text"):
+        load_task([{"label": "x"}], skip_bad_rows=True)
+    with pytest.raises(DataError, match="label_names: 'x' stands there twice"):
+        load_task(ROWS, label_names=["x", "x"], skip_bad_rows=True)
+    many = [{"text": f"t{i}" if i % 997 else " ", "label": i % 3} for i in range(5000)]
+    assert len(load_task(many, skip_bad_rows=True)) == 5000 - 6 and "left out 6 of 5000 rows" in caplog.text
+
+
 def test_classes_in_order_as_scores():
     task = load_task(
         [{"text": t, "label": i, "label_name": n} for i, (t, n) in enumerate([("a", "low"), ("b", "mid"), ("c", "top")])]

@@ -1,0 +1,44 @@
+"""Which rows of a table can be used, where the caller would rather leave out the others than mend them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .columns import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def usable_rows(rows: Dataset, check: Callable[[Dataset], object]) -> tuple[np.ndarray, DataError | None]:
+    """The rows that pass, found by halving: a few bad ones among many cost a few looks at the whole table.
+
+    Args:
+        rows: the table.
+        check: raises `DataError` with the number of a ``row`` where one cannot be used.
+
+    Returns:
+        The numbers of the rows that can be used, and the error of the first that cannot, or None.
+
+    Raises:
+        DataError: of ``check``, where it names no row.
+    """
+    first = None
+
+    def good(part: np.ndarray) -> list[np.ndarray]:
+        nonlocal first
+        try:
+            check(rows.select(part))
+            return [part]
+        except DataError as error:
+            if error.row is None:
+                raise
+            first = first or error
+        half = len(part) // 2
+        return [kept for some in (part[:half], part[half:]) if len(part) > 1 for kept in good(some)]
+
+    found = good(np.arange(len(rows))) if len(rows) else []
+    return np.concatenate([np.zeros(0, np.int64), *found]), first
