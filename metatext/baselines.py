@@ -316,5 +316,5 @@ def _nothing(draw: Draw) -> Answer:
     """No answer to any episode."""
     query, support = draw.features.query, draw.features.support
     if query.ndim == 4:  # windows of tokens
-        return Answer(query.new_full((*query.shape[:3], 2), torch.nan), query.new_zeros(query.shape[:2]))
+        return Answer(query.new_full((*query.shape[:3], 3), torch.nan), query.new_zeros(query.shape[:2]))
     return Answer(query.new_full((*query.shape[:2], support.y.shape[2]), torch.nan), query.new_zeros(query.shape[:2]))

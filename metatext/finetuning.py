@@ -89,7 +89,7 @@ def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch],
         encoder: is loaded anew as it was pretrained.
 
     Returns:
-        (tasks, b episodes) -> (b, v, t, 2) scores of all windows of the query, NaN for an episode without examples.
+        (tasks, b episodes) -> (b, v, t, 3) scores of all windows of the query, NaN for an episode without examples.
     """
     settings = EncoderConfig(encoder.config.name, encoder.config.revision, tuning="full", max_length=encoder.max_length)
     model = MetaModel.from_encoder(Encoder.load(settings, expected_fingerprint=encoder.fingerprint), HeadConfig("gp"))
@@ -132,7 +132,7 @@ def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch],
     def answer(source: SpanFeatures, batch: EpisodeBatch) -> Tensor:
         query = source.windows_of(batch, every=True)[1]
         t = source.windows.places(query).shape[-1]
-        out = torch.full((*query.shape, t, 2), torch.nan)
+        out = torch.full((*query.shape, t, 3), torch.nan)
         for i in range(len(batch)):
             if (batch.support[i] >= 0).any():
                 found = fit(source, batch[i : i + 1]).cpu()

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, pad
 
 if TYPE_CHECKING:
     from .heads import Logits
+
+MAX_ANSWER = 64  # tokens of a span
 
 
 def classification(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -> Tensor:
@@ -68,11 +70,12 @@ def regression(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Ten
 
 
 def span(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -> Tensor:
-    """Cross-entropy of the first and of the last token among the tokens of a window, half each (Devlin et al. 2019, section 4.2).
+    """Cross-entropy of the answer among all spans of a window and no answer at all.
 
     Args:
-        logits: values (b, q, t, 2), very low where a token cannot be chosen.
-        query_y: (b, q, t, 2) one-hot over t, the first token where there is no answer.
+        logits: values (b, q, t, 3), see `span_scores`.
+        query_y: (b, q, t, 2) one-hot over t, where the answer begins and ends; both at the first token where there is none. One of more
+            than `MAX_ANSWER` tokens counts as its first so many.
         query_mask: (b, q, t) bool; a padded window has no token.
         outside: not used: a question without an answer is labelled so.
 
@@ -80,8 +83,34 @@ def span(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -
         (b,) mean over the windows of each episode, float32 or wider.
     """
     values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
-    likely = torch.where(query_mask[..., None], values.log_softmax(2), 0.0)
-    return _mean(-(query_y.to(values.dtype) * likely).sum(2).mean(-1), query_mask.any(-1))
+    if not values.shape[1] * values.shape[2]:
+        return values.sum((1, 2, 3))
+    scores = span_scores(values)  # (b, q, t, m)
+    m = scores.shape[-1]
+    first, last = query_y.argmax(2).unbind(-1)  # (b, q)
+    place = first * m + (last - first).clamp(0, m - 1)
+    rows = -scores.flatten(2).log_softmax(-1).gather(2, place[..., None])[..., 0]
+    return _mean(rows, query_mask.any(-1))
+
+
+def span_scores(values: Tensor) -> Tensor:
+    """Scores of all spans of a window.
+
+    Args:
+        values: (..., t, 3) of every token to be the first and the last of the answer, and at place l - 1 of an answer to have l tokens.
+            The first token is no part of a context: it stands for no answer, whose score has no part for its length.
+
+    Returns:
+        (..., t, m): of the span that begins at a token and has 1 to m tokens, m = min(t, `MAX_ANSWER`).
+    """
+    t = values.shape[-2]
+    m = min(t, MAX_ANSWER)
+    first, last, length = values.unbind(-1)
+    last = pad(last, (0, m - 1), value=torch.finfo(values.dtype).min / 4)
+    scores = first[..., None] + last.unfold(-1, m, 1) + length[..., None, :m]
+    none = torch.full_like(scores[..., :1, :], torch.finfo(values.dtype).min / 2)
+    none = torch.cat([(first + values[..., 1])[..., :1, None], none[..., 1:]], -1)
+    return torch.cat([none, scores[..., 1:, :]], -2)
 
 
 def meta_loss(episode_losses: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ class SpanFeatures:
         and the list of those that are right. An answer is "" only where the metric knows unanswerable questions (v2).
 
         Args:
-            answers: (b, v, t, 2) scores of all windows of the query rows.
+            answers: (b, v, t, 3) scores of all windows of the query rows.
             part: the episodes.
             metric: its name.
         """
@@ -361,7 +361,7 @@ def answer_questions(encoder: Encoder, head: Head, params: Params, rows: Sequenc
     """
     windows = read_windows(encoder, [row["question"] for row in rows], [row["context"] for row in rows])
     lengths, like = windows.tokens.lengths, next(head.parameters())
-    values = np.zeros((len(windows), int(lengths.max(initial=1)), 2), np.float32)
+    values = np.zeros((len(windows), int(lengths.max(initial=1)), 3), np.float32)
     order = np.argsort(-lengths, kind="stable")  # windows of like length go together
     for at in range(0, len(order), CHUNK):
         own = np.sort(order[at : at + CHUNK])

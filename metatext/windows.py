@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from .losses import MAX_ANSWER, span_scores
 from .tokens import Tokens
 
 if TYPE_CHECKING:
     from .encoder import Encoder
 
 CHUNK = 2000  # questions tokenized at a time: a tokenizer's own objects are large
-CELLS = 20_000_000  # pairs of first and last token scored at a time
-MAX_ANSWER = 64  # tokens
+CELLS = 20_000_000  # spans scored at a time
 NONE = 0  # the token that stands for "no answer in this window": the first, which is no part of the context
 
 
@@ -143,7 +144,7 @@ def decode(logits: np.ndarray, windows: Windows, shown: np.ndarray, owner: np.nd
     the scores of a window have no zero of their own.
 
     Args:
-        logits: (v, t, 2) scores of every token to be the first and the last of the answer.
+        logits: (v, t, 3) of the windows, see `losses.span_scores`.
         windows: where the tokens stand in the contexts.
         shown: (v,) numbers of the windows, -1 where padded.
         owner: (v,) the row, 0 to ``rows`` - 1, of each.
@@ -151,27 +152,23 @@ def decode(logits: np.ndarray, windows: Windows, shown: np.ndarray, owner: np.nd
         n: answers per row.
     """
     place = windows.places(shown)
-    place = np.pad(place, ((0, 0), (0, logits.shape[1] - place.shape[1])), constant_values=-1)
+    t, low = logits.shape[1], float(np.finfo(np.float32).min) / 4
+    place = np.pad(place, ((0, 0), (0, t - place.shape[1])), constant_values=-1)
     begin, end = (np.where(place >= 0, values[place], -1) for values in (windows.begin, windows.end))
-    t, low = logits.shape[1], np.float32(-1e30)
-    live = (begin >= 0)[..., None]
-    allowed = live.copy()
-    allowed[:, NONE] = (shown >= 0)[:, None]
-    values = np.where(allowed, logits, low).astype(np.float32)
-    total = np.logaddexp.reduce(values, axis=1)  # (v, 2)
-    none = values[:, NONE].sum(-1)
-    ahead = np.arange(t)[None] - np.arange(t)[:, None]
-    band = np.where((ahead >= 0) & (ahead < MAX_ANSWER), np.float32(0), low)
-    spans = np.where(live, values, low)
-    found = np.full((len(shown), n), -np.inf), np.zeros((len(shown), n), np.int64)
-    size = max(1, CELLS // (t * t))
+    allowed = begin >= 0
+    allowed[:, NONE] = shown >= 0
+    values = np.concatenate([np.where(allowed[..., None], logits[..., :2], low), logits[..., 2:]], -1, dtype=np.float32)
+    m = min(t, MAX_ANSWER)
+    total, none = np.zeros(len(shown), np.float32), values[:, NONE, :2].sum(-1)
+    best, pair = np.full((len(shown), n), -np.inf), np.zeros((len(shown), n), np.int64)
+    size = max(1, CELLS // (t * m))
     for at in range(0, len(shown), size):
-        part = spans[at : at + size]
-        pairs = (part[..., 0][:, :, None] + part[..., 1][:, None] + band).reshape(len(part), t * t)
-        top = pairs.argmax(1)[:, None] if n == 1 else np.argsort(-pairs, 1, kind="stable")[:, :n]
-        found[0][at : at + size, : top.shape[1]] = np.take_along_axis(pairs, top, 1)
-        found[1][at : at + size, : top.shape[1]] = top
-    best, pair = found
+        part = slice(at, at + size)
+        scores = span_scores(torch.from_numpy(values[part])).flatten(1)  # (p, t m)
+        total[part] = scores.logsumexp(1)
+        scores[:, NONE * m : (NONE + 1) * m] = low
+        found, top = scores.topk(min(n, t * m), 1)
+        best[part, : found.shape[1]], pair[part, : found.shape[1]] = found, top
     gap = np.where(best > low / 2, best - none[:, None], -np.inf).reshape(-1)  # (v * n,)
     owners, pair = np.repeat(owner, n), pair.reshape(-1)
     window = np.repeat(np.arange(len(shown)), n)
@@ -184,8 +181,9 @@ def decode(logits: np.ndarray, windows: Windows, shown: np.ndarray, owner: np.nd
     pick = start[:-1, None] + np.arange(n)  # (r, n)
     there = pick < start[1:, None]
     pick = order[np.where(there, pick, 0)]
-    first, last, which = pair[pick] // t, pair[pick] % t, window[pick]
-    nothing = none[which] - total[which].sum(-1)  # log-probability that a window has no answer
+    first, which = pair[pick] // m, window[pick]
+    last = first + pair[pick] % m
+    nothing = none[which] - total[which]  # log-probability that a window has no answer
     return Spans(
         begin=np.where(there, begin[which, first], 0),
         end=np.where(there, end[which, last], 0),

@@ -84,32 +84,37 @@ def test_where_an_answer_is(tiny):
 def test_the_best_answer_of_all_windows(tiny):
     contexts = ["abcd", LONG]
     windows = read_windows(tiny, ["q", "why?"], contexts)
-    values = np.zeros((len(windows), 64, 2), np.float32)
-    values[0, NONE], values[0, 3, 0], values[0, 5, 1], values[0, 1, 0] = 1.0, 4.0, 3.0, 99.0  # "abc"; a question is no answer
-    values[:, 9, 0], values[:, 8, 1] = 50.0, 50.0  # an end before its start, but for this one
-    values[0, 9], values[0, 8] = 0.0, 0.0
-    values[2, 20, 0], values[2, 22, 1], values[2, NONE] = 60.0, 60.0, -5.0
-    values[3, 20, 0], values[3, 22, 1], values[3, NONE] = 70.0, 70.0, 40.0  # larger, but less above none
+    values = np.zeros((len(windows), 64, 3), np.float32)
+    values[0, NONE, :2], values[0, 3, 0], values[0, 5, 1], values[0, 1, 0] = 1.0, 4.0, 3.0, 99.0  # "abc"; a question is no answer
+    values[0, :, 2] = -0.5  # of every length
+    values[1:, 9, 0], values[1:, 8, 1] = 50.0, 50.0  # an end before its start
+    values[2, 20, 0], values[2, 22, 1], values[2, NONE, :2] = 60.0, 60.0, -5.0
+    values[3, 20, 0], values[3, 22, 1], values[3, NONE, :2] = 70.0, 70.0, 40.0  # larger, but less above none
     found = decode(values, windows, np.arange(len(windows)), windows.row, 2, n=2)
     assert (found.begin[0, 0], found.end[0, 0]) == (0, 3)
     at = windows.begin[windows.tokens.start[2] + 20]
     assert (found.begin[1, 0], found.end[1, 0]) == (at, at + 3)
-    assert found.answered.tolist() == pytest.approx([7.0 - 2.0, 130.0])
-    kept = [NONE, 3, 4, 5, 6]
-    p = [np.exp(values[0, 3 + 2 * i, i]) / np.exp(values[0, kept, i]).sum() for i in (0, 1)]
-    assert found.score[0, 0] == pytest.approx(p[0] * p[1], rel=1e-5)
-    assert found.none[0] == pytest.approx(np.exp(2.0) / np.prod([np.exp(values[0, kept, i]).sum() for i in (0, 1)]), rel=1e-5)
+    assert found.answered.tolist() == pytest.approx([7.0 - 0.5 - 2.0, 130.0])
+    total = np.exp(2.0) + sum(
+        np.exp(values[0, i, 0] + values[0, j, 1] - 0.5) for i in range(3, 7) for j in range(i, 7)
+    )  # a b c d are tokens 3 to 6
+    assert found.score[0, 0] == pytest.approx(np.exp(6.5) / total, rel=1e-5) and found.none[0] == pytest.approx(
+        np.exp(2.0) / total
+    )
     assert (found.score[:, 0] >= found.score[:, 1]).all()
     assert decode(values, windows, np.full(len(windows), -1), windows.row, 2).answered.tolist() == [-np.inf, -np.inf]
 
 
-def test_answers_are_bounded_in_length(tiny, monkeypatch):
+def test_the_length_of_an_answer_counts(tiny, monkeypatch):
     windows = read_windows(tiny, ["q"], ["abcdefgh"])
-    values = np.zeros((1, 12, 2), np.float32)
-    values[0, 3, 0], values[0, 10, 1] = 9.0, 9.0
+    values = np.zeros((1, 12, 3), np.float32)
+    values[0, 4, 2] = 1.0
+    found = decode(values, windows, np.array([0]), np.array([0]), 1, n=40)
+    assert found.end[0, 0] - found.begin[0, 0] == 5 and (found.score[0] > 0).sum() == 36  # all spans of eight letters
+    monkeypatch.setattr("metatext.losses.MAX_ANSWER", 3)
     monkeypatch.setattr("metatext.windows.MAX_ANSWER", 3)
-    found = decode(values, windows, np.array([0]), np.array([0]), 1)
-    assert found.end[0, 0] - found.begin[0, 0] <= 3
+    found = decode(values, windows, np.array([0]), np.array([0]), 1, n=40)
+    assert (found.end - found.begin).max() == 3 and (found.score[0] > 0).sum() == 8 + 7 + 6
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -207,7 +212,7 @@ def test_episodes_of_windows(tiny):
             with torch.no_grad():
                 alone = tiny.learn(tokens, pooled=False)
             assert torch.allclose(tensor[i, 0, : len(alone)], alone, atol=1e-5) and not tensor[i, 0, len(alone) :].any()
-    answers = whole.query_y[i].numpy() * 9  # scores that know the answers
+    answers = np.pad(whole.query_y[i].numpy() * 9, ((0, 0), (0, 0), (0, 1)))  # scores that know the answers
     texts, right = next(features.judged(answers[None], batch[i : i + 1], "squad_v2_f1"))
     assert all(text in golds if golds else text == "" for text, golds in zip(texts, right)) and right[-1] == []
     assert features.judged(answers[None], batch[i : i + 1], "squad_f1").__next__()[0][-1] != ""  # must say something
@@ -224,14 +229,24 @@ def test_episodes_with_encoders_that_read_twice(tiny_folder):
 # --- loss and head ---------------------------------------------------------------------------------------------------
 
 
-def test_the_loss_of_first_and_last_token_by_hand():
-    values = torch.tensor([[[[1.0, 0.0], [2.0, 3.0], [-1e30, -1e30]], [[0.0, 0.0], [1.0, 1.0], [9.0, 9.0]]]])  # (1, 2, 3, 2)
-    y = torch.zeros(1, 2, 3, 2)
-    y[0, 0, 1, 0] = y[0, 0, 1, 1] = y[0, 1, NONE, 0] = y[0, 1, NONE, 1] = 1
-    mask = torch.tensor([[[True, True, False], [False] * 3]])
-    ce = (np.log(np.exp([1.0, 2.0]).sum()) - 2 + np.log(np.exp([0.0, 3.0]).sum()) - 3) / 2
-    none = torch.zeros(1, 2)
-    assert span(Logits(values, none), y, mask, none.bool()).item() == pytest.approx(ce, rel=1e-6)  # the second window is padding
+def test_the_loss_of_a_span_by_hand():
+    low = torch.finfo(torch.float32).min / 4
+    values = torch.tensor(
+        [[[[1.0, 0.0, 0.5], [2.0, 3.0, -1.0], [0.5, 1.0, 9.0]], [[0.0] * 3, [1.0] * 3, [9.0] * 3]]]
+    )  # (1, 2, 3, 3)
+    values = torch.cat([values, torch.full((1, 1, 3, 3), low)], 1)
+    y = torch.zeros(1, 3, 3, 2)
+    y[0, 0, 1, 0] = y[0, 0, 2, 1] = y[0, 1, NONE, 0] = y[0, 1, NONE, 1] = y[0, 2, NONE] = 1
+    mask = torch.tensor([[[True] * 3, [True] * 3, [False] * 3]])
+    rows = []
+    for spans, right in (
+        ({"none": 1.0, "1": 5.5, "12": 2.0, "2": 2.0}, "12"),
+        ({"none": 0.0, "1": 2.0, "12": 11.0, "2": 18.0}, "none"),
+    ):
+        rows.append(np.log(sum(np.exp(score) for score in spans.values())) - spans[right])
+    outside = torch.zeros(1, 3, dtype=torch.bool)
+    loss = span(Logits(values, torch.zeros(1, 3)), y, mask, outside)
+    assert loss.item() == pytest.approx(np.mean(rows), rel=1e-6)  # the third window is padding
 
 
 D = 5
@@ -278,6 +293,26 @@ def test_the_head_takes_one_newton_step():
         expected = prior[c] - model.log_step.exp() * step
         assert torch.allclose(adapted[c], expected.detach(), atol=1e-10)
         assert loss(adapted[c], c) < loss(prior[c], c)
+
+
+def test_the_head_reads_how_long_answers_are():
+    model, (support, query, mask) = head(), episode(b=1)
+    y = torch.zeros_like(support.y)
+    y[0, 0, 2, 0] = y[0, 0, 5, 1] = y[0, 1, 1, 0] = y[0, 1, 1, 1] = y[0, 2, NONE] = 1  # of 4 tokens, of 1, none
+    with torch.no_grad():
+        length = model.adapt(dataclasses.replace(support, y=y))["length"][0].numpy()
+    mu, deviation, rows, weight = (
+        model.length[0].item(),
+        model.length[1].exp().item(),
+        model.log_rows.exp().item(),
+        model.log_weight.exp().item(),
+    )
+    mean = (np.log(4) + rows * mu) / (2 + rows)
+    variance = ((np.log(4) - mean) ** 2 + mean**2 + rows * (deviation**2 + (mu - mean) ** 2)) / (2 + rows)
+    expected = [weight * (-((np.log(n) - mean) ** 2) / variance - np.log(variance)) / 2 for n in range(1, 65)]
+    np.testing.assert_allclose(length, expected, rtol=1e-9)
+    values = model.logits(model.adapt(support), query, mask).values
+    assert values.shape[-1] == 3 and (values[..., 2] == values[:, :1, :, 2]).all()
 
 
 def test_order_and_padding_of_examples_change_nothing():

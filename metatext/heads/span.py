@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ..config import HeadConfig
+from ..losses import MAX_ANSWER
 from ..representation import Support
 from .protocol import Logits, Params
 
@@ -13,9 +15,10 @@ RANK = 16  # of the map from a description to the vectors
 
 
 class SpanHead(nn.Module):
-    """A token begins (ends) the answer with log-odds ``s h.w_c``, h its vector, among the tokens of its window and a null token.
+    """An answer from token i to j has the log-odds ``s h_i.w_1 + s h_j.w_2 + kappa log N(log l; mu, sigma)`` among all spans of its window
+    and a null token, h the vectors of tokens and l = j - i + 1.
 
-    The vectors have a Gaussian prior: its mean is what all tasks share plus a low-rank map of the task's description,
+    The vectors w have a Gaussian prior: its mean is what all tasks share plus a low-rank map of the task's description,
     ``w_0 + U V description``, its precision is learned. From there the support moves them by one Newton step on its negative log
     posterior,
 
@@ -23,7 +26,8 @@ class SpanHead(nn.Module):
 
     g the gradient and H the Hessian of the summed cross-entropy of the support's windows at the prior mean (the first step of iteratively
     reweighted least squares, Bishop 2006, Eq. 4.92, with a softmax over tokens): closed form, differentiable, the same whatever the
-    order of the examples. Without examples the answer is the prior's.
+    order of the examples. Mean and variance of log l are those of the examples, as if a further answers had the learned ones: how long
+    answers are is what few examples say most surely. Without examples all is the prior's.
 
     Args:
         dim: d.
@@ -36,12 +40,15 @@ class SpanHead(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(16.0).log())
         self.log_precision = nn.Parameter(torch.tensor(1600.0).log())
         self.log_step = nn.Parameter(torch.tensor(0.0))
+        self.length = nn.Parameter(torch.tensor([1.3, -0.1]))  # mu, log sigma, about those of all train corpora
+        self.log_rows = nn.Parameter(torch.tensor(4.0).log())  # a
+        self.log_weight = nn.Parameter(torch.tensor(0.5).log())  # kappa
         self.down = nn.Linear(dim, RANK, bias=False)
         self.up = nn.Linear(RANK, 2 * dim, bias=False)
         nn.init.zeros_(self.up.weight)
 
     def adapt(self, support: Support) -> Params:
-        """``vectors`` (b, 2, d), with their scale inside.
+        """``vectors`` (b, 2, d), with their scale inside, and ``length`` (b, m), the score of an answer to have 1 to m = `MAX_ANSWER` tokens.
 
         Args:
             support: x (b, s, t, d), y (b, s, t, 2), row_mask (b, s, t), task_x (b, d) are read.
@@ -50,7 +57,7 @@ class SpanHead(nn.Module):
         said = self.up(self.down(support.task_x)).reshape(b, 2, d) * support.task_mask[:, None, None]
         prior = self.log_scale.exp() * (self.vectors + said)
         if s * t == 0:
-            return {"vectors": prior}
+            return {"vectors": prior, "length": self._length(prior.new_zeros(b, 0), support.row_mask.new_zeros(b, 0))}
         x = (support.x * support.row_mask[..., None]).reshape(b, s * t, d)
         scores = (x @ prior.mT).reshape(b, s, t, 2)  # (b, s t, d) @ (b, d, 2)
         real = support.row_mask.any(-1)[..., None, None]  # (b, s, 1, 1)
@@ -64,10 +71,23 @@ class SpanHead(nn.Module):
         precision = (self.log_precision - 2 * self.log_scale).exp()
         ridge = hessian + precision * torch.eye(d, dtype=x.dtype, device=x.device)
         step = torch.cholesky_solve(gradient, torch.linalg.cholesky(ridge))[..., 0]
-        return {"vectors": prior - self.log_step.exp() * step}
+        first, last = support.y.argmax(2).unbind(-1)  # (b, s)
+        length = self._length((last - first + 1).to(x.dtype), (first > 0) & support.row_mask.any(-1))
+        return {"vectors": prior - self.log_step.exp() * step, "length": length}
+
+    def _length(self, tokens: Tensor, answered: Tensor) -> Tensor:
+        """(b, s) lengths of answers, and which rows have one -> (b, m)."""
+        value = tokens.clamp(1, MAX_ANSWER).log()
+        n, rows = answered.sum(1, keepdim=True), self.log_rows.exp()
+        mu, deviation = self.length[0], self.length[1].exp()
+        mean = ((value * answered).sum(1, keepdim=True) + rows * mu) / (n + rows)
+        spread = ((value - mean).square() * answered).sum(1, keepdim=True) + rows * (deviation.square() + (mu - mean).square())
+        variance = spread / (n + rows)
+        places = torch.arange(1, MAX_ANSWER + 1, dtype=variance.dtype, device=variance.device).log()
+        return self.log_weight.exp() * (-(places - mean).square() / variance - variance.log()) / 2
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:
-        """Scores of every token to be the first and the last.
+        """Scores of every token to be the first and the last, and of every length, see `losses.span_scores`.
 
         Args:
             params: of `adapt`.
@@ -75,14 +95,15 @@ class SpanHead(nn.Module):
             query_mask: (b, q, t), False where a token is padded or no part of the context; the first token stands for no answer.
 
         Returns:
-            ``values`` (b, q, t, 2), the lowest number where masked; ``none`` (b, q) by how much no answer is above the best first and
-            the best last token.
+            ``values`` (b, q, t, 3), very low where masked; ``none`` (b, q) by how much no answer is above the best first and the best last
+            token.
         """
         b, q, t, d = query.shape
         values = masked((query.reshape(b, q * t, d) @ params["vectors"].mT).reshape(b, q, t, 2), query_mask)
-        if not q * t:
-            return Logits(values, values.new_zeros(b, q))
-        return Logits(values, (values[:, :, 0] - values[:, :, 1:].amax(2)).sum(-1) if t > 1 else values.new_zeros(b, q))
+        length = pad(params["length"][:, :t], (0, max(0, t - MAX_ANSWER)))[:, None, :, None].expand(b, q, t, 1)
+        some = values[:, :, 1:].amax(2) if t > 1 and q else values.new_zeros(b, q, 2)
+        none = (values[:, :, 0] if t else some) - some
+        return Logits(torch.cat([values, length], -1), none.sum(-1))
 
 
 def masked(values: Tensor, mask: Tensor) -> Tensor:
