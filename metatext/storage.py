@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StorageError(f"{path} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StorageError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise StorageError(f"{path} must hold a JSON object, got {type(value).__name__}")
@@ -149,16 +149,15 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
     previous.unlink(missing_ok=True)
 
 
-def read_folder(folder: str | Path, content: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """config.json and tensors of a folder that metatext saved.
+def read_config(folder: str | Path, content: str) -> dict[str, Any]:
+    """config.json of a folder that metatext saved.
 
     Args:
         folder: where to read.
         content: what the folder must hold, as its config says it ("head", "adapted").
 
     Raises:
-        StorageError: no such folder, another library's, of a newer format, of other content, or with weights that are
-            not those the config describes.
+        StorageError: no such folder, another library's, of a newer format, or of other content.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -171,6 +170,17 @@ def read_folder(folder: str | Path, content: str) -> tuple[dict[str, Any], dict[
         raise StorageError(f"{folder} has format_version {version}, this metatext reads up to {FORMAT_VERSION}; upgrade metatext")
     if config.get("content") != content:
         raise StorageError(f"{folder} holds {config.get('content')!r}, expected {content!r}")
+    return config
+
+
+def read_folder(folder: str | Path, content: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """config.json and tensors of a folder that metatext saved.
+
+    Raises:
+        StorageError: see `read_config`; or the weights are not those that the config describes.
+    """
+    folder = Path(folder)
+    config = read_config(folder, content)
     weights = folder / WEIGHTS
     if not weights.is_file():
         raise StorageError(f"{weights} is missing")
