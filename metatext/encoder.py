@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import loading, tuning
 from .config import EncoderConfig
-from .loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, EncoderError
+from .loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, Access, EncoderError
 from .tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
         self.eval()
 
     @classmethod
-    def load(cls, config: EncoderConfig | str, *, expected_fingerprint: str | None = None) -> Encoder:
+    def load(cls, config: EncoderConfig | str, *, expected_fingerprint: str | None = None, access: Access = Access()) -> Encoder:
         """Load a pretrained encoder.
 
         A name is looked for as a local folder, then (for the embedded encoder) in the installed package
@@ -89,15 +89,15 @@ class Encoder(nn.Module):
         Args:
             config: an `EncoderConfig`, or its ``name``.
             expected_fingerprint: the weights that a saved head was trained on.
+            access: how the Hub is asked.
 
         Raises:
             EncoderError: nothing of that name can be loaded, or its weights have another fingerprint.
         """
         config = config if isinstance(config, EncoderConfig) else EncoderConfig(config)
         for folder, revision, reference in loading.places(config):
-            encoder = cls(
-                *loading.load_parts(folder, revision, config), config, loading.folder_settings(folder, revision), reference
-            )
+            parts = loading.load_parts(folder, revision, config, access)
+            encoder = cls(*parts, config, loading.folder_settings(folder, revision, access), reference)
             if reference != (EMBEDDED_ID, EMBEDDED_REVISION) or encoder.fingerprint == EMBEDDED_FINGERPRINT:
                 break
             logger.warning("%s does not hold the weights of %s; looking further", folder, EMBEDDED_ID)

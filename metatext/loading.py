@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,21 @@ class EncoderError(MetatextError, ValueError):
     """The encoder cannot be found, or is not the one that was expected."""
 
 
+@dataclass(frozen=True)
+class Access:
+    """How the Hub is asked.
+
+    Attributes:
+        token: of the user; None: the one that is stored, if any; False: none.
+        cache_dir: where downloads are kept; None: the Hub's usual cache.
+        local_files_only: take what is in the cache, make no network call.
+    """
+
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+
+
 def places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str | None]]]:
     """Where to look, in order: (what to load, its revision, how to write it down)."""
     name = config.name
@@ -41,13 +57,13 @@ def places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str 
     return places
 
 
-def load_parts(folder: str, revision: str | None, config: EncoderConfig) -> tuple[nn.Module, Any]:
+def load_parts(folder: str, revision: str | None, config: EncoderConfig, access: Access = Access()) -> tuple[nn.Module, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # one bar for loading 100 small tensors says nothing
-    options = {"revision": revision, "trust_remote_code": False}
+    options = {"revision": revision, "trust_remote_code": False, **vars(access)}
     try:
         architecture = AutoConfig.from_pretrained(folder, **options)
         model_class = T5EncoderModel if architecture.model_type == "t5" else AutoModel  # AutoModel would load T5's decoder too
@@ -63,8 +79,21 @@ def load_parts(folder: str, revision: str | None, config: EncoderConfig) -> tupl
         raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
 
 
-def folder_settings(folder: str, revision: str | None) -> dict[str, Any]:
-    """Pooling, length and prompt as the model's sentence-transformers files give them; {} where it has none."""
+def folder_settings(folder: str, revision: str | None, access: Access = Access()) -> dict[str, Any]:
+    """Pooling, length and prompt as the model's sentence-transformers files give them; {} where it has none.
+
+    Raises:
+        EncoderError: the files are damaged, or cannot be fetched.
+    """
+    try:
+        return _folder_settings(folder, revision, access)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EncoderError(
+            f"the sentence-transformers files of the encoder {folder} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _folder_settings(folder: str, revision: str | None, access: Access) -> dict[str, Any]:
 
     def read(name: str) -> Any:
         path = Path(folder) / name
@@ -73,7 +102,7 @@ def folder_settings(folder: str, revision: str | None) -> dict[str, Any]:
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
             try:
-                path = Path(hf_hub_download(folder, name, revision=revision))
+                path = Path(hf_hub_download(folder, name, revision=revision, **vars(access)))
             except (EntryNotFoundError, LocalEntryNotFoundError):
                 return None
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
