@@ -14,11 +14,13 @@ import torch
 from .columns import DataError, check_inputs, check_questions
 from .features import encode_inputs
 from .heads import Logits
+from .hub import push_saved, read_pretrained
 from .kinds import KINDS
+from .loading import Access
 from .model import ENCODER, MetaModel
 from .representation import Support
 from .spans import answer_questions
-from .storage import StorageError, read_folder, write_folder
+from .storage import StorageError, write_folder
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -220,20 +222,32 @@ class AdaptedModel:
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
         write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
 
+    push_to_hub = push_saved
+
     @classmethod
-    def from_pretrained(cls, folder: str | Path, encoder: Encoder | None = None) -> AdaptedModel:
-        """Load what `save_pretrained` wrote; predictions are the same.
+    def from_pretrained(
+        cls,
+        folder_or_repo_id: str | Path,
+        encoder: Encoder | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> AdaptedModel:
+        """Load what `save_pretrained` wrote, from a folder or from a repo on the Hub; predictions are the same.
 
         Args:
-            folder: where it lies.
+            folder_or_repo_id, revision, token, cache_dir, local_files_only: see `MetaModel.from_pretrained`.
             encoder: reuse this one instead of loading; its fingerprint must be the recorded one.
 
         Raises:
-            StorageError, EncoderError: see `MetaModel.from_pretrained`.
+            StorageError, HubError, EncoderError: see `MetaModel.from_pretrained`.
         """
-        config, tensors = read_folder(folder, CONTENT)
+        access = Access(token, cache_dir, local_files_only)
+        config, tensors, folder = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
         learned = {name: tensor for name, tensor in tensors.items() if not name.startswith("support.")}
-        model = MetaModel.restore(config, learned, str(folder), encoder)
+        model = MetaModel.restore(config, learned, folder, encoder, access)
         try:
             support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
             task = config["task"]

@@ -18,11 +18,13 @@ from .episode_features import EpisodeFeatures
 from .examples import check_examples
 from .features import EpisodeTexts
 from .heads import Head, Logits, kinds_of, make_head
+from .hub import push_saved, read_pretrained
+from .loading import Access
 from .maml import adapt_encoder
 from .representation import Support
 from .risk import RiskCurve
 from .spans import SpanTexts
-from .storage import StorageError, read_folder, write_folder
+from .storage import StorageError, write_folder
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -205,21 +207,38 @@ class MetaModel(nn.Module):
         pretrained encoder is named, not copied."""
         write_folder(folder, {"content": CONTENT, **self.describe()}, self.tensors())
 
+    push_to_hub = push_saved
+
     @classmethod
-    def from_pretrained(cls, folder: str | Path, encoder: Encoder | None = None) -> MetaModel:
+    def from_pretrained(
+        cls,
+        folder_or_repo_id: str | Path,
+        encoder: Encoder | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+    ) -> MetaModel:
         """Load a saved head and the encoder that it was trained on.
 
         Args:
-            folder: written by `save_pretrained`.
+            folder_or_repo_id: written by `save_pretrained`; where no such folder is, the id of a repo on the Hub, "owner/name".
             encoder: reuse this one instead of loading; its fingerprint must be the recorded one, and it must be frozen, as the
                 saved one.
+            revision: branch, tag or commit of the repo.
+            token: for a private repo; None: the one that is stored.
+            cache_dir: where downloads are kept; None: the Hub's usual cache.
+            local_files_only: take what is in the cache, make no network call.
 
         Raises:
-            StorageError: the folder is missing, foreign, damaged, or of a newer format.
-            EncoderError: the encoder's weights are not those that the head was trained on.
+            StorageError: the folder or repo is foreign, incomplete, damaged, or of a newer format; or there is no such folder.
+            HubError: the repo cannot be had.
+            EncoderError: the encoder cannot be had, or its weights are not those that the head was trained on.
         """
-        config, tensors = read_folder(folder, CONTENT)
-        return cls.restore(config, tensors, str(folder), encoder)
+        access = Access(token, cache_dir, local_files_only)
+        config, tensors, where = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
+        return cls.restore(config, tensors, where, encoder, access)
 
     def describe(self) -> dict[str, Any]:
         """What config.json says of a model: how to find the encoder and make the head."""
@@ -238,9 +257,14 @@ class MetaModel(nn.Module):
 
     @classmethod
     def restore(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str, encoder: Encoder | None = None
+        cls,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        where: str,
+        encoder: Encoder | None = None,
+        access: Access = Access(),
     ) -> MetaModel:
-        """The model that `describe` and the head's tensors describe; ``where`` is for messages.
+        """The model that `describe` and the head's tensors describe; ``where`` is for messages, ``access`` for the encoder.
 
         Raises:
             StorageError: a part of the description is missing or wrong, or tensors do not fit the head.
@@ -263,7 +287,7 @@ class MetaModel(nn.Module):
         if broken:
             raise StorageError(f"{where}/model.safetensors: {broken} holds numbers that are not finite")
         if encoder is None:
-            encoder = Encoder.load(encoder_config, expected_fingerprint=expected)
+            encoder = Encoder.load(encoder_config, expected_fingerprint=expected, access=access)
         elif encoder.is_tuned or encoder_config.tuning != "frozen":
             raise EncoderError(
                 f"{where}: an encoder can be given only where nothing of it was trained; saved is tuning {encoder_config.tuning}, "

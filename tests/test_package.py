@@ -17,6 +17,8 @@ LEVELS = [
     ["pools"],
     ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints", "tuning"],
     ["columns", "kinds", "calibration", "loading", "episode_features"],
+    ["card"],
+    ["hub"],
     ["report", "targets", "readings", "usable"],
     ["sources"],
     ["tasks", "encoder"],

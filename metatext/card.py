@@ -1,0 +1,307 @@
+"""Numbers -> a model card: what stands in config.json and in a metrics file, as README.md of a repo on the Hub.
+
+A card holds no figure that the metrics do not hold, and says so where there are none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig, to_dict
+from .kinds import KINDS
+from .metrics import UNITS
+from .storage import StorageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCard
+
+TAGS = ("meta-learning", "few-shot")
+# The Hub knows no tag for scores of texts; it counts them among the classifications.
+PIPELINES = {"span": "question-answering", "generation": "text-generation"}
+LIMITS = {
+    "head": "It is meant for tasks like those that it was trained and measured on: a few labelled examples, or label names alone. "
+    "Measure it on held-out rows of your own task before answers decide anything about people. Labels should have names that say what they "
+    "mean; texts longer than {max_length} tokens are cut; languages that the encoder does not know stay unknown to the head.",
+    "adapted": "It answers for this one task and its labels. Measure it on held-out rows before answers decide anything about people. "
+    "Texts longer than {max_length} tokens are cut. The repo holds features of the examples, never their texts, but features "
+    "tell something of the texts: do not publish a classifier whose examples are secret.",
+}
+EXAMPLES = {
+    "classification": """clf = model.adapt(
+    ["where is my parcel", "I want my money back", "parcel still not here", "please refund me"],
+    ["delivery", "refund", "delivery", "refund"],
+)
+print(clf.predict(["give me my cash back"]), clf.predict_proba(["give me my cash back"]))""",
+    "multilabel": """clf = model.adapt(
+    ["my card was stolen in Rome", "how is the weather in Rome", "please block my card"],
+    [["card", "travel"], ["weather", "travel"], ["card"]],
+    kind="multilabel",
+)
+print(clf.predict(["is it sunny in Paris?"]), clf.predict_proba(["is it sunny in Paris?"]))""",
+    "regression": """clf = model.adapt(
+    ["wonderful, we will come again", "cold food and rude waiters", "it was fine"],
+    [5, 1, 3],
+    kind="regression",
+)
+print(clf.predict(["not bad at all"]))""",
+}
+
+
+def make_card(
+    config: Mapping[str, Any],
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    examples: int | None = None,
+    datasets: Sequence[str] = (),
+    license: str = "apache-2.0",
+    curve: bool = False,
+) -> ModelCard:
+    """The card of a saved head or adapted classifier.
+
+    Args:
+        config: its config.json.
+        repo_id: "owner/name", which the snippet loads.
+        revision: the branch that the snippet loads; None: the main one.
+        metrics: see `reports_of`; None: nothing was measured.
+        examples: rows that a classifier was adapted to.
+        datasets: Hub ids of what it was trained on.
+        license: the Hub's name of its licence.
+        curve: learning_curve.png lies beside the card.
+
+    Raises:
+        StorageError: the config lacks what a card tells of, or the metrics are no figures.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    name = repo_id.split("/")[-1]
+    try:
+        encoder, kinds = config["encoder"], list(config["kinds"])
+        reports = reports_of(metrics or {})
+        data = ModelCardData(
+            library_name="metatext",
+            license=license,
+            base_model=encoder["name"],
+            datasets=list(datasets) or None,
+            pipeline_tag=_pipeline(kinds[0]),
+            tags=[*TAGS, *kinds],
+            model_name=name,
+            eval_results=eval_results(reports) or None,
+        )
+        parts = [
+            f"# {name}",
+            _intro(config),
+            f"## Use\n\n```python\n{snippet(config, repo_id, revision)}\n```",
+            _task(config, examples) if config["content"] == "adapted" else "",
+            _measured(reports),
+            _training(config),
+            "![loss on the training and the held-out tasks](learning_curve.png)" if curve else "",
+            f"## Intended use and limits\n\n{LIMITS[config['content']].format(max_length=encoder['max_length'])}",
+        ]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise StorageError(f"config.json says too little for a card: {type(error).__name__}: {error}") from None
+    if data.eval_results is None:
+        data.pop("model_name")  # names a model-index, of which there is none
+    body = "\n\n".join(part for part in parts if part)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+
+
+def reports_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The values of `Report.to_dict` in what metatext writes: those values, metrics.json of a training run, figures of `metatext test`.
+
+    Each has ``names``, "real" or "numbered", in its ``settings``. [] for a run that measured nothing.
+
+    Raises:
+        StorageError: there are no such values in it.
+    """
+    found: list[dict[str, Any]] = []
+    try:
+        if "tasks" in metrics and "mean" in metrics:
+            found = [{**metrics}]
+        elif "names" in metrics:
+            for names, reports in metrics["names"].items():
+                found += [{**report, "settings": {**report["settings"], "names": names}} for report in reports.values()]
+        elif "test" in metrics or "history" in metrics:
+            found = [{**report} for report in metrics.get("test", {}).values()]
+        elif metrics:
+            raise StorageError(f"the metrics hold no figures, but {', '.join(map(repr, metrics))}; {EXPECTED}")
+        for report in found:
+            figures = [*report["tasks"].values(), report["mean"]]
+            if not figures[-1] or not all(isinstance(entry, Mapping) for methods in figures for entry in methods.values()):
+                raise TypeError("no method")
+            report["kind"] = next(kind.name for kind in KINDS.values() if report["metric"] in kind.metrics)
+    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(f"the metrics are damaged ({type(error).__name__}: {error}); {EXPECTED}") from None
+    return found
+
+
+EXPECTED = "expected Report.to_dict(), metrics.json of a training run, or the file of `metatext test --output`"
+
+
+def eval_results(reports: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
+    """The model-index: a result per report and task of the method that was measured first, its interval and baselines beside it."""
+    from huggingface_hub import EvalResult
+
+    found = []
+    for report in reports:
+        metric, (own, *others) = report["metric"], report["mean"]
+        for task, methods in report["tasks"].items():
+            if metric not in methods[own]:
+                continue  # it had no answer
+            arguments = {key: report["settings"][key] for key in SHOWN if report["settings"].get(key) is not None}
+            arguments["interval_95"] = methods[own]["interval_95"]
+            arguments["baselines"] = {other: methods[other][metric] for other in others if metric in methods[other]}
+            found.append(
+                EvalResult(
+                    task_type=_pipeline(report["kind"]),
+                    task_name=f"few-shot {report['kind']}",
+                    dataset_type=re.sub(r"[^\w./-]+", "_", task),
+                    dataset_name=task,
+                    metric_type=metric,
+                    metric_name=f"{metric}, {_shape(report)}",
+                    metric_value=methods[own][metric],
+                    metric_args=arguments,
+                )
+            )
+    return found
+
+
+SHOWN = ("n_way", "k_shot", "n_query", "n_episodes", "seed", "names")  # of how the episodes were drawn
+
+
+def snippet(config: Mapping[str, Any], repo_id: str, revision: str | None = None) -> str:
+    """Python that loads the repo and answers."""
+    wanted = f'"{repo_id}"' + (f', revision="{revision}"' if revision else "")
+    if config["content"] == "head":
+        return f"import metatext as mt\n\nmodel = mt.MetaModel.from_pretrained({wanted})\n{EXAMPLES[config['kinds'][0]]}"
+    row = '("a first text", "and a second one")' if config["task"]["pairs"] else '"a text to judge"'
+    return f"import metatext as mt\n\nclf = mt.AdaptedModel.from_pretrained({wanted})\nprint(clf.predict([{row}]))"
+
+
+def _pipeline(kind: str) -> str:
+    return PIPELINES.get(kind, "text-classification")
+
+
+def _intro(config: Mapping[str, Any]) -> str:
+    encoder, head = config["encoder"], config["head"]["name"]
+    tuning = encoder.get("tuning", "frozen")
+    reads = f"[{encoder['name']}](https://huggingface.co/{encoder['name']})" + (
+        f" at revision `{encoder['revision']}`" if encoder["revision"] else ""
+    )
+    how = "frozen" if tuning == "frozen" else f"trained with it ({tuning}; what was trained lies in this repo)"
+    if config["content"] == "adapted":
+        return (
+            f"A model for one task ({config['task']['kind']}), made by the metatext head `{head}` from a few examples in one forward "
+            f"pass. Its encoder is {reads}, {how}."
+        )
+    return (
+        f"A meta-trained head of metatext, `{head}`: it turns a few examples and label names of a new task into a model for this very "
+        f"task, in one forward pass (kinds of task: {', '.join(config['kinds'])}). Its encoder is {reads}, {how}."
+    )
+
+
+def _task(config: Mapping[str, Any], examples: int | None) -> str:
+    task = config["task"]
+    scored = KINDS[task["kind"]].scored
+    lines = [f"- kind: {task['kind']}, of {'pairs of texts' if task['pairs'] else 'texts'}"]
+    lines += [] if examples is None else [f"- examples: {examples}"]
+    for label, name in zip(task["labels"], task["label_names"], strict=True):
+        known = f", read as {_code(name)}" if name is not None and name != label else ""
+        lines.append(f"- {'end of the scale' if scored else 'label'} {_code(label)}{known}")
+    return "## Task\n\n" + "\n".join(lines)
+
+
+def _measured(reports: Sequence[Mapping[str, Any]]) -> str:
+    """A table per report: a line per task and one for their mean, the model's own column first."""
+    if not reports:
+        return "## Measured\n\nNothing: no figures on unseen tasks came with these weights."
+    parts = ["## Measured\n\nOn unseen tasks, every method on the same episodes; `metrics.json` holds these figures and more."]
+    for report in reports:
+        metric, methods = report["metric"], list(report["mean"])
+        factor, places, unit = (1, 3, "") if metric in UNITS else (100, 1, " in %")
+        rows = [["task", "this model", *(method.replace("_", " ") for method in methods[1:])], ["---"] * (len(methods) + 1)]
+        entries = {**report["tasks"], **({"mean over tasks": report["mean"]} if len(report["tasks"]) > 1 else {})}
+        for name, found in entries.items():
+            pairs = [(found[m].get(metric), found[m].get("interval_95")) for m in methods]
+            shown = ["-" if v is None else f"{factor * v:.{places}f} ± {factor * half:.{places}f}" for v, half in pairs]
+            rows.append([_cell(name), *shown])
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        title = f"{metric}{unit}, {_shape(report)}; mean ± 95 % interval (a task: over episodes; the mean: over tasks)"
+        parts.append(f"{title}:\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def _shape(report: Mapping[str, Any]) -> str:
+    """How the episodes were drawn, in words."""
+    settings = report["settings"]
+    by_class = KINDS[report["kind"]].by_class
+    ways = [f"up to {settings['n_way']}-way" if settings.get("fewer_ways") else f"{settings['n_way']}-way"] if by_class else []
+    shots = f"{settings['k_shot']} example{'s' * (settings['k_shot'] != 1)}{' per class' * by_class}"
+    names = ["numbered label names"] if settings.get("names") == "numbered" else []
+    return ", ".join([*ways, shots, *names, f"{settings['n_episodes']} episodes, seed {settings['seed']}"])
+
+
+def _training(config: Mapping[str, Any]) -> str:
+    """Settings and tasks, as far as the notes know them."""
+    notes = config.get("training") or {}
+    settings = notes.get("settings") if isinstance(notes, Mapping) else None
+    if not isinstance(settings, Mapping) or not {"train", "episodes", "tasks", "eval_tasks"} <= set(settings):
+        known = (
+            f"```json\n{json.dumps(notes, indent=2, ensure_ascii=False)}\n```"
+            if notes
+            else "None: these are the starting values."
+        )
+        return f"## Training\n\n{known}"
+    parts = [
+        f"## Training\n\nWith seed {settings['train']['seed']}; settings that are not named have the defaults of metatext. The names of tasks are "
+        f"those of folders in one folder of corpora.",
+        f"```bash\n{command(config, settings)}\n```",
+    ]
+    if settings.get("warm_start"):
+        parts.append(f"It began with the weights of another model, {_code(settings['warm_start'].get('name'))}.")
+    for title, key in (("Trained on", "tasks"), ("Chosen on, and its risk learned on", "eval_tasks")):
+        if settings[key]:
+            parts.append(f"{title} (rows): " + ", ".join(f"{_cell(name)} ({rows})" for name, rows in settings[key].items()) + ".")
+    return "\n\n".join(parts)
+
+
+def command(config: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """The command ``metatext train`` with every setting of a run that is not the default."""
+    words = ["metatext", "train", "--tasks_dir", "folder/of/corpora", "--tasks", *settings["tasks"]]
+    words += ["--eval_tasks", *settings["eval_tasks"]] if settings["eval_tasks"] else []
+    given = {EncoderConfig: config["encoder"], HeadConfig: config["head"]}
+    given |= {EpisodeConfig: settings["episodes"], TrainConfig: settings["train"]}
+    for cls, values in given.items():
+        defaults = to_dict(cls())
+        for item in dataclasses.fields(cls):
+            value = values.get(item.name)
+            # the encoder says what it found in its own files; a command needs its name and how it was trained
+            resolved = cls is EncoderConfig and item.name in ("pooling", "max_length", "prompt")
+            if value is None or resolved or (value == defaults[item.name] and item.name != "seed"):
+                continue
+            words += [f"--{item.metadata['flag'] or item.name}", *map(_word, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _code(value: Any) -> str:
+    """A text of somebody else's as Markdown code, whatever stands in it."""
+    text = " ".join(str(value).split())
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+
+
+def _cell(text: str) -> str:
+    """A name in a table or a sentence: nothing in it ends a cell, begins a link or a tag."""
+    return re.sub(r"([\\|`*\[\]<>])", r"\\\1", " ".join(str(text).split()))

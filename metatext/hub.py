@@ -1,0 +1,308 @@
+"""Folder <-> Hub: what was saved is pushed in one commit, and loaded by the id of a repo.
+
+Of a repo nothing but config.json and model.safetensors is ever downloaded: no code, no pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .card import make_card
+from .config import ConfigError, MetatextError
+from .loading import Access
+from .storage import CONFIG, WEIGHTS, StorageError, read_config, read_folder, read_json, write_folder, write_json, write_text
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo, HfApi
+
+CARD, METRICS, CURVE = "README.md", "metrics.json", "learning_curve.png"
+CONTENTS = ("head", "adapted")
+ADVICE = {
+    400: "the Hub does not take what was sent",
+    401: "the Hub knows no such user: log in with `hf auth login`, or give a valid token",
+    403: "this user may not do that: give a token that may",
+    404: "there is no such repo, or it is private: look at the name, and log in with `hf auth login` or give a token",
+    409: "it clashes with something that is there already",
+    412: "somebody else changed the repo meanwhile: look at what they did, and push again",
+    429: "too many requests: wait some minutes and try again",
+}
+
+
+class Savable(Protocol):
+    """What can be pushed."""
+
+    def save_pretrained(self, folder: str | Path) -> None: ...
+
+
+class HubError(MetatextError):
+    """The Hub cannot be reached, or does not give or take what was asked; the message says why and what to do."""
+
+
+def read_pretrained(
+    source: str | Path, content: str, revision: str | None = None, access: Access = Access()
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """config.json, tensors, and how messages call them, of a folder, or where there is none of that name, of a repo on the Hub.
+
+    Args:
+        source: a folder, or the id of a repo, "owner/name".
+        content: what it must hold, "head" or "adapted".
+        revision: branch, tag or commit of the repo.
+        access: how the Hub is asked.
+
+    Raises:
+        StorageError: see `storage.read_folder`.
+        HubError: the repo cannot be had.
+        ConfigError: a revision of a folder.
+    """
+    if Path(source).exists() or not _is_repo_id(source):
+        if revision is not None and Path(source).exists():
+            raise ConfigError(f"revision: {source} lies here, only a repo on the Hub has revisions; got {revision!r}")
+        return *read_folder(source, content), str(source)
+    where = source if revision is None else f"{source}@{revision}"
+    for again in (False, True):
+        folder = _download(source, revision, CONFIG, access, again)
+        try:
+            read_config(folder, content)  # before the weights, which of another library's repo may be many gigabytes
+            folder = _download(source, folder.name, WEIGHTS, access, again)  # the folder's name is the commit: no mixed pair
+            return *read_folder(folder, content), where
+        except StorageError as error:
+            if again or _is_offline(access):  # else the copy in the cache may be the damaged one
+                raise StorageError(str(error).replace(str(folder), where)) from None
+    raise AssertionError("the second pass returns or raises")
+
+
+def push_folder(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    metrics: Mapping[str, Any] | str | Path | None = None,
+    datasets: Sequence[str] = (),
+    license: str = "apache-2.0",
+) -> CommitInfo:
+    """Push a saved head or adapted classifier in one commit: config.json, model.safetensors, a card, and where there are any, metrics.json
+    and learning_curve.png.
+
+    Args:
+        folder: written by ``save_pretrained``. A README.md in it is the card; without one the card is written from the config and
+            the metrics.
+        repo_id: "owner/name", or a name of one's own; the repo is made where there is none.
+        private: a repo that is made is private; None: as the owner's settings say.
+        revision: branch to push to, made from the main branch where there is none.
+        create_pr: open a pull request against the main branch instead.
+        token: a token that may write; None: the one that is stored.
+        commit_message: None: "Push with metatext".
+        metrics: the figures for the card, see `card.reports_of`, or a JSON file of them; None: metrics.json of the folder, if any.
+        datasets: Hub ids of what it was trained on, for the card.
+        license: the Hub's name of its licence, for the card.
+
+    Returns:
+        The commit: a str, its URL, with ``oid``, and of a pull request ``pr_url`` and ``pr_revision``.
+
+    Raises:
+        StorageError: the folder or the metrics cannot be read.
+        HubError: the Hub does not take it; ``private`` was asked of a public repo; the encoder is a folder, which nobody else has.
+        ConfigError: a revision and a pull request at once.
+    """
+    folder = Path(folder)
+    if create_pr and revision is not None:
+        raise ConfigError(f"create_pr: a pull request is opened against the main branch, got the revision {revision!r} as well")
+    with tempfile.TemporaryDirectory() as made:
+        staged = Path(made)
+        config, examples = _stage(folder, staged)
+        figures = _figures(folder, metrics)
+        if figures is not None:
+            write_json(staged / METRICS, figures)
+        if (folder / CURVE).is_file():
+            shutil.copyfile(folder / CURVE, staged / CURVE)
+        with _asking(f"push to {repo_id}", token):
+            from huggingface_hub import HfApi
+
+            api = HfApi(token=token, library_name="metatext")
+            repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            if private and not api.model_info(repo).private:
+                raise HubError(f"{repo} is a public repo; make it private in its settings, or push to another one")
+            if revision is not None and not revision.startswith("refs/"):
+                api.create_branch(repo, branch=revision, exist_ok=True)
+            if (folder / CARD).is_file():
+                shutil.copyfile(folder / CARD, staged / CARD)
+            else:
+                branch = None if revision == "main" else revision
+                card = make_card(
+                    config,
+                    repo,
+                    revision=branch,
+                    metrics=figures,
+                    examples=examples,
+                    datasets=datasets,
+                    license=license,
+                    curve=(staged / CURVE).exists(),
+                )
+                write_text(staged / CARD, str(card))
+            return _commit(api, staged, repo, revision, create_pr, commit_message or "Push with metatext")
+
+
+def push_saved(
+    model: Savable,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    metrics: Mapping[str, Any] | str | Path | None = None,
+    datasets: Sequence[str] = (),
+    license: str = "apache-2.0",
+) -> CommitInfo:
+    """Push what ``model.save_pretrained`` writes, and a card: the method ``push_to_hub`` of `MetaModel` and `AdaptedModel`.
+
+    Arguments, what it returns and raises: see `push_folder`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return push_folder(
+            folder,
+            repo_id,
+            private=private,
+            revision=revision,
+            create_pr=create_pr,
+            token=token,
+            commit_message=commit_message,
+            metrics=metrics,
+            datasets=datasets,
+            license=license,
+        )
+
+
+def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
+    """Put the saved pair into ``staged``; its config, and how many examples a classifier was adapted to."""
+    content = read_json(folder / CONFIG).get("content") if folder.is_dir() else None
+    config, tensors = read_folder(folder, content if content in CONTENTS else CONTENTS[0])
+    name = config.get("encoder", {}).get("name", "")
+    if Path(name).is_absolute() or Path(name).exists():
+        raise HubError(
+            f"the encoder of {folder} is the folder {name}, which nobody else has; push it to the Hub first and load by its id: "
+            f'from_pretrained(..., encoder=Encoder.load("owner/name")) where it is frozen, else train with that id'
+        )
+    written = {key: value for key, value in config.items() if key not in ("library", "format_version", "weights")}
+    write_folder(staged, written, tensors)
+    mask = tensors.get("support.row_mask")
+    return config, None if mask is None else int(mask.sum())
+
+
+def _figures(folder: Path, metrics: Mapping[str, Any] | str | Path | None) -> dict[str, Any] | None:
+    if metrics is None and (folder / METRICS).is_file():
+        metrics = folder / METRICS
+    found = read_json(Path(metrics)) if isinstance(metrics, (str, Path)) else metrics
+    # these two name folders of this machine
+    return None if found is None else {key: value for key, value in found.items() if key not in ("model", "heads")}
+
+
+def _commit(api: HfApi, staged: Path, repo: str, revision: str | None, create_pr: bool, message: str) -> CommitInfo:
+    """One commit of all files, which also takes away figures of an earlier push that has none now."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    files = sorted(path for path in staged.iterdir() if path.is_file())
+    stale = ({METRICS, CURVE} - {path.name for path in files}) & set(api.list_repo_files(repo, revision=revision))
+    # not upload_folder, which may cut a folder into several commits: readers between them would find a mixed pair
+    return api.create_commit(
+        repo,
+        [CommitOperationAdd(path.name, str(path)) for path in files] + [CommitOperationDelete(name) for name in sorted(stale)],
+        commit_message=message,
+        revision=revision,
+        create_pr=create_pr,
+    )
+
+
+def _is_repo_id(source: str | Path) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _is_offline(access: Access) -> bool:
+    from huggingface_hub import constants
+
+    return access.local_files_only or constants.HF_HUB_OFFLINE
+
+
+def _download(repo_id: str, revision: str | None, name: str, access: Access, again: bool) -> Path:
+    """The folder of the cache that holds a file of a repo, if the repo has it; ``again``: downloaded anew."""
+    with _asking(f"load {repo_id} (no folder of that name is here)", access.token):
+        from huggingface_hub import snapshot_download
+
+        if revision is not None and ".." in revision:  # no branch may be called so, and the cache makes a path of it
+            raise HubError(f"revision: expected a branch, a tag or a commit of {repo_id}, got {revision!r}")
+        return Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=[name],
+                force_download=again,
+                library_name="metatext",
+                **vars(access),
+            )
+        )
+
+
+@contextlib.contextmanager
+def _asking(doing: str, token: str | bool | None) -> Iterator[None]:
+    """What the Hub's client raises inside becomes one `HubError`, without secrets."""
+    try:
+        yield
+    except MetatextError:
+        raise
+    except Exception as error:  # of any kind: a proxy may answer with anything, and the client then trips
+        raise HubError(_without_secrets(f"could not {doing}: {_reason(error)}", token)) from None
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
+
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    answered = next((e for e in chain if getattr(e, "response", None) is not None), None)
+    if answered is not None:
+        status = answered.response.status_code
+        said = (getattr(answered, "server_message", None) or "").strip().partition("\n")[0][:200]
+        advice = "the Hub is in trouble: try again later" if status >= 500 else ADVICE.get(status, "")
+        if isinstance(answered, RevisionNotFoundError):
+            advice = "the repo has no such revision"
+        elif status == 401 and "RepoNotFound" in answered.response.headers.get("X-Error-Code", ""):
+            advice = ADVICE[404]
+        return ", ".join(part for part in (f"status {status}", said and f"{said!r}", advice) if part)
+    if any(isinstance(e, OfflineModeIsEnabled) for e in chain) or (
+        isinstance(error, LocalEntryNotFoundError) and len(chain) == 1
+    ):
+        return "it is not in the cache, and no network call may be made (HF_HUB_OFFLINE, or local_files_only)"
+    lost = next((e for e in chain if isinstance(e, HTTPError)), None)
+    if lost is not None:
+        return f"no whole answer from the Hub ({type(lost).__name__}: {lost}); look at the connection and at HF_ENDPOINT, and try again"
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def _without_secrets(text: str, token: str | bool | None) -> str:
+    """A server, or a URL, may repeat the token that it was sent."""
+    from huggingface_hub import get_token
+
+    secret = get_token() if token in (None, True) else token
+    text = text.replace(secret, "***") if isinstance(secret, str) and secret else text
+    return re.sub(r"\bhf_\w{6,}|(?<=://)[^/\s@]+(?=@)", "***", text)
