@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 import typing
 from collections.abc import Sequence
@@ -125,15 +126,36 @@ class AdaptData(_Checked):
     predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 
 
+@dataclass(frozen=True)
+class PushData(_Checked):
+    """What is pushed to which repo on the Hub."""
+
+    model: str = option("runs/metatext", "folder of a saved head or adapted classifier; a README.md in it is the card")
+    repo_id: str | None = option(None, "the repo, owner/name; it is made where there is none")
+    private: bool = option(False, "a repo that is made is private; one that is there must be")
+    revision: str | None = option(None, "branch to push to, made where there is none; none: the main branch")
+    create_pr: bool = option(False, "open a pull request against the main branch instead")
+    metrics: str | None = option(
+        None,
+        "JSON of the figures for the card: metrics.json of a run, or what `metatext test --output` wrote; none: the folder's own",
+    )
+    datasets: tuple[str, ...] = option((), "Hub ids of what it was trained on, for the card")
+    license: str = option("apache-2.0", "the Hub's name of its licence, for the card")
+    commit_message: str = option("Push with metatext", "title of the commit")
+
+
 COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "train": ("meta-train a head on many tasks", (TrainData, EncoderConfig, HeadConfig, EpisodeConfig, TrainConfig)),
     "test": ("measure a head on unseen tasks", (TestData,)),
     "adapt": ("make a classifier from a few labelled examples", (AdaptData,)),
+    "push": ("share a head or a classifier on the Hub: metatext push FOLDER OWNER/NAME", (PushData,)),
 }
+WORDS = {"push": ("model", "repo_id")}
+"""Settings that a command also takes as its first words, all of them, without their flags."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: ``metatext train|test|adapt [config.yaml] [--flag value ...]``."""
+    """The console script: ``metatext train|test|adapt|push [config.yaml] [--flag value ...]``."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = "\n".join(f"  metatext {name:6} {text}" for name, (text, _) in COMMANDS.items())
@@ -199,7 +221,7 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
             )
             text = f"{item.metadata['help']}{choices} [{shown}]".replace("%", "%%")
             group.add_argument(f"--{key}", default=argparse.SUPPRESS, help=text, metavar="X", **options)
-    found, rest = parser.parse_known_args(list(arguments))
+    found, rest = parser.parse_known_args(_with_flags(list(arguments), WORDS.get(command, ())))
     if rest:
         flag = rest[0].split("=")[0]
         raise ConfigError(f"unknown argument {rest[0]!r}{nearest(flag, [f'--{k}' for k in known])} See --help.")
@@ -213,6 +235,14 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
         cls, name = known[key]
         grouped[cls][name] = value[0] if isinstance(value, list) and len(value) == 1 and _is_range(cls, name) else value
     return {cls: cls(**given) for cls, given in grouped.items()}
+
+
+def _with_flags(arguments: list[str], names: Sequence[str]) -> list[str]:
+    """The first words as the settings ``names``, where there are as many; one word alone is a YAML file, as everywhere."""
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    if len(words) != len(names):
+        return arguments
+    return [part for name, word in zip(names, words) for part in (f"--{name}", word)] + arguments[len(words) :]
 
 
 def _is_range(cls: type, name: str) -> bool:

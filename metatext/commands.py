@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from .baselines import USUAL, Method, baseline, by_model
-from .cli import AdaptData, Settings, TestData, TrainData
+from .cli import AdaptData, PushData, Settings, TestData, TrainData
 from .columns import TEXTS, DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
 from .heads import HEADS
+from .hub import push_folder
 from .kinds import KINDS
 from .metrics import stratified_interval
 from .model import MetaModel
@@ -184,6 +185,26 @@ def adapt(settings: Settings) -> None:
         path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
         write_text(path, out.getvalue())
         print(f"{len(rows)} predictions -> {path}")
+
+
+def push(settings: Settings) -> None:
+    """A saved head or classifier -> a repo on the Hub."""
+    _log()
+    data = settings[PushData]
+    if data.repo_id is None:
+        raise ConfigError("repo_id is missing: metatext push FOLDER OWNER/NAME")
+    commit = push_folder(
+        data.model,
+        data.repo_id,
+        private=data.private or None,
+        revision=data.revision,
+        create_pr=data.create_pr,
+        commit_message=data.commit_message,
+        metrics=data.metrics,
+        datasets=data.datasets,
+        license=data.license,
+    )
+    print(f"{data.model} -> {commit.pr_url or commit.commit_url}")
 
 
 def _texts(row: str | tuple[str, str] | dict[str, str]) -> tuple[str, ...]:
@@ -364,5 +385,5 @@ def _device():
 
 def _log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("httpx", "filelock", "datasets", "fsspec", "accelerate"):
+    for name in ("httpx", "httpx2", "filelock", "datasets", "fsspec", "accelerate"):
         logging.getLogger(name).setLevel(logging.WARNING)

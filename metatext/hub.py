@@ -125,7 +125,7 @@ def push_folder(
             write_json(staged / METRICS, figures)
         if (folder / CURVE).is_file():
             shutil.copyfile(folder / CURVE, staged / CURVE)
-        with _asking(f"push to {repo_id}", token):
+        with _asking(f"could not push to {repo_id}", token):
             from huggingface_hub import HfApi
 
             api = HfApi(token=token, library_name="metatext")
@@ -244,7 +244,7 @@ def _is_offline(access: Access) -> bool:
 
 def _download(repo_id: str, revision: str | None, name: str, access: Access, again: bool) -> Path:
     """The folder of the cache that holds a file of a repo, if the repo has it; ``again``: downloaded anew."""
-    with _asking(f"load {repo_id} (no folder of that name is here)", access.token):
+    with _asking(f"{repo_id} is not a folder here, and could not be loaded from the Hub", access.token):
         from huggingface_hub import snapshot_download
 
         if revision is not None and ".." in revision:  # no branch may be called so, and the cache makes a path of it
@@ -262,14 +262,14 @@ def _download(repo_id: str, revision: str | None, name: str, access: Access, aga
 
 
 @contextlib.contextmanager
-def _asking(doing: str, token: str | bool | None) -> Iterator[None]:
+def _asking(failed: str, token: str | bool | None) -> Iterator[None]:
     """What the Hub's client raises inside becomes one `HubError`, without secrets."""
     try:
         yield
     except MetatextError:
         raise
     except Exception as error:  # of any kind: a proxy may answer with anything, and the client then trips
-        raise HubError(_without_secrets(f"could not {doing}: {_reason(error)}", token)) from None
+        raise HubError(_without_secrets(" ".join(f"{failed}: {_reason(error)}".split()), token)) from None
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ STARTER = [
     "starter",
     *(f"starter/{kind}/{split}" for kind in ("multilabel", "regression", "span") for split in ("train", "test")),
 ]
-RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py"}
+RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py", "push": "push_to_hub.py"}
 TINY = ["--n_episodes", "8", "--n_way", "5", "--fewer_ways", "--n_query", "2"]  # what the small corpora can give
 SMALL = ["--meta_steps", "4", "--meta_batch_size", "4", "--eval_steps", "2", "--save_steps", "2", "--eval_episodes", "4"]
 
@@ -277,6 +277,9 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["adapt", "--model", "nowhere"], "--examples is missing"),
         (["adapt", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
         (["test", "--model", "nowhere"], "nowhere is not a folder"),
+        (["push", "nowhere"], "nowhere does not exist; the first argument is a YAML file of settings"),
+        (["push", "--model", "nowhere"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),
+        (["push", "nowhere", "me/head"], "nowhere is not a folder"),
         (["test", "--model", "gp", "--heads", "gp"], "two columns would be called 'untrained_gp'"),
         (["test", "--names", "fake"], "names: expected one of 'real', 'numbered', got 'fake'"),
         (["test", "--shots", "-1"], "shots: must be at least 0"),
