@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Encoder(nn.Module):
         learned: of a copy that `frozen` made, the weights by which it differs from the pretrained encoder.
         pooling, max_length, prompt: as resolved from the config and the model's own files.
         fingerprint: of the pretrained weights, in hex; equal for equal float32 weights wherever they came from.
-        reference: (id, revision) to write down, never a path of this machine for the embedded encoder.
+        reference: (id, commit) to write down, never a path of this machine for the embedded encoder.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self._frozen: tuple[tuple, Encoder] | None = None
         self.config = config
-        self.reference = reference if reference[1] else (reference[0], getattr(backbone.config, "_commit_hash", None))
+        self.reference = reference
         self.dim = backbone.config.hidden_size * (2 if reads_twice else 1)
         self.pooling = config.pooling
         if config.pooling == "auto":
@@ -97,6 +98,8 @@ class Encoder(nn.Module):
         config = config if isinstance(config, EncoderConfig) else EncoderConfig(config)
         for folder, revision, reference in loading.places(config):
             parts = loading.load_parts(folder, revision, config, access)
+            if not Path(folder).is_dir():  # a branch moves on; what is written down must not
+                reference = (reference[0], loading.commit_of(folder, revision, access) or reference[1])
             encoder = cls(*parts, config, loading.folder_settings(folder, revision, access), reference)
             if reference != (EMBEDDED_ID, EMBEDDED_REVISION) or encoder.fingerprint == EMBEDDED_FINGERPRINT:
                 break

@@ -67,6 +67,8 @@ def read_pretrained(
     where = source if revision is None else f"{source}@{revision}"
     for again in (False, True):
         folder = _download(source, revision, CONFIG, access, again)
+        if not (folder / CONFIG).is_file():
+            raise StorageError(f"{where}/{CONFIG} is missing: metatext saved nothing there")
         try:
             read_config(folder, content)  # before the weights, which of another library's repo may be many gigabytes
             folder = _download(source, folder.name, WEIGHTS, access, again)  # the folder's name is the commit: no mixed pair

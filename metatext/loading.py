@@ -79,6 +79,14 @@ def load_parts(folder: str, revision: str | None, config: EncoderConfig, access:
         raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
 
 
+def commit_of(name: str, revision: str | None, access: Access = Access()) -> str | None:
+    """The commit of a repo that was just loaded, as the Hub's cache knows it; None where that is kept elsewhere."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "config.json", cache_dir=access.cache_dir, revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def folder_settings(folder: str, revision: str | None, access: Access = Access()) -> dict[str, Any]:
     """Pooling, length and prompt as the model's sentence-transformers files give them; {} where it has none.
 
