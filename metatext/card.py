@@ -5,16 +5,14 @@ A card holds no figure that the metrics do not hold, and says so where there are
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig, to_dict
 from .kinds import KINDS
 from .metrics import UNITS
+from .snippets import snippet, train_command
 from .storage import StorageError
 
 if TYPE_CHECKING:
@@ -30,25 +28,6 @@ LIMITS = {
     "adapted": "It answers for this one task and its labels. Measure it on held-out rows before answers decide anything about people. "
     "Texts longer than {max_length} tokens are cut. The repo holds features of the examples, never their texts, but features "
     "tell something of the texts: do not publish a classifier whose examples are secret.",
-}
-EXAMPLES = {
-    "classification": """clf = model.adapt(
-    ["where is my parcel", "I want my money back", "parcel still not here", "please refund me"],
-    ["delivery", "refund", "delivery", "refund"],
-)
-print(clf.predict(["give me my cash back"]), clf.predict_proba(["give me my cash back"]))""",
-    "multilabel": """clf = model.adapt(
-    ["my card was stolen in Rome", "how is the weather in Rome", "please block my card"],
-    [["card", "travel"], ["weather", "travel"], ["card"]],
-    kind="multilabel",
-)
-print(clf.predict(["is it sunny in Paris?"]), clf.predict_proba(["is it sunny in Paris?"]))""",
-    "regression": """clf = model.adapt(
-    ["wonderful, we will come again", "cold food and rude waiters", "it was fine"],
-    [5, 1, 3],
-    kind="regression",
-)
-print(clf.predict(["not bad at all"]))""",
 }
 
 
@@ -83,7 +62,7 @@ def make_card(
     name = repo_id.split("/")[-1]
     try:
         encoder, kinds = config["encoder"], list(config["kinds"])
-        reports = reports_of(metrics or {})
+        reports, seen = reports_of(metrics or {}), _seen(config)
         data = ModelCardData(
             library_name="metatext",
             license=license,
@@ -92,14 +71,14 @@ def make_card(
             pipeline_tag=_pipeline(kinds[0]),
             tags=[*TAGS, *kinds],
             model_name=name,
-            eval_results=eval_results(reports) or None,
+            eval_results=eval_results(reports, seen) or None,
         )
         parts = [
             f"# {name}",
             _intro(config),
             f"## Use\n\n```python\n{snippet(config, repo_id, revision)}\n```",
             _task(config, examples) if config["content"] == "adapted" else "",
-            _measured(reports),
+            _measured(reports, seen),
             _training(config),
             "![loss on the training and the held-out tasks](learning_curve.png)" if curve else "",
             f"## Intended use and limits\n\n{LIMITS[config['content']].format(max_length=encoder['max_length'])}",
@@ -146,16 +125,21 @@ def reports_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 EXPECTED = "expected Report.to_dict(), metrics.json of a training run, or the file of `metatext test --output`"
 
 
-def eval_results(reports: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
-    """The model-index: a result per report and task of the method that was measured first, its interval and baselines beside it."""
+def eval_results(reports: Sequence[Mapping[str, Any]], seen: Mapping[str, str] = {}) -> list[EvalResult]:
+    """The model-index: a result per report and task of the method that was measured first, its interval and baselines beside it.
+
+    Args:
+        reports: see `reports_of`.
+        seen: tasks that training saw; they are no results.
+    """
     from huggingface_hub import EvalResult
 
     found = []
     for report in reports:
         metric, (own, *others) = report["metric"], report["mean"]
         for task, methods in report["tasks"].items():
-            if metric not in methods[own]:
-                continue  # it had no answer
+            if metric not in methods[own] or task in seen:  # it had no answer, or knew the task
+                continue
             arguments = {key: report["settings"][key] for key in SHOWN if report["settings"].get(key) is not None}
             arguments["interval_95"] = methods[own]["interval_95"]
             arguments["baselines"] = {other: methods[other][metric] for other in others if metric in methods[other]}
@@ -174,16 +158,7 @@ def eval_results(reports: Sequence[Mapping[str, Any]]) -> list[EvalResult]:
     return found
 
 
-SHOWN = ("n_way", "k_shot", "n_query", "n_episodes", "seed", "names")  # of how the episodes were drawn
-
-
-def snippet(config: Mapping[str, Any], repo_id: str, revision: str | None = None) -> str:
-    """Python that loads the repo and answers."""
-    wanted = f'"{repo_id}"' + (f', revision="{revision}"' if revision else "")
-    if config["content"] == "head":
-        return f"import metatext as mt\n\nmodel = mt.MetaModel.from_pretrained({wanted})\n{EXAMPLES[config['kinds'][0]]}"
-    row = '("a first text", "and a second one")' if config["task"]["pairs"] else '"a text to judge"'
-    return f"import metatext as mt\n\nclf = mt.AdaptedModel.from_pretrained({wanted})\nprint(clf.predict([{row}]))"
+SHOWN = ("n_way", "fewer_ways", "k_shot", "n_query", "n_episodes", "seed", "names")  # of how the episodes were drawn
 
 
 def _pipeline(kind: str) -> str:
@@ -219,11 +194,18 @@ def _task(config: Mapping[str, Any], examples: int | None) -> str:
     return "## Task\n\n" + "\n".join(lines)
 
 
-def _measured(reports: Sequence[Mapping[str, Any]]) -> str:
+def _seen(config: Mapping[str, Any]) -> dict[str, str]:
+    """What training did with a task, as far as the notes know."""
+    settings = (config.get("training") or {}).get("settings") or {}
+    found = {"trained on": settings.get("tasks", {}), "chosen on": settings.get("eval_tasks", {})}
+    return {task: use for use, tasks in found.items() for task in tasks}
+
+
+def _measured(reports: Sequence[Mapping[str, Any]], seen: Mapping[str, str]) -> str:
     """A table per report: a line per task and one for their mean, the model's own column first."""
     if not reports:
-        return "## Measured\n\nNothing: no figures on unseen tasks came with these weights."
-    parts = ["## Measured\n\nOn unseen tasks, every method on the same episodes; `metrics.json` holds these figures and more."]
+        return "## Measured\n\nNothing: no figures came with these weights."
+    parts = ["## Measured\n\nEvery method on the same episodes; `metrics.json` holds these figures and more."]
     for report in reports:
         metric, methods = report["metric"], list(report["mean"])
         factor, places, unit = (1, 3, "") if metric in UNITS else (100, 1, " in %")
@@ -232,7 +214,7 @@ def _measured(reports: Sequence[Mapping[str, Any]]) -> str:
         for name, found in entries.items():
             pairs = [(found[m].get(metric), found[m].get("interval_95")) for m in methods]
             shown = ["-" if v is None else f"{factor * v:.{places}f} ± {factor * half:.{places}f}" for v, half in pairs]
-            rows.append([_cell(name), *shown])
+            rows.append([_cell(name) + (f" ({seen[name]})" if name in seen else ""), *shown])
         table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
         title = f"{metric}{unit}, {_shape(report)}; mean ± 95 % interval (a task: over episodes; the mean: over tasks)"
         parts.append(f"{title}:\n\n{table}")
@@ -263,7 +245,7 @@ def _training(config: Mapping[str, Any]) -> str:
     parts = [
         f"## Training\n\nWith seed {settings['train']['seed']}; settings that are not named have the defaults of metatext. The names of tasks are "
         f"those of folders in one folder of corpora.",
-        f"```bash\n{command(config, settings)}\n```",
+        f"```bash\n{train_command(config, settings)}\n```",
     ]
     if settings.get("warm_start"):
         parts.append(f"It began with the weights of another model, {_code(settings['warm_start'].get('name'))}.")
@@ -271,28 +253,6 @@ def _training(config: Mapping[str, Any]) -> str:
         if settings[key]:
             parts.append(f"{title} (rows): " + ", ".join(f"{_cell(name)} ({rows})" for name, rows in settings[key].items()) + ".")
     return "\n\n".join(parts)
-
-
-def command(config: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """The command ``metatext train`` with every setting of a run that is not the default."""
-    words = ["metatext", "train", "--tasks_dir", "folder/of/corpora", "--tasks", *settings["tasks"]]
-    words += ["--eval_tasks", *settings["eval_tasks"]] if settings["eval_tasks"] else []
-    given = {EncoderConfig: config["encoder"], HeadConfig: config["head"]}
-    given |= {EpisodeConfig: settings["episodes"], TrainConfig: settings["train"]}
-    for cls, values in given.items():
-        defaults = to_dict(cls())
-        for item in dataclasses.fields(cls):
-            value = values.get(item.name)
-            # the encoder says what it found in its own files; a command needs its name and how it was trained
-            resolved = cls is EncoderConfig and item.name in ("pooling", "max_length", "prompt")
-            if value is None or resolved or (value == defaults[item.name] and item.name != "seed"):
-                continue
-            words += [f"--{item.metadata['flag'] or item.name}", *map(_word, value if isinstance(value, list) else [value])]
-    return shlex.join(words)
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _code(value: Any) -> str:

@@ -58,10 +58,12 @@ class TestData(_Checked):
     """Which heads are measured, on what, beside what."""
 
     model: str = option(
-        "runs/metatext", "the main head: a saved folder, or the name of a head (untrained, on the embedded encoder)"
+        "runs/metatext",
+        "the main head: a saved folder, a repo on the Hub, or the name of a head (untrained, on the embedded encoder)",
     )
     heads: tuple[str, ...] = option(
-        (), "further heads, each on its own encoder: saved folders, or names of heads (untrained, on the embedded encoder)"
+        (),
+        "further heads, each on its own encoder: saved folders, repos on the Hub, or names of heads (untrained, on the embedded encoder)",
     )
     tasks: tuple[str, ...] = option(
         ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'"
@@ -108,7 +110,7 @@ class TestData(_Checked):
 class AdaptData(_Checked):
     """Which examples make a classifier, and what it is asked."""
 
-    model: str = option("runs/metatext", "folder of a saved head")
+    model: str = option("runs/metatext", "a saved head: a folder, or a repo on the Hub, owner/name")
     examples: str | None = option(None, "csv, tsv, json, jsonl or parquet file with a text and a label per row")
     kind: Literal["classification", "multilabel", "regression", "span"] | None = option(
         None, "kind of the task: one label per row, several, a score, or answers in a context; none: found from the columns"

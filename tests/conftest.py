@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from hub_clients import client, hub, pushed  # noqa: F401
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 

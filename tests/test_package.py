@@ -13,11 +13,11 @@ PACKAGE = Path(metatext.__file__).parent
 
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
-    ["config", "storage", "tokens"],
+    ["config", "storage", "tokens", "snippets"],
     ["pools"],
     ["episodes", "label_names", "catalogue", "metrics", "losses", "representation", "risk", "plots", "checkpoints", "tuning"],
     ["columns", "kinds", "calibration", "loading", "episode_features"],
-    ["card"],
+    ["card", "hub_errors"],
     ["hub"],
     ["report", "targets", "readings", "usable"],
     ["sources"],
