@@ -168,9 +168,7 @@ def _pipeline(kind: str) -> str:
 def _intro(config: Mapping[str, Any]) -> str:
     encoder, head = config["encoder"], config["head"]["name"]
     tuning = encoder.get("tuning", "frozen")
-    reads = f"[{encoder['name']}](https://huggingface.co/{encoder['name']})" + (
-        f" at revision `{encoder['revision']}`" if encoder["revision"] else ""
-    )
+    reads = f"`{encoder['name']}`" + (f" at revision `{encoder['revision']}`" if encoder["revision"] else "")
     how = "frozen" if tuning == "frozen" else f"trained with it ({tuning}; what was trained lies in this repo)"
     if config["content"] == "adapted":
         return (
@@ -194,11 +192,20 @@ def _task(config: Mapping[str, Any], examples: int | None) -> str:
     return "## Task\n\n" + "\n".join(lines)
 
 
+def _settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The settings of `meta_train` in the notes, which may hold anything else instead."""
+    notes = config.get("training")
+    settings = notes.get("settings") if isinstance(notes, Mapping) else None
+    known = isinstance(settings, Mapping) and all(
+        isinstance(settings.get(key), Mapping) for key in ("train", "episodes", "tasks", "eval_tasks")
+    )
+    return settings if known else None
+
+
 def _seen(config: Mapping[str, Any]) -> dict[str, str]:
     """What training did with a task, as far as the notes know."""
-    settings = (config.get("training") or {}).get("settings") or {}
-    found = {"trained on": settings.get("tasks", {}), "chosen on": settings.get("eval_tasks", {})}
-    return {task: use for use, tasks in found.items() for task in tasks}
+    settings = _settings(config) or {"tasks": (), "eval_tasks": ()}
+    return {task: use for use, key in (("trained on", "tasks"), ("chosen on", "eval_tasks")) for task in settings[key]}
 
 
 def _measured(reports: Sequence[Mapping[str, Any]], seen: Mapping[str, str]) -> str:
@@ -233,9 +240,9 @@ def _shape(report: Mapping[str, Any]) -> str:
 
 def _training(config: Mapping[str, Any]) -> str:
     """Settings and tasks, as far as the notes know them."""
-    notes = config.get("training") or {}
-    settings = notes.get("settings") if isinstance(notes, Mapping) else None
-    if not isinstance(settings, Mapping) or not {"train", "episodes", "tasks", "eval_tasks"} <= set(settings):
+    settings = _settings(config)
+    if settings is None:
+        notes = config.get("training")
         known = (
             f"```json\n{json.dumps(notes, indent=2, ensure_ascii=False)}\n```"
             if notes

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .card import make_card
+from .card import make_card, reports_of
 from .config import ConfigError
 from .hub_errors import HubError, asking
 from .loading import Access
@@ -113,6 +113,9 @@ def push_folder(
             write_json(staged / METRICS, figures)
         if (folder / CURVE).is_file():
             shutil.copyfile(folder / CURVE, staged / CURVE)
+        by_hand = (folder / CARD).is_file()
+        if not by_hand:
+            reports_of(figures or {})  # what is wrong with them shows before a repo is made
         with asking(f"could not push to {repo_id}", token):
             from huggingface_hub import HfApi
 
@@ -122,7 +125,7 @@ def push_folder(
                 raise HubError(f"{repo} is a public repo; make it private in its settings, or push to another one")
             if revision is not None and not revision.startswith("refs/"):
                 api.create_branch(repo, branch=revision, exist_ok=True)
-            if (folder / CARD).is_file():
+            if by_hand:
                 shutil.copyfile(folder / CARD, staged / CARD)
             else:
                 branch = None if revision == "main" else revision
@@ -177,7 +180,9 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
     """Put the saved pair into ``staged``; its config, and how many examples a classifier was adapted to."""
     content = read_json(folder / CONFIG).get("content") if folder.is_dir() else None
     config, tensors = read_folder(folder, content if content in CONTENTS else CONTENTS[0])
-    name = config.get("encoder", {}).get("name", "")
+    name = config["encoder"].get("name") if isinstance(config.get("encoder"), dict) else None
+    if not isinstance(name, str):
+        raise StorageError(f"{folder / CONFIG} is damaged: it names no encoder")
     if Path(name).is_absolute() or Path(name).exists():
         raise HubError(
             f"the encoder of {folder} is the folder {name}, which nobody else has; push it to the Hub first and load by its id: "
@@ -192,6 +197,7 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
 def _figures(folder: Path, metrics: Mapping[str, Any] | str | Path | None) -> dict[str, Any] | None:
     if metrics is None and (folder / METRICS).is_file():
         metrics = folder / METRICS
+    """What is published of the metrics."""
     found = read_json(Path(metrics)) if isinstance(metrics, (str, Path)) else metrics
     # these two name folders of this machine
     return None if found is None else {key: value for key, value in found.items() if key not in ("model", "heads")}

@@ -58,6 +58,7 @@ class Client:
         """The answer of a snippet that must not fail."""
         said = self.ask(code, **values)
         assert said["error"] is None, said["trace"]
+        assert_secret(said["log"])
         return said["answer"]
 
     def fails(self, code: str, kind: str, message: str, **values) -> dict:

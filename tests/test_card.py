@@ -157,6 +157,8 @@ def test_training_in_words(config):
     assert "With seed 5" in text and "b c (20)" in text and "d (30)" in text and "`before`" in text
     config["training"] = {"by": "hand", "in": 1999}
     assert '"by": "hand"' in make_card(config, "me/my-head").text
+    config["training"] = {"settings": "a few"}
+    assert '"settings": "a few"' in make_card(config, "me/my-head").text
     config["training"] = {}
     assert "None: these are the starting values." in make_card(config, "me/my-head").text
 

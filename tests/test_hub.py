@@ -145,6 +145,33 @@ mt.MetaModel.from_encoder(own).push_to_hub("alice/on-private", token=ALICE)
     assert said["error"][0] == "EncoderError" and "could not load the encoder 'alice/encoder'" in said["error"][1]
 
 
+def test_a_trained_encoder(hub, client, tmp_path):
+    """Its weights travel with the head, and it is pinned to the commit of a branch that moves on."""
+    pinned = hub.repo("lab/tiny-encoder").branches["v1"] = hub.repo("lab/tiny-encoder").branches["main"]
+    code = """
+config = mt.EncoderConfig("lab/tiny-encoder", revision="v1", tuning="lora", lora_rank=2, pretrained_share=0.25)
+model = mt.MetaModel.from_encoder(config)
+torch.manual_seed(3)
+for parameter in model.encoder.backbone.parameters():
+    parameter.data += 0.05 * torch.randn_like(parameter) * parameter.requires_grad
+model.push_to_hub("alice/lora", token=ALICE)
+answer = [probabilities(model), probabilities(mt.MetaModel.from_encoder("lab/tiny-encoder"))]
+"""
+    expected, frozen = client.run(code)
+    assert expected != frozen
+    written = json.loads(files(hub, "alice/lora")["config.json"])["encoder"]
+    assert (written["revision"], written["tuning"]) == (pinned, "lora")
+    assert "trained with it (lora; what was trained lies in this repo)" in files(hub, "alice/lora")["README.md"].decode()
+    assert client.run(LOAD, name="alice/lora", options={"cache_dir": str(tmp_path)}) == expected
+
+
+def test_figures_that_are_none_make_no_repo(hub, client, pushed):
+    before = len(hub.requests)
+    code = "make(1).push_to_hub('alice/unmade', token=ALICE, metrics={'loss': 1})"
+    client.fails(code, "StorageError", "the metrics hold no figures, but 'loss'")
+    assert len(hub.requests) == before
+
+
 def test_an_encoder_in_a_folder_is_not_pushed(hub, client, tiny_folder):
     code = "import metatext as mt\nmt.MetaModel.from_encoder(folder).push_to_hub('alice/local', token=ALICE)"
     client.fails(code, "HubError", "is the folder .*, which nobody else has; push it to the Hub", folder=str(tiny_folder))
