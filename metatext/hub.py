@@ -95,7 +95,8 @@ def push_folder(
         license: the Hub's name of its licence, for the card.
 
     Returns:
-        The commit: a str, its URL, with ``oid``, and of a pull request ``pr_url`` and ``pr_revision``.
+        The commit: a str, its URL, with ``oid``, and of a pull request ``pr_url`` and ``pr_revision``. Where nothing differs from what is
+        there, nothing is pushed or opened, and it is the last commit.
 
     Raises:
         StorageError: the folder or the metrics cannot be read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 
 from .config import MetatextError
@@ -26,24 +27,26 @@ class HubError(MetatextError):
 @contextlib.contextmanager
 def asking(failed: str, token: str | bool | None) -> Iterator[None]:
     """What the Hub's client raises inside becomes one `HubError`, without secrets."""
+    handled = sys.exception()  # by the caller: no cause of what goes wrong here
     try:
         yield
     except MetatextError:
         raise
     except Exception as error:  # of any kind: a proxy may answer with anything, and the client then trips
-        raise HubError(_without_secrets(" ".join(f"{failed}: {_reason(error)}".split()), token)) from None
+        raise HubError(_without_secrets(" ".join(f"{failed}: {_reason(error, handled)}".split()), token)) from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, handled: BaseException | None) -> str:
+    """Why the client failed; causes are followed until ``handled``."""
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
 
     chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) not in (None, handled, *chain):
         chain.append(cause)
     answered = next((e for e in chain if getattr(e, "response", None) is not None), None)
     if answered is not None:
         status = answered.response.status_code
-        said = (getattr(answered, "server_message", None) or "").strip().partition("\n")[0][:200]
+        said = _first_line(getattr(answered, "server_message", None) or "")
         advice = "the Hub is in trouble: try again later" if status >= 500 else ADVICE.get(status, "")
         if isinstance(answered, RevisionNotFoundError):
             advice = "the repo has no such revision"
@@ -57,8 +60,11 @@ def _reason(error: Exception) -> str:
     lost = next((e for e in chain if isinstance(e, HTTPError)), None)
     if lost is not None:
         return f"no whole answer from the Hub ({type(lost).__name__}: {lost}); look at the connection and at HF_ENDPOINT, and try again"
-    first = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {first}"
+    return ", because of ".join(f"{type(e).__name__}: {_first_line(str(e))}" for e in dict.fromkeys((error, chain[-1])))
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:200]
 
 
 def _without_secrets(text: str, token: str | bool | None) -> str:

@@ -78,6 +78,12 @@ def test_what_a_repo_holds(hub, pushed):
             assert str(ROOT).encode() not in content
 
 
+def test_pushing_the_same_again_changes_nothing(hub, client):
+    code = "model = make(8)\nfirst, again = (model.push_to_hub('alice/twice', token=ALICE) for _ in range(2))\nanswer = [first.oid, again.oid]"
+    first, again = client.run(code)
+    assert first == again == hub.repo("alice/twice").branches["main"]
+
+
 def test_revisions(hub, client, pushed, tmp_path):
     second = 'model = make(2)\nanswer = model.push_to_hub("alice/head", revision="v2", token=ALICE).oid'
     oid = client.run(second)

@@ -63,6 +63,17 @@ def test_a_connection_lost_in_the_middle_goes_on_where_it_was(hub, client, pushe
     assert client.run(LOAD_HEAD, name="alice/head", options={"cache_dir": str(tmp_path)}) == pushed
 
 
+def test_an_earlier_error_is_no_cause(hub, client, tmp_path):
+    code = """
+try:
+    mt.MetaModel.from_pretrained("alice/unknown", cache_dir=folder)
+except Exception:
+    mt.MetaModel.from_pretrained("alice/unknown", cache_dir=folder, local_files_only=True)
+"""
+    said = client.ask(code, folder=str(tmp_path))
+    assert "it is not in the cache, and no network call may be made" in said["error"][1]
+
+
 def test_no_hub_at_all(client):
     code = """
 import huggingface_hub, metatext as mt
