@@ -113,7 +113,7 @@ answer = [commit.pr_url, commit.pr_revision]
     client.fails(both, "ConfigError", "create_pr: a pull request is opened against the main branch, got the revision 'v2'")
 
 
-def test_a_private_repo(hub, client, tmp_path):
+def test_a_private_repo(hub, client, pushed, tmp_path):
     push = "model = make(3)\nmodel.push_to_hub('alice/secret', private=True, token=ALICE)\n"
     expected = client.run(push + "answer = probabilities(model)")
     assert hub.repo("alice/secret").private
@@ -293,7 +293,7 @@ configs:
 """
 
 
-def test_the_layout_of_imdb(hub, client, tmp_path):
+def test_the_layout_of_imdb(hub, client, pushed, tmp_path):
     from datasets import ClassLabel, Dataset, Features, Value
 
     features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
