@@ -49,7 +49,7 @@ def fresh(code: str, hub: HubServer, home: Path, **more: str) -> list[str]:
     """Lines that a new process prints."""
     given = "".join(f"{name} = {value!r}\n" for name, value in VALUES.items())
     done = subprocess.run(
-        [sys.executable, "-c", given + code], env=environment(hub, home, **more), capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", given + code], env=environment(hub, home, **more), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().split("\n")
