@@ -184,7 +184,8 @@ def _intro(config: Mapping[str, Any]) -> str:
 def _task(config: Mapping[str, Any], examples: int | None) -> str:
     task = config["task"]
     scored = KINDS[task["kind"]].scored
-    lines = [f"- kind: {task['kind']}, of {'pairs of texts' if task['pairs'] else 'texts'}"]
+    what = "questions and contexts" if task["kind"] == "span" else "pairs of texts" if task["pairs"] else "texts"
+    lines = [f"- kind: {task['kind']}, of {what}"]
     lines += [] if examples is None else [f"- examples: {examples}"]
     for label, name in zip(task["labels"], task["label_names"], strict=True):
         known = f", read as {_code(name)}" if name is not None and name != label else ""

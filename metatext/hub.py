@@ -196,9 +196,9 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
 
 
 def _figures(folder: Path, metrics: Mapping[str, Any] | str | Path | None) -> dict[str, Any] | None:
+    """What is published of the metrics."""
     if metrics is None and (folder / METRICS).is_file():
         metrics = folder / METRICS
-    """What is published of the metrics."""
     found = read_json(Path(metrics)) if isinstance(metrics, (str, Path)) else metrics
     # these two name folders of this machine
     return None if found is None else {key: value for key, value in found.items() if key not in ("model", "heads")}

@@ -27,7 +27,25 @@ print(clf.predict(["is it sunny in Paris?"]), clf.predict_proba(["is it sunny in
     kind="regression",
 )
 print(clf.predict(["not bad at all"]))""",
+    "span": """clf = model.adapt(
+    [
+        {
+            "question": "Who sent it?",
+            "context": "The parcel was sent by Ada on Monday.",
+            "answers": {"text": ["Ada"], "answer_start": [23]},
+        }
+    ],
+    kind="span",
+)
+print(clf.predict([{"question": "When does it open?", "context": "The shop opens at nine."}]))""",
 }
+
+ROWS = {
+    "text": '"a text to judge"',
+    "pair": '("a first text", "and a second one")',
+    "span": '{"question": "When does it open?", "context": "The shop opens at nine."}',
+}
+"""What a classifier is asked, by kind, else by whether it is a pair of texts."""
 
 
 def snippet(config: Mapping[str, Any], repo_id: str, revision: str | None = None) -> str:
@@ -35,7 +53,7 @@ def snippet(config: Mapping[str, Any], repo_id: str, revision: str | None = None
     wanted = f'"{repo_id}"' + (f', revision="{revision}"' if revision else "")
     if config["content"] == "head":
         return f"import metatext as mt\n\nmodel = mt.MetaModel.from_pretrained({wanted})\n{EXAMPLES[config['kinds'][0]]}"
-    row = '("a first text", "and a second one")' if config["task"]["pairs"] else '"a text to judge"'
+    row = ROWS.get(config["task"]["kind"]) or ROWS["pair" if config["task"]["pairs"] else "text"]
     return f"import metatext as mt\n\nclf = mt.AdaptedModel.from_pretrained({wanted})\nprint(clf.predict([{row}]))"
 
 
