@@ -41,6 +41,7 @@ class AdaptedModel:
         encoder: what reads the texts, frozen: as the model's was when it adapted, or with weights that this task has learned.
         scale: of a regression what the scores were standardised by, see `targets.scale_of`.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
+        threshold: the model's when it adapted.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class AdaptedModel:
         self.encoder = encoder or model.encoder.frozen()
         self.scale = scale
         self.risk_curve = model.risk if KINDS[kind].by_class else None
+        self.threshold = model.threshold
         self.described = {**copy.deepcopy(model.describe()), "kinds": [kind]}
         parameter = next(self.head.parameters())
         with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
@@ -82,7 +84,7 @@ class AdaptedModel:
 
         Returns:
             Of a classification the most probable label of each row, as the caller gave it; of a multilabel task lists of the labels
-            whose probability is at least one half; of a regression numpy (n,) scores on the task's own scale, between its ends where they
+            whose probability is at least `threshold`; of a regression numpy (n,) scores on the task's own scale, between its ends where they
             are known; of spans dicts: ``text``, ``start`` and ``end`` (characters of the context) and ``score``, its probability in its
             part of the context; where that there is none is likelier, this one's probability, with the text "" and both places 0.
 
@@ -121,7 +123,7 @@ class AdaptedModel:
             scores = self.scale[0] + self.scale[1] * answers[:, 0].astype(np.float64)
             return {"score": scores.clip(*self.labels) if self.labels else scores}
         if not KINDS[self.kind].by_class:
-            return {"label": [[self.labels[c] for c in np.flatnonzero(row >= 0.5)] for row in answers]}
+            return {"label": [[self.labels[c] for c in np.flatnonzero(row >= self.threshold)] for row in answers]}
         risk = self._risk(answers, known)
         labels = [self.labels[c] for c in answers.argmax(1)]
         if max_risk is not None:

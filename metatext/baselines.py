@@ -89,7 +89,7 @@ def by_model(model: MetaModel) -> Method:
     def answer(draw: Draw) -> Answer:
         logits = model(draw.features)
         none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
-        return Answer(KINDS[draw.source.kind].answer(logits.values).cpu(), (-none).sigmoid())
+        return Answer(model.answers(draw.source.kind, logits.values).cpu(), (-none).sigmoid())
 
     return Method(answer, model.encoder, model.adapts_encoder)
 

@@ -27,6 +27,8 @@ from .tasks import Task, check_tasks
 ROWS = 40_000  # support and query rows gathered at a time
 RISK_EPISODES = EpisodeConfig(n_way=(2, 16), k_shot=(0, 10), n_query=2, n_outside=8)
 RISK_N = 200  # episodes per task
+THRESHOLD_EPISODES = EpisodeConfig(k_shot=(0, 48), n_query=24)
+THRESHOLDS = np.linspace(0.02, 0.98, 49)
 OUTSIDE_SHARE = 0.2  # of the rows belong to no class, as far as `risk_answers` is concerned
 CELLS = 10_000_000  # numbers that a method may hold at a time: one for a query row and a support row, some for a query row and a class
 
@@ -182,7 +184,7 @@ def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch
         episodes = model.read(features.gather(part, model.device))
         logits = model(episodes)
         losses.append(kind.loss(logits, episodes.query_y, episodes.query_mask, episodes.outside).cpu().numpy())
-        figures.append(_figures(kind.metrics[0], kind.answer(logits.values).cpu().numpy(), part, features))
+        figures.append(_figures(kind.metrics[0], model.answers(kind.name, logits.values).cpu().numpy(), part, features))
     return np.concatenate(figures), np.concatenate(losses)
 
 
@@ -211,6 +213,18 @@ def risk_answers(model: MetaModel, features: TaskFeatures, seed: int) -> tuple[n
         wrong.append(~right[real])
         weight.append(np.where(part.outside, share / outside, (1 - share) / inside)[real])
     return np.concatenate(score), np.concatenate(wrong), np.concatenate(weight)
+
+
+@torch.no_grad()
+def threshold_figures(model: MetaModel, features: TaskFeatures, seed: int) -> np.ndarray:
+    """(len(THRESHOLDS),) mean macro-F1 of one multilabel task over `RISK_N` episodes, by the probability that makes a label an answer."""
+    batch = draw_for(features, THRESHOLD_EPISODES, RISK_N, seed)
+    features, figure, found = features.encoded(batch), METRICS["multilabel_macro_f1"], []
+    for part in chunks(batch):
+        answers = KINDS["multilabel"].answer(model(features.gather(part, model.device)).values).cpu().numpy()
+        for probabilities, targets in features.judged(answers, part, "multilabel_macro_f1"):
+            found.append([figure(probabilities >= threshold, targets) for threshold in THRESHOLDS])
+    return np.mean(found, 0)
 
 
 def _with_outside(both: TaskFeatures, batch: EpisodeBatch, n: int | None, seed: int) -> EpisodeBatch:

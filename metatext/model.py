@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from .examples import check_examples
 from .features import EpisodeTexts
 from .heads import Head, Logits, kinds_of, make_head
 from .hub import push_saved, read_pretrained
+from .kinds import KINDS
 from .loading import Access
 from .maml import adapt_encoder
 from .representation import Support
@@ -46,6 +48,8 @@ class MetaModel(nn.Module):
         head_config: how the heads were made.
         notes: facts about the training run, kept in config.json as ``training``.
         risk: how often answers of some confidence are wrong, learned on held-out tasks; None for a head that had none.
+        threshold: of several labels those with at least this probability are the answer: what served the F1 of held-out tasks best; 0.5 for
+            a head that had none.
     """
 
     def __init__(self, encoder: Encoder, head_config: HeadConfig, kinds: Sequence[str] | None = None, notes: dict | None = None):
@@ -58,6 +62,7 @@ class MetaModel(nn.Module):
             _prepare_inner_loop(encoder, head_config)
         self.notes = dict(notes or {})
         self.risk: RiskCurve | None = None
+        self.threshold = 0.5
 
     @classmethod
     def from_encoder(
@@ -121,6 +126,12 @@ class MetaModel(nn.Module):
             head = self.heads[episodes.kind]
             episodes = episodes.to(next(head.parameters()).dtype)
             return head.logits(head.adapt(episodes.support), episodes.query, episodes.query_mask)
+
+    def answers(self, kind: str, values: Tensor) -> Tensor:
+        """`Kind.answer` of logits (b, q, ...) as figures take it: of several labels `threshold` is moved to one half."""
+        if kind == "multilabel":
+            values = values - math.log(self.threshold / (1 - self.threshold))
+        return KINDS[kind].answer(values)
 
     @property
     def adapts_encoder(self) -> bool:
@@ -252,6 +263,7 @@ class MetaModel(nn.Module):
             "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
             "head": configs.to_dict(self.head_config),
             "risk": self.risk.to_dict() if self.risk else None,
+            "threshold": self.threshold,
             "training": self.notes,
         }
 
@@ -277,6 +289,9 @@ class MetaModel(nn.Module):
             head_config = configs.from_dict(HeadConfig, config["head"], where)
             kinds, notes = tuple(config["kinds"]), config.get("training")
             risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None
+            threshold = float(config.get("threshold", 0.5))
+            if not 0 < threshold < 1:
+                raise ValueError(f"threshold: expected a probability, got {threshold}")
         except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
             raise StorageError(f"{where}/config.json is incomplete or damaged: {type(error).__name__}: {error}") from None
         if not (isinstance(expected, str) and isinstance(dim, int) and isinstance(config["kinds"], list)):
@@ -316,7 +331,7 @@ class MetaModel(nn.Module):
                 f"{where}/model.safetensors does not fit the head {head_config.name!r} and its encoder: {wrong} is {shapes.get(wrong)}, expected {expected_shapes.get(wrong)}"
             )
         model.load_tensors(tensors)
-        model.risk = risk
+        model.risk, model.threshold = risk, threshold
         return model
 
 

@@ -25,7 +25,7 @@ from .columns import DataError
 from .config import EpisodeConfig, TrainConfig, to_dict
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
-from .evaluation import draw_for, episode_scores, risk_answers
+from .evaluation import THRESHOLDS, draw_for, episode_scores, risk_answers, threshold_figures
 from .features import TaskFeatures, encode_tasks
 from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, shares, trackers
@@ -81,7 +81,8 @@ def meta_train(
         model: an encoder with a head; changed in place. It then serves the kinds of ``tasks`` only.
         tasks: what episodes are drawn from, of any kinds; a step may hold episodes of several.
         eval_tasks: unseen tasks; the weights with the lowest loss on them are kept, ``early_stopping_patience`` counts
-            their evaluations, and ``model.risk`` is learned on them. None given: the last weights are kept, without a risk.
+            their evaluations, and ``model.risk`` and ``model.threshold`` are learned on them. None given: the last weights are kept, without a
+            risk.
         episodes: the shape of the training episodes.
         config: the loop.
         store: where the features of a frozen encoder are kept; None: the default folder, its work shared among the processes of a
@@ -138,7 +139,7 @@ def meta_train(
         check_same_run(resume.state["settings"], settings, output_dir)
 
     model.keep_kinds(kinds)
-    model.risk = None  # of other weights
+    model.risk, model.threshold = None, 0.5  # of other weights
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     whole = store  # evaluation reads texts as the trained model will; only training cuts them
     if model.encoder.is_tuned:
@@ -276,10 +277,13 @@ def meta_train(
     _load_best(model, output_dir)
     model.eval()
     classified = [task for task in unseen if KINDS[task.kind].by_class]
+    several = [task for task in unseen if task.kind == "multilabel"]
     if classified:
         model.risk = _learn_risk(model, classified, config, accelerator)
-        if accelerator.is_main_process:
-            model.save_pretrained(output_dir)
+    if several:
+        model.threshold = _learn_threshold(model, several, config, accelerator)
+    if (classified or several) and accelerator.is_main_process:
+        model.save_pretrained(output_dir)
     if accelerator.is_main_process:
         for tracker in accelerator.trackers:  # not end_training(): it would part processes that have more to do together
             tracker.finish()
@@ -382,6 +386,16 @@ def _learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainC
     return fit_risk(*columns, tuple(features.tasks[0].name for features in unseen))
 
 
+def _learn_threshold(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> float:
+    """The probability that serves the F1 of the unseen tasks with several labels best; the same on every process."""
+    from accelerate.utils import gather_object
+
+    share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
+    everyone = gather_object([(number, threshold_figures(model, unseen[number], config.seed)) for number in share])
+    means = np.mean([figures for _, figures in sorted(everyone, key=lambda pair: pair[0])], 0)
+    return round(float(THRESHOLDS[means.argmax()]), 6)
+
+
 def _keep(model: MetaModel, output_dir: Path, settings: dict[str, Any], best: dict[str, float]) -> None:
     model.notes = {"settings": {k: v for k, v in settings.items() if k not in ("encoder", "head")}, "kept": best}
     model.save_pretrained(output_dir)
@@ -392,3 +406,4 @@ def _load_best(model: MetaModel, output_dir: Path) -> None:
     model.load_tensors(tensors)
     model.notes = config["training"]
     model.risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None
+    model.threshold = config["threshold"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from .loading import EncoderError
 from .losses import MAX_ANSWER, span_scores
 from .tokens import Tokens
 
@@ -57,7 +58,15 @@ def read_windows(encoder: Encoder, questions: Sequence[str], contexts: Sequence[
         encoder: its tokenizer, prompt and length are used.
         questions, contexts: n texts each. A question is cut where it takes more than half of a window.
         max_length: tokens of a window; None: as many as the encoder reads.
+
+    Raises:
+        EncoderError: its tokenizer does not say which characters a token covers.
     """
+    if not encoder.tokenizer.is_fast:
+        raise EncoderError(
+            f"the encoder {encoder.config.name!r}: its tokenizer ({type(encoder.tokenizer).__name__}) does not say which characters a token "
+            f"covers, so answers cannot be found in a context; choose an encoder with a fast tokenizer"
+        )
     length = min(max_length or encoder.max_length, encoder.max_length)
     parts, row, begin, end = [], [], [], []
     for at in range(0, len(questions), CHUNK):

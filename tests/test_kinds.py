@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 
 import numpy as np
@@ -16,12 +17,15 @@ import metatext as mt
 from metatext.columns import DataError
 from metatext.config import ConfigError
 from metatext.episodes import draw_episodes, train_episodes
+from metatext.evaluation import THRESHOLDS, draw_for, threshold_figures
 from metatext.features import encode_tasks
 from metatext.heads import Logits, gp, make_head
 from metatext.kinds import KINDS
 from metatext.losses import multilabel, regression
+from metatext.metrics import METRICS
 from metatext.pools import EpisodeError
 from metatext.representation import Support, alike_direction, likelihood_gain
+from metatext.storage import StorageError
 from metatext.store import FeatureStore
 
 D = 6
@@ -386,6 +390,41 @@ def test_kinds_train_together(tiny, tmp_path):
     for task in mixed():
         tables = [m.adapt(task.select(range(12))).predict_table(task.inputs(12, 15)) for m in (model, loaded)]
         assert all(list(tables[0][key]) == list(tables[1][key]) for key in tables[0])
+
+
+def test_the_threshold_of_several_labels_is_learned(tiny, tmp_path):
+    """On the held-out tasks, where it serves macro-F1 best; saved, and what predictions and figures go by."""
+    config = mt.TrainConfig(output_dir=str(tmp_path), meta_steps=4, meta_batch_size=2)
+    model, unseen = mt.MetaModel.from_encoder(tiny), letters_present("unseen", seed=3)
+    model.threshold = 0.9  # of other weights
+    mt.meta_train(
+        model, [letters_present()], eval_tasks=[unseen], episodes=mt.EpisodeConfig(k_shot=(0, 5), n_query=4), config=config
+    )
+    features = encode_tasks(FeatureStore(tiny, progress=False), [unseen])
+    figures = threshold_figures(model, features, 0)
+    assert model.threshold == pytest.approx(THRESHOLDS[figures.argmax()]) and figures.max() > figures.min()
+    assert mt.MetaModel.from_pretrained(tmp_path).threshold == model.threshold
+    task = letters_present("new", seed=4)
+    clf = model.adapt(task.select(range(10)))
+    rows = task.inputs(10, 40)
+    for threshold in (0.2, model.threshold, 0.8):
+        clf.threshold = threshold
+        expected = [[clf.labels[c] for c in np.flatnonzero(row >= threshold)] for row in clf.predict_proba(rows)]
+        assert clf.predict(rows) == expected
+    shape = mt.EpisodeConfig(k_shot=5, n_query=10)
+    found = []
+    for threshold in (0.02, 0.98):
+        model.threshold = threshold
+        found.append(mt.evaluate_tasks(model, [task], shape, 20, baselines=(), progress=False).mean()[0])
+    batch = draw_for(encode_tasks(FeatureStore(tiny, progress=False), [task]), shape, 20, 0)
+    of_new = encode_tasks(FeatureStore(tiny, progress=False), [task])
+    p = torch.sigmoid(model(of_new.gather(batch)).values).detach().numpy()
+    by_hand = [np.mean([METRICS["multilabel_macro_f1"](a >= t, y) for a, y in of_new.judged(p, batch, "")]) for t in (0.02, 0.98)]
+    assert found == pytest.approx(by_hand)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "threshold": 1.5}))
+    with pytest.raises(StorageError, match=r"threshold: expected a probability, got 1.5"):
+        mt.MetaModel.from_pretrained(tmp_path)
 
 
 def test_only_the_kinds_trained_on_are_kept(tiny, tmp_path):

@@ -17,6 +17,7 @@ from metatext.episodes import draw_episodes
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
 from metatext.heads import Logits, make_head
+from metatext.loading import EncoderError
 from metatext.losses import span
 from metatext.representation import Support
 from metatext.spans import SpanTexts, other_contexts
@@ -56,6 +57,12 @@ def test_a_question_that_fills_a_window_is_cut(tiny):
     windows = read_windows(tiny, [LONG], ["abc"])
     assert len(windows) == 1 and [c for c in said(windows, ["abc"], 0) if c] == ["a", "b", "c"]
     assert windows.tokens.lengths[0] == 1 + 28 + 1 + 3 + 1
+
+
+def test_a_tokenizer_must_know_characters(tiny, monkeypatch):
+    monkeypatch.setattr(type(tiny.tokenizer), "is_fast", False)
+    with pytest.raises(EncoderError, match=r"its tokenizer \(\w+\) does not say which characters a token covers"):
+        read_windows(tiny, ["q"], ["abc"])
 
 
 @pytest.mark.parametrize("text", ["ab\ud800cd", "d\u00e9j\u00e0 vu", "\U0001f600 smile"])
