@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -425,6 +426,17 @@ def test_the_threshold_of_several_labels_is_learned(tiny, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**settings, "threshold": 1.5}))
     with pytest.raises(StorageError, match=r"threshold: expected a probability, got 1.5"):
         mt.MetaModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("make, metric", [(letters_present, None), (share_of_a, "rmse")])
+def test_the_same_model_without_its_examples(tiny, make, metric):
+    """What examples are worth: the column is what the model says at 0 examples, on the same queries."""
+    model, task = mt.MetaModel.from_encoder(tiny), make("new", seed=4)
+    measure = partial(mt.evaluate_tasks, model, [task], metric=metric, baselines=("without_examples",), progress=False)
+    scores = measure(mt.EpisodeConfig(k_shot=6, n_query=10), 5).scores["new"]
+    assert not np.isnan(scores["without_examples"]).any() and (scores["without_examples"] != scores["trained"]).any()
+    none = measure(mt.EpisodeConfig(k_shot=0, n_query=10), 5).scores["new"]
+    assert (none["trained"] == none["without_examples"]).all()
 
 
 def test_only_the_kinds_trained_on_are_kept(tiny, tmp_path):
