@@ -15,7 +15,7 @@ install: $(STAMP)
 # The stamp is written last: an interrupted installation starts anew the next time.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[embedded,test,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[embedded,generation,test,dev]"
 	touch $(STAMP)
 
 quickstart: $(STAMP)

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "EncoderConfig": "config",
+    "LanguageConfig": "config",
     "EpisodeConfig": "config",
     "HeadConfig": "config",
     "TrainConfig": "config",
@@ -22,6 +23,7 @@ _PUBLIC = {
     "load_task": "tasks",
     "load_tasks": "tasks",
     "Encoder": "encoder",
+    "LanguageModel": "language",
     "FeatureStore": "store",
     "MetaModel": "model",
     "AdaptedModel": "adapted",
@@ -49,9 +51,10 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
     from .columns import DataError
-    from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+    from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
     from .encoder import Encoder
     from .evaluation import evaluate_tasks
+    from .language import LanguageModel
     from .model import MetaModel
     from .report import Report
     from .store import FeatureStore

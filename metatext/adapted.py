@@ -16,8 +16,9 @@ from .features import encode_inputs
 from .heads import Logits
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
+from .language import ANSWER_TOKENS
 from .loading import Access
-from .model import ENCODER, MetaModel
+from .model import ENCODER, LANGUAGE, MetaModel
 from .representation import Support
 from .spans import answer_questions
 from .storage import StorageError, write_folder
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 CONTENT = "adapted"
 CHUNK = 4096  # rows encoded and predicted at a time
+WRITTEN = 64  # rows that a language model answers at a time
 
 
 class AdaptedModel:
@@ -39,6 +41,7 @@ class AdaptedModel:
         kind: kind of task.
         pairs: whether the examples were pairs of texts; None when there were no examples.
         encoder: what reads the texts, frozen: as the model's was when it adapted, or with weights that this task has learned.
+        language: what writes the answers of a task of kind generation, frozen too; else None.
         scale: of a regression what the scores were standardised by, see `targets.scale_of`.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
         threshold: the model's when it adapted.
@@ -64,6 +67,7 @@ class AdaptedModel:
         # values: training the model further does not reach them
         self.head = copy.deepcopy(model.heads[kind]).eval().requires_grad_(False)
         self.encoder = encoder or model.encoder.frozen()
+        self.language = model.language.frozen() if KINDS[kind].written else None
         self.scale = scale
         self.risk_curve = model.risk if KINDS[kind].by_class else None
         self.threshold = model.threshold
@@ -75,27 +79,35 @@ class AdaptedModel:
     def __repr__(self) -> str:
         return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
 
-    def predict(self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None) -> list[Any] | np.ndarray:
+    def predict(
+        self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None, max_new_tokens: int = ANSWER_TOKENS
+    ) -> list[Any] | np.ndarray:
         """An answer for each row.
 
         Args:
             inputs: texts, or pairs of texts if the examples were pairs.
             max_risk: of a classification: answer None where the expected `risk` of the answer is above this.
+            max_new_tokens: of generation: tokens of a text at most.
 
         Returns:
             Of a classification the most probable label of each row, as the caller gave it; of a multilabel task lists of the labels
             whose probability is at least `threshold`; of a regression numpy (n,) scores on the task's own scale, between its ends where they
             are known; of spans dicts: ``text``, ``start`` and ``end`` (characters of the context) and ``score``, its probability in its
-            part of the context; where that there is none is likelier, this one's probability, with the text "" and both places 0.
+            part of the context; where that there is none is likelier, this one's probability, with the text "" and both places 0; of
+            generation the texts, token by token the most probable.
 
         Raises:
             DataError: see `predict_table`.
         """
-        table, column = self.predict_table(inputs, max_risk), KINDS[self.kind].column
+        table, column = self.predict_table(inputs, max_risk, max_new_tokens=max_new_tokens), KINDS[self.kind].column
         return table[column] if column else [dict(zip(table, row)) for row in zip(*table.values())]
 
     def predict_table(
-        self, inputs: Sequence[str | tuple[str, str]], max_risk: float | None = None, progress: bool = False
+        self,
+        inputs: Sequence[str | tuple[str, str]],
+        max_risk: float | None = None,
+        progress: bool = False,
+        max_new_tokens: int = ANSWER_TOKENS,
     ) -> dict[str, Any]:
         """All that is said of each row, in one pass over the texts.
 
@@ -103,11 +115,12 @@ class AdaptedModel:
             inputs: texts, or pairs of texts if the examples were pairs.
             max_risk: see `predict`.
             progress: show a bar.
+            max_new_tokens: see `predict`.
 
         Returns:
             Of a classification ``label``: list of n labels; ``probability`` of that label, ``confidence`` and ``risk``: numpy (n,). Of a
             multilabel task ``label``: list of n lists. Of a regression ``score``: numpy (n,). Of spans lists ``text``, ``start``, ``end``
-            and ``score``, see `predict`.
+            and ``score``, see `predict`. Of generation ``text``: list of n.
 
         Raises:
             DataError: ``max_risk`` is no share, or the task no classification; the inputs are not what the examples were.
@@ -118,6 +131,8 @@ class AdaptedModel:
             self._need("max_risk", KINDS[self.kind].by_class)
         if self.kind == "span":
             return self._spans(check_questions(inputs), progress)
+        if KINDS[self.kind].written:
+            return {"text": self._write(inputs, max_new_tokens, progress)}
         answers, known = self._predict(inputs, progress)
         if KINDS[self.kind].scored:
             scores = self.scale[0] + self.scale[1] * answers[:, 0].astype(np.float64)
@@ -153,13 +168,26 @@ class AdaptedModel:
                     table[name].append(value)
         return table
 
-    def _chunks(self, n: int, progress: bool) -> Iterable[int]:
-        starts = range(0, n, CHUNK)
+    def _chunks(self, n: int, progress: bool, size: int = CHUNK) -> Iterable[int]:
+        starts = range(0, n, size)
         if not progress:
             return starts
         from tqdm.auto import tqdm
 
-        return tqdm(starts, desc="predicting", unit=f" x {CHUNK} rows")
+        return tqdm(starts, desc="predicting", unit=f" x {size} rows")
+
+    def _write(self, inputs: Sequence[str], max_new_tokens: int, progress: bool) -> list[str]:
+        rows, texts = check_inputs(inputs), []
+        if rows and isinstance(rows[0], tuple):
+            raise DataError("inputs: a task of kind generation has single texts, these rows are pairs")
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise DataError(f"max_new_tokens: expected a whole number of at least 1, got {max_new_tokens!r}")
+        for start in self._chunks(len(rows), progress, WRITTEN):
+            query, query_y = map(torch.from_numpy, self.language.layout.tokenize(rows[start : start + WRITTEN]))
+            device = self.language.device
+            prompt = self.params["prompt"].to(device)
+            texts += self.language.write(prompt, query[None].to(device), query_y[None].to(device), max_new_tokens)[0].tolist()
+        return texts
 
     def _need(self, what: str, given: bool) -> None:
         if not given:
@@ -210,6 +238,8 @@ class AdaptedModel:
         """Move encoder, head and task parameters to a device; returns itself."""
         self.model.to(device)
         self.encoder.to(device)
+        if self.language is not None:
+            self.language.to(device)
         self.head.to(device)
         self.params = {name: tensor.to(device) for name, tensor in self.params.items()}
         return self
@@ -221,6 +251,8 @@ class AdaptedModel:
         task |= {"scale": list(self.scale)} if KINDS[self.kind].scored else {}
         tensors = {f"{self.kind}.{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.learned.items()}
+        if self.language is not None:
+            tensors |= {f"{LANGUAGE}{name}": tensor for name, tensor in self.language.learned.items()}
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
         write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
 
@@ -249,7 +281,7 @@ class AdaptedModel:
         access = Access(token, cache_dir, local_files_only)
         config, tensors, folder = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
         learned = {name: tensor for name, tensor in tensors.items() if not name.startswith("support.")}
-        model = MetaModel.restore(config, learned, folder, encoder, access)
+        model = MetaModel.restore(config, learned, folder, encoder, access=access)
         try:
             support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
             task = config["task"]

@@ -15,6 +15,8 @@ from .encoder import Encoder
 from .episodes import EpisodeBatch
 from .features import EpisodeFeatures, EpisodeTexts, TaskFeatures
 from .finetuning import fine_tuned_spans, setfit
+from .generation import GenerationFeatures, GenerationTexts
+from .heads import NO_LANGUAGE
 from .heads.protocol import mask_classes
 from .kinds import KINDS
 from .model import MetaModel
@@ -33,9 +35,9 @@ class Draw:
         source: what the numbers count, for methods that read the texts.
     """
 
-    features: EpisodeFeatures | EpisodeTexts
+    features: EpisodeFeatures | EpisodeTexts | GenerationTexts
     batch: EpisodeBatch
-    source: TaskFeatures
+    source: TaskFeatures | GenerationFeatures
 
     def texts(self, rows: np.ndarray) -> list[str] | list[tuple[str, str]]:
         """The texts, or pairs of texts, of (n,) row numbers."""
@@ -56,12 +58,12 @@ class Answer:
 
     Attributes:
         probabilities: (b, q, w), or the answers of another kind, as `Kind.answer` gives them; NaN where the method has no answer to an
-            episode.
+            episode. Of texts that are written (b, q) object, None where there is no answer.
         confidence: (b, q) score, 0 to 1, that the row belongs to any of the classes. A head has learned it; a baseline gives the
             score that it decides by: its largest probability, or (1 + its largest cosine) / 2.
     """
 
-    probabilities: Tensor
+    probabilities: Tensor | np.ndarray
     confidence: Tensor
 
 
@@ -87,6 +89,8 @@ def by_model(model: MetaModel) -> Method:
     """A model's own probabilities and confidence, on features of its own encoder."""
 
     def answer(draw: Draw) -> Answer:
+        if KINDS[draw.source.kind].written:
+            return _texts(model.write(draw.features))
         logits = model(draw.features)
         none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
         return Answer(model.answers(draw.source.kind, logits.values).cpu(), (-none).sigmoid())
@@ -165,6 +169,41 @@ def pair_cosine(draw: Draw) -> Answer:
     return Answer(cosine[..., None], (1 + cosine) / 2)
 
 
+def _copied(draw: Draw) -> Answer:
+    """The input, as it is."""
+    return _texts(_by_texts(draw, lambda i, asked: asked))
+
+
+def _prompted(model: MetaModel) -> Method:
+    """The language model as it was pretrained, with the description and the examples as text in its context."""
+    if model.language is None:
+        raise ConfigError(f"baseline 'prompted': {NO_LANGUAGE}")
+    language = model.language.pretrained()
+
+    def answer(draw: Draw) -> Answer:
+        def write(i: int, asked: list[str]) -> list[str]:
+            batch = draw.batch
+            task = draw.source.tasks[batch.task[i]]
+            seen = draw.source.texts(batch.support[i, batch.support[i] >= 0])
+            return language.write_prompted(task.prompt if batch.described[i] else None, list(zip(*seen, strict=True)), asked)
+
+        return _texts(_by_texts(draw, write))
+
+    return Method(answer)
+
+
+def _by_texts(draw: Draw, write: Callable[[int, list[str]], list[str]]) -> np.ndarray:
+    """From a function of the number of an episode and the inputs of its queries."""
+    out = np.full(draw.batch.query.shape, "", object)
+    for i, rows in enumerate(draw.batch.query):
+        out[i, rows >= 0] = write(i, draw.texts(rows[rows >= 0]))
+    return out
+
+
+def _texts(answers: np.ndarray) -> Answer:
+    return Answer(answers, torch.zeros(answers.shape))
+
+
 def _one_against_the_rest(draw: Draw) -> Answer:
     from sklearn.linear_model import LogisticRegression
 
@@ -193,7 +232,8 @@ def _by_fit(draw: Draw, fit: Callable[[np.ndarray, np.ndarray, np.ndarray], np.n
 
 def _untrained(model: MetaModel) -> Method:
     """The head at its start, on the encoder as it was pretrained, which takes no steps."""
-    fresh = MetaModel.from_encoder(model.encoder.pretrained(), replace(model.head_config, encoder_steps=0))
+    language = model.language.pretrained() if model.language is not None else None
+    fresh = MetaModel.from_encoder(model.encoder.pretrained(), replace(model.head_config, encoder_steps=0), language=language)
     return by_model(fresh.to(model.device).eval())
 
 
@@ -252,18 +292,22 @@ BASELINES: dict[str, Callable[[MetaModel], Method]] = {
     "setfit": _setfit,
     "without_examples": _without_examples,
     "fine_tuning": _fine_tuning,
+    "prompted": _prompted,
+    "copied": lambda model: Method(_copied),
 }
 USUAL = {
     "classification": ("untrained", "label_names", "nearest_centroid", "logistic_regression"),
     "multilabel": ("untrained", "logistic_regression"),
     "regression": ("untrained", "ridge_regression", "pair_cosine"),
     "span": ("untrained", "without_examples"),
+    "generation": ("untrained", "prompted", "copied"),
 }
 """The baselines that each kind is measured beside if none are named."""
 FOR_KINDS = {
     "untrained": KINDS, "logistic_regression": ("classification", "multilabel"), "logistic_regression_pretrained": ("classification", "multilabel"),
     "ridge_regression": ("regression",), "pair_cosine": ("regression",), "without_examples": ("multilabel", "regression", "span"),
     "fine_tuning": ("span",),
+    "prompted": ("generation",), "copied": ("generation",),
 }  # fmt: skip
 """The kinds that a baseline can answer, where they are not classifications only."""
 
@@ -314,6 +358,8 @@ def _where(answered: Tensor, probabilities: Tensor, confidence: Tensor) -> Answe
 
 def _nothing(draw: Draw) -> Answer:
     """No answer to any episode."""
+    if KINDS[draw.source.kind].written:
+        return _texts(np.full(draw.batch.query.shape, None, object))
     query, support = draw.features.query, draw.features.support
     if query.ndim == 4:  # windows of tokens
         return Answer(query.new_full((*query.shape[:3], 3), torch.nan), query.new_zeros(query.shape[:2]))

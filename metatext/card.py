@@ -61,12 +61,12 @@ def make_card(
 
     name = repo_id.split("/")[-1]
     try:
-        encoder, kinds = config["encoder"], list(config["kinds"])
+        encoder, kinds, language = config["encoder"], list(config["kinds"]), config.get("language")
         reports, seen = reports_of(metrics or {}), _seen(config)
         data = ModelCardData(
             library_name="metatext",
             license=license,
-            base_model=encoder["name"],
+            base_model=[encoder["name"], language["name"]] if language else encoder["name"],
             datasets=list(datasets) or None,
             pipeline_tag=_pipeline(kinds[0]),
             tags=[*TAGS, *kinds],
@@ -170,6 +170,7 @@ def _intro(config: Mapping[str, Any]) -> str:
     tuning = encoder.get("tuning", "frozen")
     reads = f"`{encoder['name']}`" + (f" at revision `{encoder['revision']}`" if encoder["revision"] else "")
     how = "frozen" if tuning == "frozen" else f"trained with it ({tuning}; what was trained lies in this repo)"
+    how += f". Texts are written by `{config['language']['name']}`" if config.get("language") else ""
     if config["content"] == "adapted":
         return (
             f"A model for one task ({config['task']['kind']}), made by the metatext head `{head}` from a few examples in one forward "

@@ -116,4 +116,12 @@ KNOWN: dict[str, Known] = {
         {"text": "sms"}, {"ham": "ordinary message", "spam": "spam, advertisement"}, "Is the text message spam?"
     ),
     "sms_spam": Known({}, {"ham": "ordinary message", "spam": "spam, advertisement"}, "Is the text message spam?"),
+    "gen_asset": Known(description="Rewrite the sentence in simpler English."),
+    "gen_dialogsum": Known(description="Summarise the dialogue in a few sentences."),
+    "gen_e2e_nlg": Known(description="Describe the restaurant in a sentence that says all of these facts."),
+    "gen_jfleg": Known(description="Correct the grammar and the wording of the sentence."),
+    "gen_qg_xquad": Known(description="Write a question about the passage whose answer is the one given."),
+    "gen_shakespeare": Known(description="Rewrite the sentence in the English of Shakespeare."),
+    "gen_style_transfer": Known(description="Rewrite the sentence so that it has the opposite sentiment or the wanted style."),
+    "gen_webnlg": Known(description="Say all of these facts in natural sentences."),
 }

@@ -19,6 +19,7 @@ from .config import (
     EncoderConfig,
     EpisodeConfig,
     HeadConfig,
+    LanguageConfig,
     MetatextError,
     Range,
     TrainConfig,
@@ -81,7 +82,7 @@ class TestData(_Checked):
     metric: str | None = option(
         None,
         "the figure: accuracy, macro_f1 or mcc; multilabel_macro_f1 or multilabel_micro_f1; spearman, pearson or rmse; squad_f1 or "
-        "squad_em, or where an answer may be that there is none, squad_v2_f1 or squad_v2_em; none: the first of its kind",
+        "squad_em, or where an answer may be that there is none, squad_v2_f1 or squad_v2_em; rouge_l or bleu; none: the first of its kind",
     )
     names: tuple[Literal["real", "numbered"], ...] = option(
         ("real",), "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)"
@@ -91,7 +92,7 @@ class TestData(_Checked):
     baselines: tuple[str, ...] = option(
         ("untrained", "label_names", "nearest_centroid", "knn", "naive_mean", "logistic_regression", "logistic_regression_names"),
         "measured on the same episodes; also logistic_regression_pretrained (on the encoder before it learned) and setfit (slow; needs "
-        "metatext[bench]); where labels are no classes the usual ones of the kind, and fine_tuning of spans (slow)",
+        "metatext[bench]); where labels are no classes the usual ones of the kind, fine_tuning of spans (slow), and prompted and copied of generation",
     )
     reference: tuple[str, ...] = option(
         ("logistic_regression", "label_names"), "the method that differences are to: the first of these that has an answer"
@@ -111,9 +112,13 @@ class AdaptData(_Checked):
     """Which examples make a classifier, and what it is asked."""
 
     model: str = option("runs/metatext", "a saved head: a folder, or a repo on the Hub, owner/name")
-    examples: str | None = option(None, "csv, tsv, json, jsonl or parquet file with a text and a label per row")
-    kind: Literal["classification", "multilabel", "regression", "span"] | None = option(
-        None, "kind of the task: one label per row, several, a score, or answers in a context; none: found from the columns"
+    examples: str | None = option(
+        None,
+        "csv, tsv, json, jsonl or parquet file with a text and a label per row; or question, context and answers; or input and target",
+    )
+    kind: Literal["classification", "multilabel", "regression", "span", "generation"] | None = option(
+        None,
+        "kind of the task: one label per row, several, a score, answers in a context, or a text to write; none: found from the columns",
     )
     text_column: str | None = option(None, "column of the text; none: found when its name is usual")
     text_pair_column: str | None = option(None, "column of the second text of a pair")
@@ -147,7 +152,10 @@ class PushData(_Checked):
 
 
 COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "train": ("meta-train a head on many tasks", (TrainData, EncoderConfig, HeadConfig, EpisodeConfig, TrainConfig)),
+    "train": (
+        "meta-train a head on many tasks",
+        (TrainData, EncoderConfig, HeadConfig, LanguageConfig, EpisodeConfig, TrainConfig),
+    ),
     "test": ("measure a head on unseen tasks", (TestData,)),
     "adapt": ("make a classifier from a few labelled examples", (AdaptData,)),
     "push": ("share a head or a classifier on the Hub: metatext push FOLDER OWNER/NAME", (PushData,)),

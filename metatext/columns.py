@@ -14,11 +14,13 @@ from .config import MetatextError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUPPORTED = ("classification", "multilabel", "regression", "span")
+SUPPORTED = ("classification", "multilabel", "regression", "span", "generation")
 
-ROLES: dict[str, tuple[str, ...]] = {"span": ("question", "context", "answers")}
+ROLES: dict[str, tuple[str, ...]] = {"span": ("question", "context", "answers"), "generation": ("input", "target")}
 """What stands in the columns of a table, where it is not a text or two and a label; a role's usual column bears its name."""
-TEXTS = ("text", "text_pair", "question", "context")
+INPUTS: dict[str, tuple[str, ...]] = {"span": ("question", "context"), "generation": ("input",)}
+"""Which of these a row shows when it is asked."""
+TEXTS = ("text", "text_pair", "question", "context", "input", "target")
 """The roles of columns that hold texts."""
 
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from .baselines import USUAL, Method, baseline, by_model
 from .cli import AdaptData, PushData, Settings, TestData, TrainData
-from .columns import TEXTS, DataError
-from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+from .columns import DataError
+from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
 from .heads import HEADS
@@ -49,7 +49,7 @@ def train(settings: Settings) -> None:
     _log()
     data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
     main = PartialState(cpu=_device().type == "cpu").is_main_process
-    model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], seed=config.seed)
+    model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], config.seed, settings[LanguageConfig])
     model.to(PartialState().device)
     if data.warm_start:
         _warm_start(model, data.warm_start)
@@ -357,14 +357,16 @@ def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 
         support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])
     else:
         firsts = [np.flatnonzero(column)[:1] for column in task.targets.T] if task.targets.dtype == bool else []
-        support = np.unique(np.concatenate([order[: shots * max(2, len(task.labels))], *firsts]))  # a row of every label
+        support = np.unique(np.concatenate([order[: shots * max(1, len(task.labels))], *firsts]))  # a row of every label
     rest = [i for i in order if i not in set(support)][:shown]
     classifier = model.adapt(task.select(support))
     asked = task.select(rest)
     print(f"\n{task.name}, adapted with {_shots(shots, by_class) if by_class else _shots(len(support), by_class)}:")
     table = classifier.predict_table(asked.inputs())
     for i, (row, right) in enumerate(zip(asked.inputs(), _right(asked), strict=True)):
-        text = " | ".join(_texts({name: value for name, value in row.items() if name in TEXTS} if isinstance(row, dict) else row))
+        text = " | ".join(
+            _texts({name: value for name, value in row.items() if name in task.text_roles} if isinstance(row, dict) else row)
+        )
         answer = next(iter(table.values()))[i]
         said = f"{answer:.2f}" if KINDS[task.kind].scored else answer
         mark = "right" if answer == right else f"it is: {right}" if not by_class else f"wrong, it is: {right}"

@@ -157,6 +157,44 @@ class EncoderConfig(_Checked):
 
 
 @dataclass(frozen=True)
+class LanguageConfig(_Checked):
+    """Which pretrained language model writes the answers of tasks of kind generation, what of it learns, and its soft prompt."""
+
+    name: str | None = option(
+        None,
+        "'smollm2' (SmolLM2-135M-Instruct, from a package), a Hub id, or a local folder of a causal or sequence-to-sequence model; none: "
+        "no task of kind generation",
+        flag="language_model",
+    )
+    revision: str | None = option(None, "branch, tag or commit of it on the Hub", flag="language_revision")
+    tuning: Literal["frozen", "lora"] = option(
+        "frozen", "what of it learns: nothing, or low-rank updates of its linear layers", flag="language_tuning"
+    )
+    lora_rank: int = option(8, "rank of these updates", flag="language_lora_rank", low=1)
+    lora_alpha: float = option(16.0, "they count alpha / rank times", flag="language_lora_alpha", low=0.0)
+    lora_targets: tuple[str, ...] = option(
+        (), "names of the linear layers that get one; none: all of them", flag="language_lora_targets"
+    )
+    prompt_length: int = option(16, "vectors of a task's soft prompt", low=1)
+    prompt_rank: int = option(16, "rank of what a task's examples and description add to the prompt that all tasks share", low=1)
+    max_input_tokens: int = option(256, "tokens kept of an input", low=1)
+    max_target_tokens: int = option(256, "tokens that a target may have; a longer one is an error", low=1)
+    context_tokens: int | None = option(
+        None, "tokens of the context that the baseline `prompted` fills with examples; none: the model's own window", low=64
+    )
+    batch_tokens: int | None = option(
+        None, "tokens (padding included) in one batch of it; none: what suits the device", flag="language_batch_tokens", low=16
+    )
+    memory_tokens: int | None = option(
+        None,
+        "tokens (padding included) whose activations it keeps for the backward pass; batches beyond are computed a second time instead; "
+        "none: what suits the device",
+        flag="language_memory_tokens",
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
 class HeadConfig(_Checked):
     """Which meta-network head turns a task representation into task parameters."""
 
@@ -255,6 +293,7 @@ class TrainConfig(_Checked):
     encoder_lr: float = option(
         5e-5, "peak learning rate of a trained encoder; LoRA wants ten times as much as full tuning", low=0.0
     )
+    language_lr: float = option(5e-4, "peak learning rate of the low-rank updates of a language model", low=0.0)
     weight_decay: float = option(0.0, "decoupled weight decay, not applied to vectors and scalars", low=0.0)
     warmup_ratio: float = option(0.05, "share of the steps over which the learning rate rises", low=0.0, high=1.0)
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = option("cosine", "learning-rate schedule")

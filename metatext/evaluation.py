@@ -16,8 +16,9 @@ from .columns import DataError
 from .config import ConfigError, EpisodeConfig, nearest, to_dict
 from .episodes import EpisodeBatch, draw_episodes
 from .features import TaskFeatures, encode_tasks
+from .generation import GenerationFeatures
 from .kinds import KINDS, Kind
-from .metrics import METRICS
+from .metrics import METRICS, check_installed
 from .model import MetaModel
 from .report import Report
 from .spans import SpanFeatures
@@ -130,6 +131,7 @@ def compare(
         raise ConfigError(
             f"metric: {metric!r}{nearest(metric, kind.metrics, end='.')} For {kind.name}: {', '.join(kind.metrics)}"
         )
+    check_installed(metric)
     if outside is not None and not kind.by_class:
         raise DataError(f"outside: rows of no class are asked of classifications only, the tasks are of kind {kind.name}")
     stores: dict[str, FeatureStore | TokenStore] = {store.encoder.key: store}
@@ -176,7 +178,7 @@ def chunks(batch: EpisodeBatch, row_size: int = 1) -> list[EpisodeBatch]:
 
 @torch.no_grad()
 def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) figure and (n,) loss of each episode, for the evaluations during training."""
+    """(n,) `Kind.watched` and (n,) loss of each episode, for the evaluations during training."""
     kind = KINDS[features.tasks[0].kind]
     figures, losses = [], []
     features = features if model.adapts_encoder else features.encoded(batch)
@@ -184,7 +186,10 @@ def episode_scores(model: MetaModel, features: TaskFeatures, batch: EpisodeBatch
         episodes = model.read(features.gather(part, model.device))
         logits = model(episodes)
         losses.append(kind.loss(logits, episodes.query_y, episodes.query_mask, episodes.outside).cpu().numpy())
-        figures.append(_figures(kind.metrics[0], model.answers(kind.name, logits.values).cpu().numpy(), part, features))
+        if kind.written:
+            figures.append(np.exp(-losses[-1]))
+        else:
+            figures.append(_figures(kind.metrics[0], model.answers(kind.name, logits.values).cpu().numpy(), part, features))
     return np.concatenate(figures), np.concatenate(losses)
 
 
@@ -259,7 +264,9 @@ def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatur
                 draws[id(features)] = Draw(features.gather(part, features.store.encoder.device), part, features)
             group = np.where(part.outside, np.where(part.query < len(features.tasks[0]), NEAR, FAR), INSIDE)[real]
             answer = method(draws[id(features)])
-            probabilities, confidence = answer.probabilities.float().cpu().numpy(), answer.confidence.cpu().numpy()
+            probabilities, confidence = answer.probabilities, answer.confidence.cpu().numpy()
+            if not kind.written:
+                probabilities = probabilities.float().cpu().numpy()
             scores[name].append(_figures(metric, probabilities, part, features))
             if kind.by_class:
                 rows[name].append(calibration.judge(probabilities[real], confidence[real], part.query_y[real], group))
@@ -268,10 +275,12 @@ def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatur
     return {name: np.concatenate(parts) for name, parts in scores.items()}, joined
 
 
-def _figures(metric: str, answers: np.ndarray, part: EpisodeBatch, features: TaskFeatures | SpanFeatures) -> np.ndarray:
+def _figures(
+    metric: str, answers: np.ndarray, part: EpisodeBatch, features: TaskFeatures | SpanFeatures | GenerationFeatures
+) -> np.ndarray:
     """(b,) figure of answers (b, q, ...) to episodes of one task; NaN where there is none."""
     figures = np.full(len(part), np.nan)
     for i, (given, right) in enumerate(features.judged(answers, part, metric)):
-        if not np.isnan(answers[i]).any():
+        if all(text is not None for text in given) if answers.dtype == object else not np.isnan(answers[i]).any():
             figures[i] = METRICS[metric](given, right)
     return figures

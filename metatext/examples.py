@@ -14,6 +14,7 @@ from .columns import DataError, check_inputs, check_questions
 from .config import nearest
 from .encoder import Encoder
 from .features import read_inputs
+from .generation import as_support
 from .kinds import KINDS
 from .representation import Support, unit
 from .spans import read_examples
@@ -27,8 +28,8 @@ class Examples:
 
     Attributes:
         kind: of the task.
-        rows: n texts, or pairs of texts, or questions with contexts (dicts).
-        y: (n, w) float32 targets: one-hot, multi-hot, or standardised scores with w = 1; of spans (n, 2) characters.
+        rows: n texts, or pairs of texts, or questions with contexts (dicts); of generation pairs of input and target.
+        y: (n, w) float32 targets: one-hot, multi-hot, or standardised scores with w = 1; of spans (n, 2) characters; of generation w = 0.
         labels: as the caller gave them; of a regression the two ends of the scale, () where they are not known.
         label_names: per label the text that the encoder reads, or None.
         description: of the task, or None.
@@ -46,7 +47,7 @@ class Examples:
     @property
     def pairs(self) -> bool | None:
         """Whether the rows are pairs of texts; None where there are none."""
-        return isinstance(self.rows[0], tuple) if self.rows else None
+        return isinstance(self.rows[0], tuple) if self.rows and not KINDS[self.kind].written else None
 
     def support(self, encoder: Encoder) -> Support:
         """The task as an encoder reads it, a batch of one."""
@@ -61,6 +62,8 @@ class Examples:
             read: n texts, or pairs of texts -> their vectors (n, d).
             dim: d.
         """
+        if KINDS[self.kind].written:
+            return self._read_written(read, dim)
         scored, w = KINDS[self.kind].scored, self.y.shape[1]
         names = self.label_names[-w:] or (None,)  # a scale has one name, that of its upper end
         given = [c for c, name in enumerate(names) if name]
@@ -83,6 +86,13 @@ class Examples:
             label_mask=has_name[None],
             task_mask=torch.tensor([bool(text)]),
         ).to(vectors.device)
+
+    def _read_written(self, read: Callable[[list], Tensor], dim: int) -> Support:
+        text = read([self.description] if self.description else [])
+        x = (read(self.rows) if self.rows else text.new_zeros(0, dim))[None]
+        task_x = text if self.description else x.new_zeros(1, dim)
+        yes = torch.ones(1, len(self.rows), dtype=torch.bool, device=x.device)
+        return as_support(x, yes, task_x, torch.tensor([bool(self.description)], device=x.device))
 
 
 def check_examples(
@@ -117,9 +127,18 @@ def check_examples(
         targets = list(targets) if targets is not None else []
         if len(targets) != len(rows):
             raise DataError(f"adapt: {len(rows)} inputs but {len(targets)} targets")
-        if not rows and label_names is None:
+        if KINDS[kind].written:
+            if not rows and not description:
+                raise DataError("adapt: without examples the description must be given")
+        elif not rows and label_names is None:
             raise DataError("adapt: without examples the label_names must be given")
         array, labels, names = ENCODERS[kind](targets, label_names)
+    if KINDS[kind].written:
+        single = next((i for i, row in enumerate(rows) if isinstance(row, tuple)), None)
+        if single is not None:
+            raise DataError(f"inputs: row {single} is a pair of texts; a task of kind {kind} has single texts")
+        pairs = list(zip(rows, array.tolist(), strict=True))
+        return Examples(kind, pairs, np.zeros((len(rows), 0), np.float32), labels, names, description, (0.0, 1.0))
     if KINDS[kind].scored:
         middle, unit = scale = scale_of(labels, array)
         return Examples(kind, rows, ((array - middle) / unit).astype(np.float32)[:, None], labels, names, description, scale)

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .episodes import EpisodeBatch
+from .generation import GenerationFeatures, encode_generation
 from .kinds import KINDS
 from .label_names import MEANINGLESS, STYLES
 from .pools import Pool, make_pool
@@ -232,7 +233,7 @@ class EpisodeTexts:
 
 def encode_tasks(
     store: FeatureStore | TokenStore, tasks: Sequence[Task], *, vary_names: bool = False
-) -> TaskFeatures | SpanFeatures:
+) -> TaskFeatures | SpanFeatures | GenerationFeatures:
     """Encode, or tokenize, all texts, label names and descriptions of tasks that the store does not hold yet.
 
     Args:
@@ -244,6 +245,8 @@ def encode_tasks(
     kind = KINDS[tasks[0].kind]
     if kind.name == "span":
         return encode_spans(store, tasks)
+    if kind.written:
+        return encode_generation(store, tasks)
     rows = [_task_rows(store, task) for task in tasks]
     text_ids = [ids[:, 0] for ids in rows]
     if any(task.is_pair for task in tasks):

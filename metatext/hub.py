@@ -184,6 +184,12 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
     name = config["encoder"].get("name") if isinstance(config.get("encoder"), dict) else None
     if not isinstance(name, str):
         raise StorageError(f"{folder / CONFIG} is damaged: it names no encoder")
+    language = config.get("language")
+    writer = language.get("name") if isinstance(language, dict) else None
+    if isinstance(writer, str) and (Path(writer).is_absolute() or Path(writer).exists()):
+        raise HubError(
+            f"the language model of {folder} is the folder {writer}, which nobody else has; push it to the Hub and train with its id"
+        )
     if Path(name).is_absolute() or Path(name).exists():
         raise HubError(
             f"the encoder of {folder} is the folder {name}, which nobody else has; push it to the Hub first and load by its id: "

@@ -28,6 +28,7 @@ class Kind:
         answer: (b, q, w) logits -> what is measured, and what `predict_proba` gives where there are probabilities.
         metrics: names in `metrics.METRICS` of the figures of (answers (n, w), targets), the main one first.
         column: of the table of answers, the one that `predict` gives; "": all of them, as a dict for each row.
+        written: answers are texts that a language model writes.
     """
 
     name: str
@@ -37,6 +38,13 @@ class Kind:
     answer: Callable[[Tensor], Tensor]
     metrics: tuple[str, ...]
     column: str = "label"
+    written: bool = False
+
+    @property
+    def watched(self) -> str:
+        """The figure that is watched during training: the main one; to write texts would take too long, so of these it is the mean
+        probability (geometric) of a right answer's tokens."""
+        return "token_probability" if self.written else self.metrics[0]
 
 
 KINDS: dict[str, Kind] = {
@@ -51,5 +59,8 @@ KINDS: dict[str, Kind] = {
     ),
     "span": Kind(
         "span", False, False, losses.span, lambda values: values, ("squad_f1", "squad_em", "squad_v2_f1", "squad_v2_em"), ""
+    ),
+    "generation": Kind(
+        "generation", False, False, losses.generation, lambda values: values, ("rouge_l", "bleu"), "text", written=True
     ),
 }

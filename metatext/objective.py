@@ -16,6 +16,7 @@ from .config import ConfigError, TrainConfig, nearest
 from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .features import EpisodeTexts
+from .generation import GenerationTexts
 from .kinds import KINDS
 from .losses import cosine_drift
 from .model import MetaModel
@@ -36,7 +37,7 @@ class MetaLoss(nn.Module):
         super().__init__()
         self.model, self.teacher, self.distilled = model, teacher, frozenset(distilled)
 
-    def forward(self, data: Sequence[EpisodeFeatures | EpisodeTexts | SpanTexts]) -> tuple[Tensor, Tensor]:
+    def forward(self, data: Sequence[EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts]) -> tuple[Tensor, Tensor]:
         """Mean query loss of each of b episodes, and how far each has drifted from the teacher (`cosine_drift`), zero where it is
         not compared: (b,), (b,).
 
@@ -46,7 +47,7 @@ class MetaLoss(nn.Module):
         losses, drifts = zip(*map(self._of_one_kind, data))
         return torch.cat(losses), torch.cat(drifts)
 
-    def _of_one_kind(self, data: EpisodeFeatures | EpisodeTexts | SpanTexts) -> tuple[Tensor, Tensor]:
+    def _of_one_kind(self, data: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> tuple[Tensor, Tensor]:
         episodes = self.model.read(data)
         logits = self.model(episodes)
         losses = KINDS[episodes.kind].loss(logits, episodes.query_y, episodes.query_mask, episodes.outside)
@@ -72,7 +73,8 @@ class MetaLoss(nn.Module):
 def parameter_groups(model: MetaModel, config: TrainConfig) -> list[dict[str, Any]]:
     """What learns, by learning rate and weight decay: vectors and scalars (norms, biases, temperatures) have none."""
     groups = []
-    for module, lr in ((model.heads, config.meta_lr), (model.encoder, config.encoder_lr)):
+    modules = [(model.heads, config.meta_lr), (model.encoder, config.encoder_lr), (model.language, config.language_lr)]
+    for module, lr in modules[: 2 + (model.language is not None)]:
         learning = [p for p in module.parameters() if p.requires_grad]
         for decay, params in (
             (0.0, [p for p in learning if p.ndim < 2]),

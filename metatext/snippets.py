@@ -38,6 +38,13 @@ print(clf.predict(["not bad at all"]))""",
     kind="span",
 )
 print(clf.predict([{"question": "When does it open?", "context": "The shop opens at nine."}]))""",
+    "generation": """clf = model.adapt(
+    ["gonna be late, sorry", "thx for the help!"],
+    ["I apologise; I shall be late.", "Thank you for your assistance."],
+    kind="generation",
+    description="Rewrite the informal sentence in formal English.",
+)
+print(clf.predict(["can't come today, sick"]))""",
 }
 
 ROWS = {

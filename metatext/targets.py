@@ -126,6 +126,29 @@ def encode_answers(values: Sequence, contexts: Sequence[str], where: str = "answ
     return spans
 
 
+def encode_texts(values: Sequence, label_names: None = None, where: str = "targets") -> Targets:
+    """Texts that are to be written -> (n,) object, no labels, no names.
+
+    Args:
+        values: per row a text.
+        label_names: there are none.
+        where: how messages call the values.
+
+    Raises:
+        DataError: a row has no text, or label names are given.
+    """
+    if label_names is not None:
+        raise DataError(f"label_names: texts that are written have no labels, got {label_names!r}; leave it out")
+    texts = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        if not isinstance(value, str):
+            raise DataError(f"{where}: row {i} has {value!r} ({type(value).__name__}); expected the text to write", row=i)
+        if not value.strip():
+            raise DataError(f"{where}: row {i} is empty; drop the row or fill it in", row=i)
+        texts[i] = value
+    return texts, (), ()
+
+
 def scale_of(ends: Sequence[float], scores: np.ndarray) -> tuple[float, float]:
     """What scores are standardised by: the middle of the scale and a quarter of its length; of a scale whose ends are not known, ``()``,
     mean and deviation of the scores."""
@@ -141,6 +164,7 @@ ENCODERS: dict[str, Callable[..., Targets]] = {
     "classification": encode_labels,
     "multilabel": encode_label_sets,
     "regression": encode_scores,
+    "generation": encode_texts,
 }
 
 
@@ -162,7 +186,7 @@ def read_targets(
     if kind == "span":
         table, where = rows.with_format(None), f"task {name!r}, column {columns['answers']!r}"
         return encode_answers(table[columns["answers"]][:], table[columns["context"]][:], where), (), ()
-    column = columns["label"]
+    column = columns["target" if kind == "generation" else "label"]
     values, where = rows.with_format(None)[column][:], f"task {name!r}, column {column!r}"
     feature = rows.features[column]
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .catalogue import ALIASES, KNOWN, Known
 from .columns import (
+    INPUTS,
     ROLES,
     SUPPORTED,
     TEXTS,
@@ -50,11 +51,12 @@ class Task:
         name: shown in tables and, where there is no description, read by the encoder.
         kind: a key of `targets.ENCODERS`.
         rows: a `datasets.Dataset` with the columns ``text`` and, for pairs, ``text_pair``; for spans those of SQuAD: ``question``,
-            ``context`` and ``answers``.
+            ``context`` and ``answers``; for generation ``input`` and ``target``, where rows of the same input are further right answers.
         targets: of a classification (n,) int64, the class of each row as an index into ``labels``; multilabel (n, w) bool, which
             labels a row has; regression (n,) float64, on the task's own scale; span (n, 2) int64, where the first answer begins and
-            ends in its context, in characters, -1 where there is none.
-        labels: what `predict` answers with, as the source gave them; of a regression the two ends of the scale, of spans none.
+            ends in its context, in characters, -1 where there is none; generation (n,) object, the texts to write.
+        labels: what `predict` answers with, as the source gave them; of a regression the two ends of the scale, of spans and texts
+            that are written none.
         label_names: per label the text that the encoder reads, or None where there is no meaningful name.
         description: one sentence on what the labels mean, or None.
     """
@@ -81,8 +83,8 @@ class Task:
 
     @property
     def text_roles(self) -> tuple[str, ...]:
-        """The columns of its texts."""
-        return tuple(name for name in self.rows.column_names if name in TEXTS)
+        """The columns of what is asked."""
+        return tuple(name for name in self.rows.column_names if name in INPUTS.get(self.kind, TEXTS))
 
     @property
     def prompt(self) -> str:
@@ -92,15 +94,19 @@ class Task:
     def inputs(self, start: int = 0, stop: int | None = None) -> list:
         """Rows ``start`` to ``stop`` as texts, as pairs of texts, or where they are neither, as dicts of their columns."""
         part = self.rows.with_format("arrow")[start : len(self) if stop is None else stop]
+        if self.kind == "generation":
+            return part.column("input").to_pylist()
         if self.kind in ROLES:
             return part.to_pylist()
         texts = part.column("text").to_pylist()
         return list(zip(texts, part.column("text_pair").to_pylist())) if self.is_pair else texts
 
     def answers(self) -> list | None:
-        """The targets as a caller would give them: labels, lists of labels, or scores; None where the inputs hold them."""
+        """The targets as a caller would give them: labels, lists of labels, scores, or texts; None where the inputs hold them."""
         if self.kind == "span":
             return None
+        if self.targets.dtype == object:
+            return self.targets.tolist()
         if self.targets.dtype == bool:
             return [[self.labels[c] for c in np.flatnonzero(row)] for row in self.targets]
         if self.targets.dtype == np.float64:
@@ -328,7 +334,8 @@ def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:
 
 
 def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False, kind: str | None = None) -> list:
-    """The texts (or pairs) of a file whose rows need no label; of a kind with columns of its own (`columns.ROLES`) dicts of them.
+    """The texts (or pairs) of a file whose rows need no label; of a kind with several columns of its own (`columns.INPUTS`)
+    dicts of them.
 
     Args:
         path: csv, tsv, json, jsonl or parquet.
@@ -344,8 +351,8 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
     rows, name = read_file(Path(path)), Path(path).stem
     given = {k: v for k, v in (columns or {}).items() if k not in ("label", "answers")}
     check_columns(rows.column_names, given, name)
-    if kind in ROLES:
-        found = role_columns(rows.column_names, given, name, [role for role in ROLES[kind] if role in TEXTS])
+    if kind in INPUTS:
+        found = role_columns(rows.column_names, given, name, INPUTS[kind])
     else:
         found = text_columns(rows.column_names, given, name)
         if pairs != ("text_pair" in found):
@@ -355,9 +362,9 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
     check_texts(rows, found, name)
     table = rows.with_format("arrow")[:]
     texts = {role: table.column(column).to_pylist() for role, column in found.items()}
-    if kind in ROLES:
+    if len(INPUTS.get(kind, ())) > 1:
         return [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
-    return list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else texts["text"]
+    return list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
 
 
 def _name(path: Path) -> str:

@@ -91,7 +91,8 @@ def meta_train(
     Raises:
         ConfigError: ``output_dir`` holds a run with other settings; an unknown tracker, or task in ``task_weights`` or
             ``distillation_tasks``; the head has no form for the kind of a task.
-        DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``.
+        DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``; a target that is longer than the language model's
+            ``max_target_tokens``.
         EpisodeError: a task has too few classes or rows for such episodes.
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
             never synchronise, cuts the weights into shards, or compiles what needs second derivatives.
@@ -138,6 +139,9 @@ def meta_train(
     if resume:
         check_same_run(resume.state["settings"], settings, output_dir)
 
+    for task in (*tasks, *eval_tasks):
+        if KINDS[task.kind].written:
+            model.language.check_targets(task)
     model.keep_kinds(kinds)
     model.risk, model.threshold = None, 0.5  # of other weights
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
@@ -223,7 +227,7 @@ def meta_train(
                 factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
                 # A parameter of a head that these episodes leave unused would stop DDP. Each has its own product: two scalars that
                 # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
-                unused = sum((0.0 * p).sum() for p in model.heads.parameters() if p.requires_grad)
+                unused = sum((0.0 * p).sum() for p in model.kind_parameters())
                 accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
                 names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
                 step_losses.append((losses.detach(), names))
@@ -302,6 +306,7 @@ def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, conf
     return {
         "head": described["head"],
         "encoder": described["encoder"],
+        "language": described["language"],
         "warm_start": model.notes.get("warm_start"),
         "episodes": to_dict(episodes),
         "train": loop,
@@ -365,7 +370,7 @@ def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainCon
         )
     found: dict[str, list[float]] = {}
     for number, figure, _ in everyone:
-        found.setdefault(f"eval_{KINDS[unseen[number].kind].metrics[0]}", []).append(figure)
+        found.setdefault(f"eval_{KINDS[unseen[number].kind].watched}", []).append(figure)
     means = {name: float(np.mean(figures)) for name, figures in found.items()}
     factors = dict(zip(model.kinds, kind_weights(model.kinds, config), strict=True))
     weights = np.array([factors[unseen[number].kind] for number, _, _ in everyone])
@@ -397,7 +402,7 @@ def _learn_threshold(model: MetaModel, unseen: Sequence[TaskFeatures], config: T
 
 
 def _keep(model: MetaModel, output_dir: Path, settings: dict[str, Any], best: dict[str, float]) -> None:
-    model.notes = {"settings": {k: v for k, v in settings.items() if k not in ("encoder", "head")}, "kept": best}
+    model.notes = {"settings": {k: v for k, v in settings.items() if k not in ("encoder", "head", "language")}, "kept": best}
     model.save_pretrained(output_dir)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .config import ConfigError, EncoderConfig
+from .config import ConfigError, EncoderConfig, LanguageConfig
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -32,24 +32,30 @@ def prepare(backbone: nn.Module, config: EncoderConfig) -> nn.Module:
     """
     backbone.requires_grad_(config.tuning == "full")
     if config.tuning == "lora":
-        from peft import LoraConfig, inject_adapter_in_model
-
-        linear = sorted({name.rsplit(".", 1)[-1] for name, part in backbone.named_modules() if isinstance(part, nn.Linear)})
-        foreign = sorted({*config.lora_targets} - {*linear})
-        if foreign or not linear:
-            raise ConfigError(
-                f"lora_targets: {', '.join(foreign) or 'all linear layers'}: {config.name!r} has no such; it has {', '.join(linear) or 'none'}"
-            )
-        targets = list(config.lora_targets) or "all-linear"
-        lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            backbone = inject_adapter_in_model(lora, backbone)
+        backbone = add_low_rank(backbone, config)
     if config.tuning != "frozen" and config.gradient_checkpointing:
         newer = hasattr(backbone, "activation_checkpointing_enable")  # its name in newer releases of transformers
         enable = backbone.activation_checkpointing_enable if newer else backbone.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     return backbone
+
+
+def add_low_rank(backbone: nn.Module, config: EncoderConfig | LanguageConfig, setting: str = "lora_targets") -> nn.Module:
+    """The backbone with low-rank updates, the only parameters of theirs that learn; see `prepare`. ``setting`` is the name of
+    ``config.lora_targets`` in messages."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    linear = sorted({name.rsplit(".", 1)[-1] for name, part in backbone.named_modules() if isinstance(part, nn.Linear)})
+    foreign = sorted({*config.lora_targets} - {*linear})
+    if foreign or not linear:
+        raise ConfigError(
+            f"{setting}: {', '.join(foreign) or 'all linear layers'}: {config.name!r} has no such; it has {', '.join(linear) or 'none'}"
+        )
+    targets = list(config.lora_targets) or "all-linear"
+    lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return inject_adapter_in_model(lora, backbone)
 
 
 def tuned(backbone: nn.Module) -> dict[str, nn.Parameter]:

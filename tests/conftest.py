@@ -76,3 +76,59 @@ def tiny(tiny_folder):
     from metatext import Encoder
 
     return Encoder.load(str(tiny_folder))
+
+
+def _byte_tokenizer(folder):
+    """A token for each byte, so that none is unknown."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<end>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>").save_pretrained(folder)
+    return len(words)
+
+
+@pytest.fixture(scope="session")
+def tiny_writer_folder(tmp_path_factory):
+    """A two-layer Llama with random weights that reads bytes, saved as a local folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny writer")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=_byte_tokenizer(folder), **shape, eos_token_id=1, pad_token_id=0, bos_token_id=1)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5_folder(tmp_path_factory):
+    """The same of a T5, encoder and decoder."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("tiny t5")
+    torch.manual_seed(0)
+    shape = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
+    T5ForConditionalGeneration(T5Config(vocab_size=_byte_tokenizer(folder), **shape, eos_token_id=1)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_writer(tiny_writer_folder):
+    """The tiny causal language model, loaded once."""
+    from metatext import LanguageConfig, LanguageModel
+
+    return LanguageModel.load(LanguageConfig(str(tiny_writer_folder), prompt_length=3))
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tiny_t5_folder):
+    """The tiny sequence-to-sequence model, loaded once."""
+    from metatext import LanguageConfig, LanguageModel
+
+    return LanguageModel.load(LanguageConfig(str(tiny_t5_folder), prompt_length=3))

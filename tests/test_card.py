@@ -164,8 +164,8 @@ def test_training_in_words(config):
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
-def test_snippets_run(kind, tiny, monkeypatch, capsys):
-    model = mt.MetaModel.from_encoder(tiny)
+def test_snippets_run(kind, tiny, tiny_writer, monkeypatch, capsys):
+    model = mt.MetaModel.from_encoder(tiny, language=tiny_writer)
     model.keep_kinds([kind])
     monkeypatch.setattr(
         mt.MetaModel, "from_pretrained", lambda name, revision: model if (name, revision) == ("me/a", "v1") else None

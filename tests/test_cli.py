@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
 STARTER = [
     "starter",
-    *(f"starter/{kind}/{split}" for kind in ("multilabel", "regression", "span") for split in ("train", "test")),
+    *(f"starter/{kind}/{split}" for kind in ("multilabel", "regression", "span", "generation") for split in ("train", "test")),
 ]
 RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py", "push": "push_to_hub.py"}
 TINY = ["--n_episodes", "8", "--n_way", "5", "--fewer_ways", "--n_query", "2"]  # what the small corpora can give
@@ -58,6 +58,8 @@ def corpora(tmp_path):
             for c in range(6)
             for i in range(60 if f"joined={name}" in names else 20)  # two or three of them make a joined row
         ]
+        if name.startswith("gen_"):
+            rows = [{"input": row["text"], "target": row["label"]} for row in rows]
         if name == "stsb":
             rows = [{"text": row["text"], "text_pair": "abc", "score": row["rating"] / 2} for row in rows]
         if name in questions:
@@ -77,10 +79,21 @@ def small_head(tmp_path, tiny):
     return folder
 
 
+@pytest.fixture
+def small_writer(tmp_path, tiny, tiny_writer):
+    """A head that has a language model too."""
+    folder = tmp_path / "writing head"
+    mt.MetaModel.from_encoder(tiny, language=tiny_writer).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, capsys, monkeypatch):
+def test_every_config_runs(
+    path, corpora, small_head, small_writer, tiny_folder, tiny_writer_folder, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr("metatext.finetuning.SPAN_STEPS", 2)
     command = command_of(path)
+    writes = "gen_" in path.read_text()
     if command == "train":
         output = tmp_path / "run"
         cli.run(
@@ -96,6 +109,7 @@ def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, cap
                 *SMALL,
                 "--test_episodes",
                 "3",
+                *(["--language_model", str(tiny_writer_folder), "--eval_episodes", "2"] if writes else []),
             ],
         )
         assert {"config.json", "model.safetensors", "metrics.json", "learning_curve.png", "checkpoints"} <= {
@@ -104,10 +118,18 @@ def test_every_config_runs(path, corpora, small_head, tiny_folder, tmp_path, cap
         assert str(output) in capsys.readouterr().out
     else:
         values, output = yaml.safe_load(path.read_text()), tmp_path / "figures.json"
-        arguments = [str(path), "--model", str(small_head), "--tasks_dir", str(corpora), "--output", str(output)]
+        arguments = [
+            str(path),
+            "--model",
+            str(small_writer if writes else small_head),
+            "--tasks_dir",
+            str(corpora),
+            "--output",
+            str(output),
+        ]
         if "--class_splits" in path.read_text():
             arguments += ["--class_splits", str(corpora / "class_splits.json")]
-        cli.run("test", [*arguments, *TINY])
+        cli.run("test", [*arguments, *TINY, *(["--n_episodes", "2"] if writes else [])])
         figures = json.loads(output.read_text())["names"]
         assert set(figures) == set(values.get("names", ["real"]))
         assert set(figures["real"]) == {str(k) for k in values["shots"]}

@@ -160,12 +160,16 @@ def test_nll_of_an_impossible_answer_is_finite():
     assert nll(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-math.log(1e-12))
 
 
+OF_TEXTS = (*KINDS["span"].metrics, *KINDS["generation"].metrics)
+
+
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_figures_are_plain_floats(name):
     probabilities, targets = random_answers(0)
     given = (probabilities, np.eye(5)[targets] > 0) if "multilabel" in name else (probabilities, targets)
     given = (probabilities[:, :1], targets) if name in KINDS["regression"].metrics else given
     given = TEXTS if name in KINDS["span"].metrics else given
+    given = (["a", "b c"], [["a"], ["b d", "c"]]) if name in OF_TEXTS else given
     assert type(METRICS[name](*given)) is float
 
 
@@ -255,6 +259,8 @@ def test_figures_as_metrics_of_evaluate(name, monkeypatch):
         probabilities, targets = rng.random(40), rng.random(40)
     elif name in KINDS["span"].metrics:
         probabilities, targets = TEXTS
+    elif name in OF_TEXTS:
+        probabilities, targets = ["a", "b c d e", "f g"], [["a"], ["b c d e f", "c"], ["h"]]
     expected = METRICS[name](probabilities, targets)
     answers = probabilities.argmax(1) if name in KINDS["classification"].metrics else probabilities
     metric = as_metric(name)

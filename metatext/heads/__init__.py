@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from ..config import ConfigError, HeadConfig
@@ -10,11 +12,15 @@ from .gp import GPHead
 from .inner_loop import InnerLoopHead
 from .metanet import MetanetHead
 from .multilabel import MultilabelGPHead
+from .prompt import PromptHead
 from .protocol import Head, Logits
 from .prototype import PrototypeHead
 from .regression import RegressionGPHead
 from .ridge import RidgeHead
 from .span import SpanHead
+
+if TYPE_CHECKING:
+    from ..language import LanguageModel
 
 HEADS: dict[str, type[nn.Module]] = {
     "gp": GPHead,
@@ -30,25 +36,38 @@ KIND_HEADS: dict[str, dict[str, type[nn.Module]]] = {
     "multilabel": {"gp": MultilabelGPHead},
     "regression": {"gp": RegressionGPHead},
     "span": {"gp": SpanHead},
+    "generation": {"gp": PromptHead},
 }
 """Kind of task -> name -> head. A model has one of the same name for every kind that it is trained on."""
 
 
-def make_head(config: HeadConfig, dim: int, kind: str = "classification") -> Head:
+def make_head(config: HeadConfig, dim: int, kind: str = "classification", language: LanguageModel | None = None) -> Head:
     """The head that ``config`` names for tasks of a kind, for features of length ``dim``, untrained.
 
+    Args:
+        language: whose soft prompts the head of generation makes.
+
     Raises:
-        ConfigError: there is no head of that name for this kind.
+        ConfigError: there is no head of that name for this kind, or it needs a language model.
     """
     known = KIND_HEADS.get(kind, {})
     if config.name not in known:
         raise ConfigError(f"head: {config.name!r} has no form for the kind {kind!r}; {', '.join(known) or 'no head'} has")
-    return known[config.name](dim, config)
+    if kind != "generation":
+        return known[config.name](dim, config)
+    if language is None:
+        raise ConfigError(NO_LANGUAGE)
+    return known[config.name](dim, config, language)
 
 
-def kinds_of(config: HeadConfig) -> tuple[str, ...]:
-    """The kinds that the head of that name has a form for."""
-    return tuple(kind for kind, heads in KIND_HEADS.items() if config.name in heads)
+def kinds_of(config: HeadConfig, writes: bool = True) -> tuple[str, ...]:
+    """The kinds that the head of that name has a form for; without generation where no language model ``writes``."""
+    return tuple(kind for kind, heads in KIND_HEADS.items() if config.name in heads and (writes or kind != "generation"))
 
 
-__all__ = ["HEADS", "KIND_HEADS", "Head", "Logits", "kinds_of", "make_head"]
+NO_LANGUAGE = (
+    "kind 'generation' needs a language model, and this model has none; name one: language_model in the settings, or "
+    "MetaModel.from_encoder(..., language='smollm2')"
+)
+
+__all__ = ["HEADS", "KIND_HEADS", "NO_LANGUAGE", "Head", "Logits", "kinds_of", "make_head"]

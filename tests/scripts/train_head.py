@@ -90,6 +90,17 @@ def find_the_run(name: str = "runs", rows: int = 40, seed: int = 0):
     return mt.load_task(table, name=name, description="runs")
 
 
+def reversed_letters(name: str = "reversed", rows: int = 30, seed: int = 0):
+    """Texts of letters, to be written from their end; every third stands there twice, with capitals the second time."""
+    import metatext as mt
+
+    rng = np.random.default_rng(seed)
+    texts = list(dict.fromkeys("".join(rng.choice(list("abcdef"), rng.integers(3, 7))) for _ in range(2 * rows)))[:rows]
+    table = [{"input": text, "target": text[::-1]} for text in texts]
+    table += [{"input": text, "target": text[::-1].upper()} for text in texts[::3]]
+    return mt.load_task(table, name=name, description="Write it from its end.")
+
+
 def parameters_that_few_episodes_use(head) -> None:
     """One parameter that only episodes with support rows use, and one that none uses."""
     import torch
@@ -133,12 +144,13 @@ def train(
     unseen: bool = False,
     pairs: bool = False,
     kinds: bool = False,
+    language: dict | None = None,
     die_at: int | None = None,
     threads: int = 1,
 ) -> dict:
     """One run; all that was learned and the result go to ``save_to`` (.npz), where ``{rank}`` is the process's.
 
-    ``encoder`` is a folder, or settings of `EncoderConfig`.
+    ``encoder`` is a folder, or settings of `EncoderConfig`; ``language`` are settings of `LanguageConfig`.
     """
     import torch
 
@@ -147,7 +159,9 @@ def train(
 
     torch.set_num_threads(threads)
     settings = encoder if isinstance(encoder, dict) else {"name": encoder}
-    model = mt.MetaModel.from_encoder(mt.EncoderConfig(**settings), mt.HeadConfig(**{"rank": 2, **(head or {})}))
+    model = mt.MetaModel.from_encoder(
+        mt.EncoderConfig(**settings), mt.HeadConfig(**{"rank": 2, **(head or {})}), 0, mt.LanguageConfig(**(language or {}))
+    )
     if double:
         model.double()
     draw = training.train_episodes
@@ -166,6 +180,7 @@ def train(
                 *letter_tasks(),
                 *([pairs_task()] if pairs else []),
                 *([letters_present(), share_of_a(), find_the_run()] if kinds else []),
+                *([reversed_letters()] if language else []),
             ],
             eval_tasks=[letter_task("unseen", seed=9)] if unseen else (),
             episodes=mt.EpisodeConfig(**{"n_way": (2, 4), "k_shot": (0, 4), "n_query": 3, "n_outside": 2, **(episodes or {})}),
