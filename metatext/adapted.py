@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .changes import add_class, add_examples, remove_class
 from .columns import DataError, check_inputs, check_questions
 from .features import encode_inputs
 from .heads import Logits
@@ -72,9 +73,13 @@ class AdaptedModel:
         self.risk_curve = model.risk if KINDS[kind].by_class else None
         self.threshold = model.threshold
         self.described = {**copy.deepcopy(model.describe()), "kinds": [kind]}
+        self.params = self._make_params()
+
+    @torch.no_grad()
+    def _make_params(self) -> dict[str, torch.Tensor]:
         parameter = next(self.head.parameters())
-        with torch.no_grad(), torch.autocast(parameter.device.type, enabled=False):
-            self.params = self.head.adapt(support.to(parameter.device).to(parameter.dtype))
+        with torch.autocast(parameter.device.type, enabled=False):
+            return self.head.adapt(self.support.to(parameter.device).to(parameter.dtype))
 
     def __repr__(self) -> str:
         return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
@@ -219,9 +224,7 @@ class AdaptedModel:
 
     @torch.no_grad()
     def _predict(self, inputs: Sequence, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        rows = check_inputs(inputs)
-        if rows and self.pairs is not None and isinstance(rows[0], tuple) != self.pairs:
-            raise DataError(f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not")
+        rows = self.check_rows(inputs)
         parts = [self._logits(rows[i : i + CHUNK]) for i in self._chunks(len(rows), progress)]
         if not parts:
             return np.zeros((0, self.support.y.shape[-1]), np.float32), np.zeros(0, np.float32)
@@ -229,10 +232,60 @@ class AdaptedModel:
         known = torch.cat([(-part.none[0]).sigmoid() for part in parts])
         return answers.float().cpu().numpy(), known.float().cpu().numpy()
 
+    def check_rows(self, inputs: Sequence) -> list:
+        """Texts, or pairs of texts, as a list.
+
+        Raises:
+            DataError: they are not, or not what the examples were.
+        """
+        rows = check_inputs(inputs)
+        if rows and self.pairs is not None and isinstance(rows[0], tuple) != self.pairs:
+            raise DataError(f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not")
+        return rows
+
     def _logits(self, rows: list) -> Logits:
         query = encode_inputs(self.encoder, rows)[None].to(next(self.head.parameters()))
         with torch.autocast(query.device.type, enabled=False):
             return self.head.logits(self.params, query, torch.ones(query.shape[:2], dtype=torch.bool, device=query.device))
+
+    def __call__(
+        self, inputs: str | tuple[str, str] | Sequence, *, top_k: int | None = 1, batch_size: int = CHUNK
+    ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
+        """Answers as the text-classification pipeline of transformers gives them, of labels and their probabilities.
+
+        Args:
+            inputs: one text, or a tuple of two; or a list of them.
+            top_k: so many labels of each row, the most probable first; None: all.
+            batch_size: rows read at a time.
+
+        Returns:
+            Of one row a list of ``{"label": ..., "score": ...}``; of a list of rows a list of such lists.
+
+        Raises:
+            DataError: the task has no probabilities of labels; the inputs are not what the examples were; a number below 1.
+        """
+        self._need("a call", KINDS[self.kind].column == "label")
+        for name, number in (("top_k", top_k), ("batch_size", batch_size)):
+            if not (isinstance(number, int) and number > 0) and not (name == "top_k" and number is None):
+                raise DataError(f"{name}: expected a whole number of at least 1, got {number!r}")
+        rows = [inputs] if isinstance(inputs, (str, tuple)) else list(inputs)
+        found = []
+        for start in range(0, len(rows), batch_size):
+            for scores in self._predict(rows[start : start + batch_size])[0]:
+                best = np.argsort(-scores, kind="stable")[:top_k]
+                found.append([{"label": self.labels[c], "score": float(scores[c])} for c in best])
+        return found[0] if isinstance(inputs, (str, tuple)) else found
+
+    add_class, add_examples, remove_class = add_class, add_examples, remove_class
+
+    def with_support(self, support: Support, **values: Any) -> AdaptedModel:
+        """The same head and encoder adapted to another support: a new model, with these of its attributes."""
+        made = copy.copy(self)
+        made.head, made.support = copy.deepcopy(self.head), support
+        for name, value in values.items():
+            setattr(made, name, value)
+        made.params = made._make_params()
+        return made
 
     def to(self, device: torch.device | str) -> AdaptedModel:
         """Move encoder, head and task parameters to a device; returns itself."""

@@ -657,3 +657,144 @@ def test_a_classifier_is_a_value(tiny, tmp_path):
     with torch.autocast("cpu", torch.bfloat16):
         assert (clf.predict_proba(["aaa", "zab"]) == before).all()
     assert (clf.to("cpu").predict_proba(["aaa", "zab"]) == before).all()
+
+
+# --- as a pipeline, and with other examples and classes ----------------------------------------------------------------
+
+
+def test_a_call_answers_as_a_pipeline(model):
+    clf = model.adapt(TEXTS, TARGETS)
+    probabilities = clf.predict_proba(QUERIES)
+    assert clf("aa bb") == [{"label": clf.predict(["aa bb"])[0], "score": pytest.approx(float(probabilities[0].max()), abs=1e-6)}]
+    for row, expected in zip(clf(QUERIES, top_k=None, batch_size=2), probabilities, strict=True):
+        assert [answer["label"] for answer in row] == [clf.labels[c] for c in np.argsort(-expected)]
+        np.testing.assert_allclose([answer["score"] for answer in row], np.sort(expected)[::-1], atol=1e-6)
+    assert [len(row) for row in clf(QUERIES)] == [1] * 5 and clf([]) == []
+    assert [len(row) for row in clf(QUERIES[:1], top_k=9)] == [2]
+    pairs = model.adapt(PAIRS, PAIR_TARGETS)
+    assert pairs(("ab", "ba")) == pairs([("ab", "ba")])[0]
+    tags = model.adapt(TEXTS, [["x"], ["x", "y"], ["x"], ["y"], [], ["y"]], kind="multilabel")
+    assert {answer["label"]: answer["score"] for answer in tags("aa", top_k=None)} == pytest.approx(
+        dict(zip(tags.labels, map(float, tags.predict_proba(["aa"])[0]), strict=True)), abs=1e-6
+    )
+
+
+def test_what_no_pipeline_answers(model):
+    clf = model.adapt(TEXTS, TARGETS)
+    for options, message in (({"top_k": 0}, "top_k: expected a whole number"), ({"batch_size": 0}, "batch_size: expected")):
+        with pytest.raises(DataError, match=message):
+            clf("a", **options)
+    with pytest.raises(DataError, match="the examples were single texts"):
+        clf(("a", "b"))
+    with pytest.raises(DataError, match="a call: there is none for a task of kind regression"):
+        model.adapt(TEXTS, [1, 2, 3, 4, 5, 6], kind="regression")("a")
+
+
+@pytest.mark.parametrize("given", ["texts", "described", "names", "more", "zero", "pairs"])
+def test_a_class_more_is_adapting_anew(any_model, given):
+    arguments, more = dict(GIVEN[given]), [("m", "n"), ("nm", "mm")] if given == "pairs" else ["mmm n", "nn mn"]
+    clf = any_model.adapt(**arguments)
+    before = clf.predict_proba(queries(given))
+    made = clf.add_class("in_between", more)
+    names = {label: name for label, name in zip(clf.labels, clf.label_names)} | {"in_between": "in between"}
+    rows, targets = [*arguments["inputs"], *more], [*arguments["targets"], "in_between", "in_between"]
+    anew = any_model.adapt(rows, targets, label_names=names, description=arguments.get("description"))
+    assert made.labels == [*clf.labels, "in_between"] == anew.labels and made.label_names == anew.label_names
+    assert made.pairs == anew.pairs
+    np.testing.assert_allclose(made.predict_proba(queries(given)), anew.predict_proba(queries(given)), atol=1e-5)
+    np.testing.assert_allclose(made.confidence(queries(given)), anew.confidence(queries(given)), atol=1e-5)
+    np.testing.assert_array_equal(clf.predict_proba(queries(given)), before)  # a value: it stays as it was
+    back = made.remove_class("in_between")
+    assert back.labels == clf.labels and back.label_names == clf.label_names and back.pairs == clf.pairs
+    np.testing.assert_array_equal(back.predict_proba(queries(given)), before)  # bit for bit: the same features
+
+
+def test_more_examples_are_adapting_anew(any_model):
+    names = {"late": "end of it", "early": "start of it", "middle": None}
+    clf = any_model.adapt([*TEXTS[1:5], "mm"], [*TARGETS[1:5], "middle"], label_names=names)
+    made = clf.add_examples([TEXTS[0], TEXTS[5]], np.array(["early", "late"]))
+    anew = any_model.adapt([*TEXTS[1:5], "mm", TEXTS[0], TEXTS[5]], [*TARGETS[1:5], "middle", "early", "late"], label_names=names)
+    np.testing.assert_allclose(made.predict_proba(QUERIES), anew.predict_proba(QUERIES), atol=1e-5)
+    fewer = made.remove_class("late")
+    anew = any_model.adapt([TEXTS[1], TEXTS[2], "mm", TEXTS[0]], ["early", "early", "middle", "early"], label_names={"early": "start of it", "middle": None})  # fmt: skip
+    assert fewer.labels == ["early", "middle"]
+    np.testing.assert_allclose(fewer.predict_proba(QUERIES), anew.predict_proba(QUERIES), atol=1e-5)
+    np.testing.assert_array_equal(clf.add_examples([], []).predict_proba(QUERIES), clf.predict_proba(QUERIES))
+
+
+def test_classes_that_are_numbers(model):
+    clf = model.adapt(TEXTS, GIVEN["ints"]["targets"])
+    made = clf.add_class(np.int64(7), ["mm nn"])
+    anew = model.adapt([*TEXTS, "mm nn"], [*GIVEN["ints"]["targets"], 7])
+    assert made.labels == [-1, 5, 7] == anew.labels and type(made.labels[2]) is int and made.label_names == (None, None, None)
+    np.testing.assert_allclose(made.predict_proba(QUERIES), anew.predict_proba(QUERIES), atol=1e-5)
+    named = clf.add_class(7, [], label_name="middle")
+    assert named.predict_proba(QUERIES).shape == (5, 3)
+
+
+def test_the_last_examples_may_go(model):
+    """Then the names alone are left, and nothing says whether rows are pairs."""
+    clf = model.adapt(["aa"], ["early"], label_names=["early", "middle", "late"]).remove_class("early")
+    assert clf.pairs is None
+    anew = model.adapt([], label_names=["middle", "late"])
+    np.testing.assert_allclose(clf.predict_proba(QUERIES), anew.predict_proba(QUERIES), atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [None, {0: "low", 5: "high"}], ids=["no ends", "ends"])
+def test_more_examples_of_other_kinds(model, names):
+    scores = [0.5, 1, 1.5, 3, 4.5, 5]
+    clf = model.adapt(TEXTS[:4], scores[:4], kind="regression", label_names=names).add_examples(TEXTS[4:], scores[4:])
+    anew = model.adapt(TEXTS, scores, kind="regression", label_names=names)
+    np.testing.assert_allclose(clf.predict(QUERIES), anew.predict(QUERIES), atol=1e-4)
+    sets = [["x"], ["x", "y"], ["x"], ["y"], [], ["y"]]
+    tags = model.adapt(TEXTS[:4], sets[:4], kind="multilabel").add_examples(TEXTS[4:], sets[4:])
+    np.testing.assert_allclose(
+        tags.predict_proba(QUERIES), model.adapt(TEXTS, sets, kind="multilabel").predict_proba(QUERIES), atol=1e-5
+    )
+
+
+def test_training_on_does_not_reach_a_changed_classifier(tiny, tmp_path):
+    model = MetaModel.from_encoder(tiny)
+    clf, anew = (
+        model.adapt(TEXTS, TARGETS),
+        model.adapt([*TEXTS, "mm"], [*TARGETS, "middle"], label_names=["early", "late", "middle"]),
+    )
+    with torch.no_grad():
+        model.head.temperature.log_scale += 1
+    made = clf.add_class("middle", ["mm"])
+    np.testing.assert_allclose(made.predict_proba(QUERIES), anew.predict_proba(QUERIES), atol=1e-5)
+    made.save_pretrained(tmp_path / "clf")
+    assert_same(made, AdaptedModel.from_pretrained(tmp_path / "clf", tiny), QUERIES)
+
+
+@pytest.mark.parametrize(
+    "given, method, arguments, message",
+    [
+        ("texts", "add_class", ("early", ["a"]), "there is a class 'early' already; give it more examples with add_examples"),
+        ("texts", "add_class", (3, ["a"]), "the label 3 is of another type than the labels"),
+        ("texts", "add_class", (None, ["a"]), r"expected a label, text or number, got None"),
+        ("texts", "add_class", ("x", [("a", "b")]), "the examples were single texts"),
+        ("pairs", "add_class", ("x", ["a"]), "the examples were pairs of texts"),
+        ("texts", "add_class", ("x", "a"), "expected a list of texts, got one text"),
+        ("ints", "add_class", (3, []), "class 3 has neither an example nor a name"),
+        ("texts", "add_examples", (["a"], ["erly"]), "row 0: there is no class 'erly'; did you mean 'early'"),
+        ("texts", "add_examples", (["a", "b"], ["early"]), "2 inputs need a list of as many targets, got 1 targets"),
+        ("texts", "add_examples", (["a", "b"], "ab"), "got the text 'ab'"),
+        ("pairs", "add_examples", (["a"], ["same"]), "the examples were pairs of texts"),
+        ("texts", "remove_class", ("never",), "there is no class 'never'"),
+        ("texts", "remove_class", ("late",), "without 'late' one class would be left"),
+    ],
+)
+def test_what_cannot_be_changed(model, given, method, arguments, message):
+    with pytest.raises(DataError, match=message):
+        getattr(model.adapt(**GIVEN[given]), method)(*arguments)
+
+
+def test_kinds_without_such_a_change(model):
+    tags = model.adapt(TEXTS, [["x"], ["x", "y"], ["x"], ["y"], [], ["y"]], kind="multilabel")
+    context = {"question": "a", "context": "b c", "answers": {"text": ["c"], "answer_start": [2]}}
+    for change in (lambda: tags.add_class("z", ["a"]), lambda: tags.remove_class("x")):
+        with pytest.raises(DataError, match="a task of kind multilabel has no such change; adapt anew to all examples"):
+            change()
+    with pytest.raises(DataError, match="add_examples: a task of kind span has no such change"):
+        model.adapt([context], kind="span").add_examples(["a"], ["b"])

@@ -28,7 +28,7 @@ LEVELS = [
     ["store", "heads", "windows"],
     ["spans", "generation"],
     ["features", "maml"],
-    ["examples"],
+    ["examples", "changes"],
     ["model"],
     ["adapted", "finetuning", "baselines"],
     ["evaluation"],
