@@ -17,6 +17,7 @@ _PUBLIC = {
     "EpisodeConfig": "config",
     "HeadConfig": "config",
     "TrainConfig": "config",
+    "FinetuneConfig": "config",
     "ConfigError": "config",
     "Task": "tasks",
     "DataError": "columns",
@@ -29,6 +30,7 @@ _PUBLIC = {
     "AdaptedModel": "adapted",
     "meta_train": "training",
     "TrainResult": "training",
+    "finetune": "refine",
     "evaluate_tasks": "evaluation",
     "Report": "report",
 }
@@ -51,11 +53,12 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
     from .columns import DataError
-    from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
+    from .config import ConfigError, EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
     from .encoder import Encoder
     from .evaluation import evaluate_tasks
     from .language import LanguageModel
     from .model import MetaModel
+    from .refine import finetune
     from .report import Report
     from .store import FeatureStore
     from .tasks import Task, load_task, load_tasks

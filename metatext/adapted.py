@@ -21,6 +21,7 @@ from .language import ANSWER_TOKENS
 from .loading import Access
 from .model import ENCODER, LANGUAGE, MetaModel
 from .representation import Support
+from .residual import corrected, residual_shapes
 from .spans import answer_questions
 from .storage import StorageError, write_folder
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .encoder import Encoder
 
 CONTENT = "adapted"
+PARAMS = "params."  # prefix in model.safetensors of the task parameters that gradient steps made
 CHUNK = 4096  # rows encoded and predicted at a time
 WRITTEN = 64  # rows that a language model answers at a time
 
@@ -46,6 +48,8 @@ class AdaptedModel:
         scale: of a regression what the scores were standardised by, see `targets.scale_of`.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
         threshold: the model's when it adapted.
+        params: task parameters, by name; of a fine-tuned model also those of `residual.corrected`.
+        finetuning: what `finetune` measured, and whether its result was kept; None where it was not called.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class AdaptedModel:
         pairs: bool | None,
         encoder: Encoder | None = None,
         scale: tuple[float, float] = (0.0, 1.0),
+        residual: Mapping[str, torch.Tensor] | None = None,
+        finetuning: Mapping[str, Any] | None = None,
     ):
         self.model = model
         self.support = support
@@ -73,13 +79,21 @@ class AdaptedModel:
         self.risk_curve = model.risk if KINDS[kind].by_class else None
         self.threshold = model.threshold
         self.described = {**copy.deepcopy(model.describe()), "kinds": [kind]}
+        self.residual = dict(residual or {})
+        self.finetuning = finetuning
         self.params = self._make_params()
 
     @torch.no_grad()
     def _make_params(self) -> dict[str, torch.Tensor]:
         parameter = next(self.head.parameters())
         with torch.autocast(parameter.device.type, enabled=False):
-            return self.head.adapt(self.support.to(parameter.device).to(parameter.dtype))
+            made = self.head.adapt(self.support.to(parameter.device).to(parameter.dtype))
+            return {**made, **{name: tensor.to(parameter) for name, tensor in self.residual.items()}}
+
+    @property
+    def is_finetuned(self) -> bool:
+        """Whether it holds what gradient steps on its own task have learned."""
+        return bool(self.residual)
 
     def __repr__(self) -> str:
         return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
@@ -246,7 +260,8 @@ class AdaptedModel:
     def _logits(self, rows: list) -> Logits:
         query = encode_inputs(self.encoder, rows)[None].to(next(self.head.parameters()))
         with torch.autocast(query.device.type, enabled=False):
-            return self.head.logits(self.params, query, torch.ones(query.shape[:2], dtype=torch.bool, device=query.device))
+            there = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
+            return corrected(self.head.logits(self.params, query, there), self.params, query)
 
     def __call__(
         self, inputs: str | tuple[str, str] | Sequence, *, top_k: int | None = 1, batch_size: int = CHUNK
@@ -302,10 +317,12 @@ class AdaptedModel:
         atomically."""
         task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
         task |= {"scale": list(self.scale)} if KINDS[self.kind].scored else {}
+        task |= {"finetuning": self.finetuning} if self.finetuning else {}
         tensors = {f"{self.kind}.{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.learned.items()}
         if self.language is not None:
             tensors |= {f"{LANGUAGE}{name}": tensor for name, tensor in self.language.learned.items()}
+        tensors |= {f"{PARAMS}{name}": tensor for name, tensor in self.residual.items()}
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
         write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
 
@@ -333,7 +350,8 @@ class AdaptedModel:
         """
         access = Access(token, cache_dir, local_files_only)
         config, tensors, folder = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
-        learned = {name: tensor for name, tensor in tensors.items() if not name.startswith("support.")}
+        residual = {name.removeprefix(PARAMS): tensor for name, tensor in tensors.items() if name.startswith(PARAMS)}
+        learned = {name: tensor for name, tensor in tensors.items() if not name.startswith(("support.", PARAMS))}
         model = MetaModel.restore(config, learned, folder, encoder, access=access)
         try:
             support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
@@ -366,7 +384,11 @@ class AdaptedModel:
                 raise StorageError(
                     f"{folder}/model.safetensors: support.{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {shape}"
                 )
-        return cls(model, support, *parts, scale=scale)
+        expected = residual_shapes(w, d) if residual else {}
+        found = {name: tuple(tensor.shape) for name, tensor in residual.items()}
+        if found != expected or not all(tensor.isfinite().all() for tensor in residual.values()):
+            raise StorageError(f"{folder}/model.safetensors: fine-tuned parameters are {found}, expected finite {expected}")
+        return cls(model, support, *parts, scale=scale, residual=residual, finetuning=task.get("finetuning"))
 
 
 def _span(context: str, begin: int, end: int, score: float) -> dict[str, Any]:

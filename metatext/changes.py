@@ -64,11 +64,19 @@ def add_examples(model: AdaptedModel, inputs: Sequence[str | tuple[str, str]], t
             was fine-tuned.
     """
     _check("add_examples", model, model.kind in ENCODERS)
-    rows = model.check_rows(inputs)
-    if isinstance(targets, (str, bytes)) or len(targets) != len(rows):
-        got = f"the text {targets!r}" if isinstance(targets, (str, bytes)) else f"{len(targets)} targets"
-        raise DataError(f"add_examples: {len(rows)} inputs need a list of as many targets, got {got}")
-    own, y, scale = more_targets(model, list(targets))
+    return extended(model, model.check_rows(inputs), targets, "add_examples")
+
+
+def extended(model: AdaptedModel, rows: list, targets: Sequence | None, called: str) -> AdaptedModel:
+    """`add_examples` of rows that are checked; ``called``: what messages begin with."""
+    if targets is None or isinstance(targets, (str, bytes)) or len(targets) != len(rows):
+        got = (
+            f"{len(targets)} targets"
+            if isinstance(targets, Sequence) and not isinstance(targets, (str, bytes))
+            else repr(targets)
+        )
+        raise DataError(f"{called}: {len(rows)} inputs need a list of as many targets, got {got}")
+    own, y, scale = more_targets(model, list(targets), called)
     return _with_rows(model, replace(model.support, y=own[None]), rows, torch.from_numpy(y), scale=scale)
 
 
@@ -98,6 +106,11 @@ def remove_class(model: AdaptedModel, name: Any) -> AdaptedModel:
 def _check(what: str, model: AdaptedModel, possible: bool) -> None:
     if not possible:
         raise DataError(f"{what}: a task of kind {model.kind} has no such change; adapt anew to all examples")
+    if model.is_finetuned:
+        raise DataError(
+            f"{what}: this model was fine-tuned, and what it learned holds for its own classes and examples; call metatext.finetune with "
+            f"all examples, texts and labels, instead"
+        )
     if model.model.adapts_encoder and model.support.x.shape[1]:
         raise DataError(f"{what}: the encoder took steps on the examples, whose texts are not kept; adapt anew to all of them")
 
@@ -175,12 +188,13 @@ def check_label(name: Any, labels: Sequence, called: str, new: bool) -> Any:
     return name
 
 
-def more_targets(model: AdaptedModel, targets: list) -> tuple[Tensor, np.ndarray, tuple[float, float]]:
+def more_targets(model: AdaptedModel, targets: list, called: str) -> tuple[Tensor, np.ndarray, tuple[float, float]]:
     """Targets of further examples, as a support holds them.
 
     Args:
         model: of a kind whose targets are labels or scores.
         targets: n of them, as a caller gives them.
+        called: what messages begin with.
 
     Returns:
         Targets of the model's own examples (s, w) and of the further ones (n, w), and the scale: of scores whose ends are not known it is
@@ -191,10 +205,10 @@ def more_targets(model: AdaptedModel, targets: list) -> tuple[Tensor, np.ndarray
     """
     kind, labels, y = KINDS[model.kind], model.labels, model.support.y[0]
     if kind.by_class:
-        targets = [check_label(target, labels, f"add_examples: targets: row {i}", new=False) for i, target in enumerate(targets)]
+        targets = [check_label(target, labels, f"{called}: targets: row {i}", new=False) for i, target in enumerate(targets)]
     if not targets:
         return y, np.zeros((0, y.shape[1]), np.float32), model.scale
-    array = ENCODERS[kind.name](targets, dict(zip(labels, model.label_names)) or None, "add_examples: targets")[0]
+    array = ENCODERS[kind.name](targets, dict(zip(labels, model.label_names)) or None, f"{called}: targets")[0]
     if kind.by_class:
         return y, np.eye(len(labels), dtype=np.float32)[array], model.scale
     if not kind.scored:

@@ -330,6 +330,38 @@ class TrainConfig(_Checked):
     report_to: tuple[str, ...] = option((), "Accelerate trackers, e.g. tensorboard")
 
 
+@dataclass(frozen=True)
+class FinetuneConfig(_Checked):
+    """Gradient steps on one task, after adapting to it. Names are those of ``transformers.TrainingArguments`` where the meaning is equal."""
+
+    what: Literal["params", "lora", "full"] = option(
+        "params",
+        "what learns: the task's own parameters on frozen features, low-rank updates of the encoder as well, or all of its weights",
+    )
+    num_train_epochs: int = option(10, "passes over the examples, fewer where training stops early", low=1)
+    per_device_train_batch_size: int = option(32, "examples per step and process", low=1)
+    learning_rate: float = option(1e-2, "peak learning rate of the task parameters", low=0.0)
+    encoder_lr: float | None = option(None, "peak learning rate of the encoder; none: 5e-4 for lora, 5e-5 for full", low=0.0)
+    weight_decay: float = option(0.01, "decoupled weight decay of what is added: the residual, low-rank updates", low=0.0)
+    warmup_ratio: float = option(
+        0.1, "share of the steps over which the learning rates rise, before they fall linearly", low=0.0, high=1.0
+    )
+    max_grad_norm: float = option(1.0, "largest norm of the gradient; 0: no clipping", low=0.0)
+    lora_rank: int = option(8, "rank of the updates (lora, of an encoder that was frozen so far)", low=1)
+    lora_alpha: float = option(16.0, "the updates count alpha / rank times (likewise)", low=0.0)
+    eval_share: float = option(
+        0.2, "share of every class's examples that is held out: it stops and judges training", low=0.01, high=0.5
+    )
+    metric_for_best_model: Literal["loss", "accuracy", "macro_f1"] = option(
+        "loss", "figure on the held-out examples that stops training and decides whether it was worth while"
+    )
+    early_stopping_patience: int | None = option(3, "epochs without a better one before training stops; none: never", low=1)
+    class_weights: tuple[str, ...] = option(
+        (), "'balanced': the examples of each class count alike, taken together; or label=factor; none: all examples count alike"
+    )
+    seed: int = option(0, "what is held out and the order of the examples follow from it", low=0)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}

@@ -183,6 +183,32 @@ class Encoder(nn.Module):
             next(self.backbone.parameters())  # its device and precision
         )
 
+    def learning(self, config: EncoderConfig, weights: Mapping[str, Tensor]) -> Encoder:
+        """A copy whose weights learn, for one task; nothing is loaded again.
+
+        Args:
+            config: ``tuning``, and of low-rank updates ``lora_rank`` and ``lora_alpha``, of which one that learns keeps its own.
+            weights: of `tuned_tensors`, to start with; {} where it is frozen.
+
+        Raises:
+            EncoderError: other weights of it learn than those that ``tuning`` names.
+        """
+        if not self.is_tuned:
+            found = {"pooling": self.pooling, "max_length": self.max_length, "prompt": self.prompt or None}
+            lora = {"lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha}
+            own = replace(self.config, tuning=config.tuning, pretrained_share=0.0, **found, **lora)
+            return Encoder(copy.deepcopy(self.backbone), self.tokenizer, own, {}, self.reference).to(self.device)
+        if self.config.tuning != config.tuning:
+            raise EncoderError(
+                f"the encoder was trained with tuning {self.config.tuning}, which tuning {config.tuning} cannot go on from; "
+                f"take {self.config.tuning}, or leave the encoder as it is"
+            )
+        kept, self._frozen = self._frozen, None
+        copied = copy.deepcopy(self, {id(self.base): self.base})
+        self._frozen = kept
+        copied.load_tuned(weights)
+        return copied
+
     def frozen(self, weights: Mapping[str, Tensor] | None = None) -> Encoder:
         """A frozen encoder with the weights of this moment, low-rank updates merged; itself if it is frozen.
 

@@ -18,8 +18,8 @@ class TrainingError(MetatextError, RuntimeError):
     """Training cannot go on: a loss that is not a number, or processes that would not synchronise."""
 
 
-def make_accelerator(config: TrainConfig):
-    """The `Accelerator` of this launch, on the CPU where there is no accelerator.
+def make_accelerator(config: TrainConfig | None = None):
+    """The `Accelerator` of this launch, on the CPU where there is no accelerator; None: without trackers and accumulation steps.
 
     Raises:
         ConfigError: an unknown tracker.
@@ -27,8 +27,8 @@ def make_accelerator(config: TrainConfig):
     """
     from accelerate import Accelerator
 
-    options: dict[str, Any] = {"gradient_accumulation_steps": config.gradient_accumulation_steps}
-    if trackers(config):
+    options: dict[str, Any] = {"gradient_accumulation_steps": config.gradient_accumulation_steps if config else 1}
+    if config and trackers(config):
         options |= {"log_with": trackers(config), "project_dir": config.output_dir}
     # a CPU launch that does not say so runs processes that never synchronise
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)

@@ -92,7 +92,7 @@ def task_weights(tasks: Sequence[Task], config: TrainConfig) -> np.ndarray:
         ConfigError: an entry is not ``name=factor``, or names no task.
     """
     weights = np.array([len(task) for task in tasks], float) ** config.task_size_exponent
-    weights *= _factors("task_weights", "task", config.task_weights, [task.name for task in tasks])
+    weights *= named_factors("task_weights", "task", config.task_weights, [task.name for task in tasks])
     if not weights.sum() > 0:
         raise ConfigError("task_weights: every task has the factor 0")
     return weights
@@ -119,10 +119,10 @@ def kind_weights(kinds: Sequence[str], config: TrainConfig) -> np.ndarray:
     Raises:
         ConfigError: an entry is not ``kind=factor``, or no task is of that kind.
     """
-    return _factors("kind_weights", "kind", config.kind_weights, kinds)
+    return named_factors("kind_weights", "kind", config.kind_weights, kinds)
 
 
-def _factors(setting: str, what: str, entries: Sequence[str], names: Sequence[str]) -> np.ndarray:
+def named_factors(setting: str, what: str, entries: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """(n,) factors of names from entries ``name=factor``, 1 where there is no entry."""
     factors = np.ones(len(names))
     for entry in entries:

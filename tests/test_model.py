@@ -779,7 +779,7 @@ def test_training_on_does_not_reach_a_changed_classifier(tiny, tmp_path):
         ("ints", "add_class", (3, []), "class 3 has neither an example nor a name"),
         ("texts", "add_examples", (["a"], ["erly"]), "row 0: there is no class 'erly'; did you mean 'early'"),
         ("texts", "add_examples", (["a", "b"], ["early"]), "2 inputs need a list of as many targets, got 1 targets"),
-        ("texts", "add_examples", (["a", "b"], "ab"), "got the text 'ab'"),
+        ("texts", "add_examples", (["a", "b"], "ab"), "as many targets, got 'ab'"),
         ("pairs", "add_examples", (["a"], ["same"]), "the examples were pairs of texts"),
         ("texts", "remove_class", ("never",), "there is no class 'never'"),
         ("texts", "remove_class", ("late",), "without 'late' one class would be left"),
