@@ -18,6 +18,7 @@ from .config import (
     ConfigError,
     EncoderConfig,
     EpisodeConfig,
+    FinetuneConfig,
     HeadConfig,
     LanguageConfig,
     MetatextError,
@@ -111,7 +112,10 @@ class TestData(_Checked):
 class AdaptData(_Checked):
     """Which examples make a classifier, and what it is asked."""
 
-    model: str = option("runs/metatext", "a saved head: a folder, or a repo on the Hub, owner/name")
+    model: str = option(
+        "runs/metatext",
+        "a saved head: a folder, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
+    )
     examples: str | None = option(
         None,
         "csv, tsv, json, jsonl or parquet file with a text and a label per row; or question, context and answers; or input and target",
@@ -126,6 +130,32 @@ class AdaptData(_Checked):
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
     output_dir: str = option("runs/adapted", "folder for the adapted classifier")
+    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
+    max_risk: float | None = option(
+        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
+    )
+    predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
+
+
+@dataclass(frozen=True)
+class FinetuneData(_Checked):
+    """Which head is fine-tuned on which examples, and what the classifier is asked."""
+
+    model: str = option(
+        "runs/metatext",
+        "a saved head: a folder, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
+    )
+    examples: str | None = option(
+        None,
+        "labelled examples: a csv, tsv, json, jsonl or parquet file, a folder of splits, or a data set on the Hub (id:config)",
+    )
+    split: str | None = option(None, "which split of them; none: all rows of all splits")
+    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
+    text_pair_column: str | None = option(None, "column of the second text of a pair")
+    label_column: str | None = option(None, "column of the label; none: found when its name is usual")
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
+    output_dir: str = option("runs/finetuned", "folder for the classifier")
     predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
     max_risk: float | None = option(
         None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
@@ -158,6 +188,7 @@ COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     ),
     "test": ("measure a head on unseen tasks", (TestData,)),
     "adapt": ("make a classifier from a few labelled examples", (AdaptData,)),
+    "finetune": ("fine-tune a classifier on labelled examples, where that pays", (FinetuneData, FinetuneConfig)),
     "push": ("share a head or a classifier on the Hub: metatext push FOLDER OWNER/NAME", (PushData,)),
 }
 WORDS = {"push": ("model", "repo_id")}
@@ -165,10 +196,10 @@ WORDS = {"push": ("model", "repo_id")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: ``metatext train|test|adapt|push [config.yaml] [--flag value ...]``."""
+    """The console script: ``metatext train|test|adapt|finetune|push [config.yaml] [--flag value ...]``."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = "\n".join(f"  metatext {name:6} {text}" for name, (text, _) in COMMANDS.items())
+        lines = "\n".join(f"  metatext {name:8} {text}" for name, (text, _) in COMMANDS.items())
         print(f"metatext: meta-learning on text\n\n{lines}\n\n`metatext COMMAND --help` explains every setting of a command.")
         return
     if arguments[0] == "--version":
@@ -188,9 +219,9 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
     """
     try:
         settings = parse(command, sys.argv[1:] if arguments is None else arguments, description)
-        from . import commands  # only now: --help must not wait for torch
+        from . import commands, finetune_command  # only now: --help must not wait for torch
 
-        getattr(commands, command)(settings)
+        getattr(finetune_command if command == "finetune" else commands, command)(settings)
     except MetatextError as error:
         sys.exit(f"metatext {command}: {error}")
 

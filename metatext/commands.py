@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .adapted import AdaptedModel
 from .baselines import USUAL, Method, baseline, by_model
-from .cli import AdaptData, PushData, Settings, TestData, TrainData
+from .cli import AdaptData, FinetuneData, PushData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from .evaluation import compare, evaluate_tasks
@@ -164,7 +165,7 @@ def adapt(settings: Settings) -> None:
     columns = {role: column for role, column in columns.items() if column}
     given = {"kind": data.kind, "columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(data.examples, split=None, **given)
-    model = MetaModel.from_pretrained(data.model).to(_device())
+    model = _load(data.model)
     labelled = KINDS[task.kind].column == "label"
     names = dict(zip(task.labels, task.label_names, strict=True)) if labelled else None
     classifier = model.adapt(task.inputs(), task.answers(), kind=task.kind, label_names=names, description=data.description)
@@ -173,18 +174,25 @@ def adapt(settings: Settings) -> None:
     shape = " of scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else shape
     print(f"{len(task)} examples{shape} -> {data.output_dir}")
     if data.predict:
-        from .tasks import load_inputs
+        write_predictions(classifier, task, data)
 
-        rows = load_inputs(data.predict, columns, pairs=task.is_pair, kind=task.kind)
-        table = classifier.predict_table(rows, data.max_risk, progress=True)
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow([*task.text_roles, *table])
-        for row, *answers in zip(rows, *table.values(), strict=True):
-            writer.writerow([*_texts(row), *map(_cell, answers)])
-        path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
-        write_text(path, out.getvalue())
-        print(f"{len(rows)} predictions -> {path}")
+
+def write_predictions(classifier: AdaptedModel, task: Task, data: AdaptData | FinetuneData) -> None:
+    """Answers to the rows of the file ``predict`` as a csv; ``task``: the examples, whose columns and kind those rows have."""
+    from .tasks import load_inputs
+
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column}
+    columns = {role: column for role, column in columns.items() if column}
+    rows = load_inputs(data.predict, columns, pairs=task.is_pair, kind=task.kind)
+    table = classifier.predict_table(rows, data.max_risk, progress=True)
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*task.text_roles, *table])
+    for row, *answers in zip(rows, *table.values(), strict=True):
+        writer.writerow([*_texts(row), *map(_cell, answers)])
+    path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
+    write_text(path, out.getvalue())
+    print(f"{len(rows)} predictions -> {path}")
 
 
 def push(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from letters import make_task
 from scripts.train_head import find_the_run
 
 import metatext as mt
@@ -23,7 +24,13 @@ STARTER = [
     "starter",
     *(f"starter/{kind}/{split}" for kind in ("multilabel", "regression", "span", "generation") for split in ("train", "test")),
 ]
-RECIPES = {"train": "meta_train.py", "test": "meta_test.py", "adapt": "adapt.py", "push": "push_to_hub.py"}
+RECIPES = {
+    "train": "meta_train.py",
+    "test": "meta_test.py",
+    "adapt": "adapt.py",
+    "finetune": "finetune.py",
+    "push": "push_to_hub.py",
+}
 TINY = ["--n_episodes", "8", "--n_way", "5", "--fewer_ways", "--n_query", "2"]  # what the small corpora can give
 SMALL = ["--meta_steps", "4", "--meta_batch_size", "4", "--eval_steps", "2", "--save_steps", "2", "--eval_episodes", "4"]
 
@@ -178,6 +185,29 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
         assert all((row["label"] == "") == (float(row["risk"]) > 0) for row in csv.DictReader(file))
 
 
+def test_finetune_a_head_on_a_file(tmp_path, small_head, capsys):
+    """Examples and new rows in files; the table, a classifier and predictions come out, and a mistake leaves them as they are."""
+    examples, asked, output = tmp_path / "examples.csv", tmp_path / "asked.csv", tmp_path / "tuned"
+    task = make_task("letters", classes=3)
+    rows = [["body", "queue"], *zip(task.inputs(), task.answers(), strict=True)]
+    for path, part in ((examples, rows), (asked, [row[:1] for row in rows[:4]])):
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows(part)
+    columns = ["--text_column", "body", "--label_column", "queue", "--output_dir", str(output)]
+    arguments = ["finetune", "--model", str(small_head), "--examples", str(examples), *columns, "--num_train_epochs", "2"]
+    cli.main([*arguments, "--what", "lora", "--predict", str(asked)])
+    out = capsys.readouterr().out
+    assert "6 of 36 examples held out" in out and "adapted" in out and "fine-tuned" in out
+    classifier = mt.AdaptedModel.from_pretrained(output)
+    with open(output / "predictions.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["label"] for row in found] == classifier.predict([row["text"] for row in found]) and len(found) == 3
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    with pytest.raises(SystemExit, match="class_weights: no label is called 'nobody'"):
+        cli.main([*arguments, "--class_weights", "nobody=3"])
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
 def test_questions_from_a_file(tmp_path, tiny):
     """Examples and questions in files, answers in a csv."""
     head, examples, asked = tmp_path / "head", tmp_path / "examples.jsonl", tmp_path / "asked.csv"
@@ -299,6 +329,9 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["adapt", "--model", "nowhere"], "--examples is missing"),
         (["adapt", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
         (["test", "--model", "nowhere"], "nowhere is not a folder"),
+        (["finetune", "--model", "gp"], "--examples is missing"),
+        (["finetune", "--model", "nowhere", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["finetune", "--what", "head"], "what: expected one of 'params', 'lora', 'full', got 'head'"),
         (["push", "nowhere"], "nowhere does not exist; the first argument is a YAML file of settings"),
         (["push", "--model", "nowhere"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),
         (["push", "nowhere", "me/head"], "nowhere is not a folder"),

@@ -35,8 +35,10 @@ LEVELS = [
     ["evaluation"],
     ["objective", "launch"],
     ["training", "refine"],
+    ["sklearn"],
     ["cli"],
     ["commands"],
+    ["finetune_command"],
     ["__main__"],
 ]
 
@@ -60,8 +62,8 @@ def test_arrows_point_one_way():
     for path in files:
         own = path.stem if path.parent == PACKAGE else path.parent.name
         for other in imports(path):
-            # two deferred imports close a cycle on purpose: model.adapt makes an AdaptedModel, cli.run starts a command
-            if (own, other) in {("model", "adapted"), ("cli", "commands"), ("cli", "__version__")}:
+            # deferred imports close a cycle on purpose: model.adapt makes an AdaptedModel, cli.run starts commands
+            if (own, other) in {("model", "adapted"), ("cli", "commands"), ("cli", "finetune_command"), ("cli", "__version__")}:
                 continue
             assert level[other] <= level[own], f"{own} imports {other}, which lies above it"
 

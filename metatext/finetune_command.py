@@ -1,0 +1,54 @@
+"""What ``metatext finetune`` does: load, fine-tune, print how both models did, write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .cli import FinetuneData, Settings
+from .columns import DataError
+from .commands import _device, _load, _log, write_predictions
+from .config import FinetuneConfig
+from .kinds import KINDS
+from .refine import finetune as finetune_model
+from .tasks import load_task
+
+
+def finetune(settings: Settings) -> None:
+    """Labelled examples + a head -> a saved classifier, fine-tuned where that pays; predictions for a second file."""
+    from accelerate import PartialState
+
+    _log()
+    data = settings[FinetuneData]
+    if data.examples is None:
+        raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row, or a data set on the Hub")
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    columns = {role: column for role, column in columns.items() if column}
+    name, _, part = (data.examples, "", "") if Path(data.examples).exists() else data.examples.partition(":")
+    options = {"columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
+    task = load_task(name, part or None, split=data.split, **options)
+    if not KINDS[task.kind].by_class:
+        raise DataError(
+            f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
+        )
+    main = PartialState(cpu=_device().type == "cpu").is_main_process
+    names = dict(zip(task.labels, task.label_names, strict=True))
+    given = {"label_names": names, "description": data.description}
+    classifier = finetune_model(_load(data.model), task.inputs(), task.answers(), settings[FinetuneConfig], **given)
+    if not main:
+        return
+    classifier.save_pretrained(data.output_dir)
+    print(table(classifier.finetuning))
+    print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
+    if data.predict:
+        write_predictions(classifier, task, data)
+
+
+def table(notes: dict) -> str:
+    """How the adapted and the fine-tuned model answer the held-out examples, from ``AdaptedModel.finetuning``."""
+    lines = [f"{notes['held_out']} of {notes['rows']} examples held out:"]
+    lines.append(f"{'':12}{'epoch':>7}{'loss':>9}{'accuracy':>10}{'macro F1':>10}")
+    for name in ("adapted", "fine-tuned"):
+        if name in notes:
+            epoch, loss, right, f1 = (notes[name][key] for key in ("epoch", "loss", "accuracy", "macro_f1"))
+            lines.append(f"{name:12}{epoch:7d}{loss:9.3f}{100 * right:8.1f} %{100 * f1:8.1f} %")
+    return "\n".join(lines)

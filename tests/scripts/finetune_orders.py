@@ -1,0 +1,48 @@
+"""Fine-tunes on letters, in this process: ``python finetune_orders.py settings.json`` with a list of `run` arguments."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def orders(n: int, seed: int = 0):
+    """Texts of six letters, an a and a b among them; the label is the one that comes first. Which letters there are says nothing."""
+    import metatext as mt
+
+    rng, rows = np.random.default_rng(seed), []
+    for i in range(n):
+        letters = rng.choice(list("mnopqrst"), 6)
+        letters[np.sort(rng.permutation(6)[:2])] = ["a", "b"] if i % 2 else ["b", "a"]
+        rows.append({"text": "".join(letters), "label": "ab" if i % 2 else "ba"})
+    return mt.load_task(rows, name="which letter comes first")
+
+
+def run(encoder: str, save_to: str, rows: int, config: dict, double: bool = False) -> None:
+    """Fine-tune, and save answers to other rows."""
+    import torch
+
+    import metatext as mt
+
+    torch.set_num_threads(1)
+    model = mt.MetaModel.from_encoder(encoder)
+    if double:
+        model.heads.double()
+    clf = mt.finetune(model, orders(rows), config=mt.FinetuneConfig(**config))
+    answers = clf.predict_proba(orders(40, seed=1).inputs())
+    residual = {name: tensor.cpu().numpy() for name, tensor in clf.residual.items()}
+    np.savez(
+        save_to.format(rank=os.environ.get("LOCAL_RANK", "0")),
+        answers=answers,
+        loss=clf.finetuning["fine-tuned"]["loss"],
+        **residual,
+    )
+
+
+if __name__ == "__main__":
+    for arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
+        run(**arguments)

@@ -1,0 +1,334 @@
+"""finetune: better where there is something to learn, the adapted model where there is not, and every mistake in one error."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from letters import make_task
+from scripts.finetune_orders import orders, run
+from scripts.processes import LAUNCH, finish, free_port, started
+
+import metatext as mt
+from metatext import AdaptedModel, ConfigError, DataError, EncoderConfig, FinetuneConfig, MetaModel
+from metatext.encoder import EncoderError
+from metatext.refine import FOLDS, assign_folds, class_weights, finetune, hold_out
+from metatext.storage import StorageError, read_folder, write_folder
+
+FAST = {"lora": {"encoder_lr": 1e-2}, "full": {"encoder_lr": 3e-3}, "params": {}}
+SMALL = {"per_device_train_batch_size": 16, "early_stopping_patience": None}
+
+
+@pytest.fixture(scope="module")
+def model(tiny) -> MetaModel:
+    return MetaModel.from_encoder(tiny)
+
+
+@pytest.fixture(scope="module", params=["params", "lora", "full"])
+def tuned(model, request) -> AdaptedModel:
+    """A classifier that gradient steps have changed, by all that can learn."""
+    config = FinetuneConfig(what=request.param, num_train_epochs=6, **SMALL, **FAST[request.param])
+    clf = finetune(model, orders(160), config=config)
+    assert clf.is_finetuned and clf.finetuning["kept"] == "fine-tuned"
+    return clf
+
+
+def right(clf: AdaptedModel, task) -> float:
+    return float(np.mean([a == b for a, b in zip(clf.predict(task.inputs()), task.answers(), strict=True)]))
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["lora", "full"])
+def test_an_encoder_that_learns_answers_what_frozen_features_do_not_say(model, what):
+    task, unseen = orders(160), orders(200, seed=1)
+    config = FinetuneConfig(what=what, num_train_epochs=10, **SMALL, **FAST[what])
+    adapted, clf = model.adapt(task), finetune(model, task, config=config)
+    assert right(adapted, unseen) < 0.75 < 0.88 < right(clf, unseen)
+    notes = clf.finetuning
+    assert (notes["rows"], notes["held_out"], notes["kept"]) == (160, 32, "fine-tuned")
+    assert notes["fine-tuned"]["accuracy"] > notes["adapted"]["accuracy"] + 0.1 and notes["adapted"]["epoch"] == 0
+    assert not any(p.requires_grad for p in model.encoder.parameters())  # the model given stays frozen, and as it was
+    np.testing.assert_array_equal(model.adapt(task).predict_proba(["aab"]), adapted.predict_proba(["aab"]))
+
+
+def test_parameters_alone_learn_what_features_say(model):
+    """The closed form of `prototype` is far from the best linear classifier; gradient steps on frozen features get nearer."""
+    prototypes = MetaModel.from_encoder(model.encoder, "prototype")
+    task, unseen = orders(400), orders(300, seed=1)
+    config = FinetuneConfig(num_train_epochs=40, learning_rate=0.1, **SMALL)
+    clf = finetune(prototypes, task, config=config)
+    assert clf.is_finetuned and clf.encoder is prototypes.encoder
+    assert clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"] - 0.02
+    assert right(clf, unseen) > right(prototypes.adapt(task), unseen)
+
+
+@pytest.mark.parametrize(
+    "options", [{"learning_rate": 0.0}, {"learning_rate": 30.0, "max_grad_norm": 0.0}], ids=["no step", "wild steps"]
+)
+def test_the_adapted_model_is_kept_where_nothing_beats_it(model, options):
+    task = make_task("letters", classes=3, size=20)
+    clf = finetune(model, task, config=FinetuneConfig(num_train_epochs=3, **options))
+    assert clf.finetuning["kept"] == "adapted" and not clf.is_finetuned
+    rows = ["aaaa bc", "ffff gh"]
+    np.testing.assert_allclose(clf.predict_proba(rows), model.adapt(task).predict_proba(rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "macro_f1"])
+def test_the_figure_that_decides(model, figure):
+    """All held-out letters are answered rightly by adapting: a better loss alone is no reason then."""
+    clf = finetune(model, make_task("letters", classes=3, size=20), config=FinetuneConfig(metric_for_best_model=figure))
+    assert clf.finetuning["adapted"]["accuracy"] == 1 and clf.finetuning["kept"] == "adapted"
+    assert clf.finetuning["fine-tuned"]["epoch"] == 1 and clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"]
+
+
+def test_two_examples_cannot_be_judged(model, caplog):
+    clf = finetune(model, ["aaa", "zzz"], ["early", "late"])
+    assert clf.finetuning["kept"] == "adapted" and "none can be held out" in caplog.text
+    np.testing.assert_array_equal(clf.predict_proba(["a"]), model.adapt(["aaa", "zzz"], ["early", "late"]).predict_proba(["a"]))
+    assert finetune(model, ["aaa", "aab", "zzz"], ["early", "early", "late"]).finetuning["held_out"] == 1
+
+
+def test_the_seed_fixes_the_weights(model):
+    config = {"what": "lora", "num_train_epochs": 2, **SMALL, **FAST["lora"]}
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    one, same, other = (finetune(model, orders(80), config=FinetuneConfig(seed=seed, **config)) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(2), expected)  # the caller's random state is where it was
+    rows = orders(20, seed=2).inputs()
+    np.testing.assert_array_equal(one.predict_proba(rows), same.predict_proba(rows))
+    assert not np.array_equal(one.predict_proba(rows), other.predict_proba(rows))
+
+
+def test_class_weights_move_answers_to_the_class_that_counts(model):
+    config = {"num_train_epochs": 20, "learning_rate": 0.05, **SMALL}
+    task, unseen = orders(160), orders(200, seed=1)
+    share = {}
+    for name, weights in (("plain", ()), ("ab", ("ab=8",)), ("ba", ("ba=8",))):
+        answers = finetune(model, task, config=FinetuneConfig(class_weights=weights, **config)).predict(unseen.inputs())
+        share[name] = answers.count("ab") / len(answers)
+    assert share["ba"] < share["plain"] - 0.1 < share["plain"] + 0.1 < share["ab"]
+
+
+def test_balanced_weights_count_every_class_alike():
+    y = np.array([0] * 6 + [1] * 2)
+    weights = class_weights(y, ["x", "y", "unseen"], ("balanced",))
+    np.testing.assert_allclose(weights[:2] * np.bincount(y), [4, 4])
+    np.testing.assert_array_equal(class_weights(y, [7, 8], ("8=3",)), [1, 3])
+
+
+def test_what_is_held_out_is_of_every_class():
+    y = np.repeat(np.arange(5), [1, 2, 3, 10, 100])
+    train, held = hold_out(y, 0.2, seed=0)
+    assert np.bincount(y[held], minlength=5).tolist() == [0, 1, 1, 2, 20]
+    assert sorted([*train, *held]) == list(range(len(y))) and not set(train) & set(held)
+    assert not np.array_equal(held, hold_out(y, 0.2, seed=1)[1])
+
+
+def test_no_fold_takes_a_whole_class():
+    y = np.repeat(np.arange(4), [1, 2, 7, 30])
+    fold = assign_folds(y, seed=0)
+    assert fold[0] == FOLDS  # nothing would be left of its class
+    for c in range(1, 4):
+        assert max(np.bincount(fold[y == c])) < (y == c).sum() and fold[y == c].max() < FOLDS
+
+
+def test_labels_that_have_no_example_stay(model):
+    task = orders(40)
+    clf = finetune(model, task.inputs(), task.answers(), FinetuneConfig(num_train_epochs=2), label_names=["ba", "neither", "ab"])
+    assert clf.labels == ["ba", "neither", "ab"] and clf.predict_proba(["a"]).shape == (1, 3)
+
+
+@pytest.mark.parametrize("what", ["params", "lora"])
+def test_pairs(model, what):
+    task = orders(40)
+    pairs = [(text[:3], text[3:]) for text in task.inputs()]
+    clf = finetune(
+        model, pairs, task.answers(), FinetuneConfig(what=what, num_train_epochs=2, metric_for_best_model="loss", **FAST[what])
+    )
+    assert clf.pairs is True and len(clf.predict(pairs[:3])) == 3
+
+
+# --- from a classifier, and again -------------------------------------------------------------------------------------
+
+
+def test_a_classifier_lends_its_labels_and_names(model):
+    task = orders(80)
+    names = {"ba": "b first", "ab": "a first"}
+    config = FinetuneConfig(num_train_epochs=3, learning_rate=0.05)
+    clf = finetune(model.adapt(["aab", "bba"], ["ab", "ba"], label_names=names), task.inputs(), task.answers(), config)
+    by_hand = finetune(model, task.inputs(), task.answers(), config, label_names=names)
+    assert clf.labels == ["ba", "ab"] and clf.label_names == ("b first", "a first")
+    rows = orders(20, seed=1).inputs()  # its own two examples are gone: they might stand among those held out
+    np.testing.assert_allclose(clf.predict_proba(rows), by_hand.predict_proba(rows), atol=1e-4)
+
+
+def test_a_fine_tuned_model_goes_on(tuned):
+    notes = tuned.finetuning
+    config = FinetuneConfig(what=notes["settings"]["what"], num_train_epochs=2, **SMALL, **FAST[notes["settings"]["what"]])
+    task = orders(160)
+    again = finetune(tuned, task, config=config)
+    assert again.finetuning["adapted"]["loss"] < notes["adapted"]["loss"]  # it began where the other had come
+
+
+def test_a_head_whose_encoder_has_learned(tiny_folder, tmp_path):
+    """Low-rank updates go on from where they are; other weights cannot be saved beside them."""
+    start = MetaModel.from_encoder(EncoderConfig(str(tiny_folder), tuning="lora", lora_rank=3, pretrained_share=0.2))
+    with torch.no_grad():
+        for parameter in start.encoder.tuned_tensors().values():
+            parameter += 0.05
+    task = orders(80)
+    clf = finetune(start, task, config=FinetuneConfig(what="lora", num_train_epochs=4, **SMALL, **FAST["lora"]))
+    assert clf.is_finetuned
+    clf.save_pretrained(tmp_path / "clf")
+    rows = orders(20, seed=1).inputs()
+    np.testing.assert_array_equal(AdaptedModel.from_pretrained(tmp_path / "clf").predict_proba(rows), clf.predict_proba(rows))
+    with pytest.raises(EncoderError, match="trained with tuning lora, which tuning full cannot go on from"):
+        finetune(start, task, config=FinetuneConfig(what="full"))
+
+
+# --- to disk and back -------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(tuned, tmp_path):
+    rows = orders(30, seed=1).inputs()
+    tuned.save_pretrained(tmp_path / "clf")
+    assert sorted(path.name for path in (tmp_path / "clf").iterdir()) == ["config.json", "model.safetensors"]
+    again = AdaptedModel.from_pretrained(tmp_path / "clf")
+    np.testing.assert_array_equal(again.predict_proba(rows), tuned.predict_proba(rows))
+    np.testing.assert_array_equal(again.confidence(rows), tuned.confidence(rows))
+    assert again.is_finetuned and again.finetuning == tuned.finetuning and again.labels == tuned.labels
+    again.to("cpu").save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (tmp_path / "clf" / "model.safetensors").read_bytes()
+
+
+def test_folders_of_before_load(model, tmp_path):
+    """What adapting writes has none of the new entries, as folders that older versions wrote."""
+    clf = model.adapt(orders(20))
+    clf.save_pretrained(tmp_path / "clf")
+    config, tensors = read_folder(tmp_path / "clf", "adapted")
+    assert "finetuning" not in config["task"] and not any(name.startswith("params.") for name in tensors)
+    again = AdaptedModel.from_pretrained(tmp_path / "clf", model.encoder)
+    assert again.finetuning is None and not again.is_finetuned
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
+def test_damaged_parameters(model, tmp_path, damage):
+    clf = finetune(model, orders(40), config=FinetuneConfig(num_train_epochs=2, learning_rate=0.05))
+    clf.save_pretrained(tmp_path / "clf")
+    config, tensors = read_folder(tmp_path / "clf", "adapted")
+    if damage == "missing":
+        del tensors["params.residual_bias"]
+    elif damage == "shape":
+        tensors["params.residual_bias"] = torch.zeros(1, 5)
+    else:
+        tensors["params.residual_bias"][0, 0] = torch.nan
+    del config["weights"]
+    write_folder(tmp_path / "clf", config, tensors)
+    with pytest.raises(StorageError, match="fine-tuned parameters are"):
+        AdaptedModel.from_pretrained(tmp_path / "clf", model.encoder)
+
+
+def test_no_text_is_written(tuned, tmp_path):
+    tuned.save_pretrained(tmp_path / "clf")
+    for path in (tmp_path / "clf").iterdir():
+        content = path.read_bytes()
+        assert not any(text.encode() in content for text in orders(160).inputs())
+
+
+@pytest.mark.parametrize(
+    "change", [("add_class", "x", ["aaa"]), ("add_examples", ["aaa"], ["ab"]), ("remove_class", "ab")], ids=lambda c: c[0]
+)
+def test_no_change_without_training(tuned, change):
+    name, *arguments = change
+    with pytest.raises(DataError, match=f"{name}: this model was fine-tuned, .* call metatext.finetune with all examples"):
+        getattr(tuned, name)(*arguments)
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+def test_two_processes_take_the_steps_of_one(tiny_folder, tmp_path):
+    """Batches of 16 and of 8 on each of two; a last batch of one row leaves a process without any."""
+
+    def settings(processes: int) -> list[dict]:
+        made = []
+        for what, double in (("params", True), ("lora", False)):
+            config = {
+                "what": what,
+                "num_train_epochs": 3,
+                "early_stopping_patience": None,
+                "per_device_train_batch_size": 16 // processes,
+            }
+            config |= {"class_weights": ["ab=2"], "encoder_lr": 1e-3}
+            path = str(tmp_path / (f"{what} {processes}" + "-{rank}.npz"))
+            made.append({"encoder": str(tiny_folder), "save_to": path, "rows": 82, "config": config, "double": double})
+        return made
+
+    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache")}
+    with started("finetune_orders.py", settings(2), tmp_path, launcher=[*LAUNCH, free_port()], **env) as process:
+        for arguments in settings(1):
+            run(**arguments)
+        finish(process, 240)
+    for what, near in (("params", 1e-9), ("lora", 1e-3)):
+        expected, *found = (np.load(tmp_path / f"{what} {name}.npz") for name in ("1-0", "2-0", "2-1"))
+        assert any(expected["residual_weights"].ravel())
+        for key in expected.files:
+            for other in found:
+                np.testing.assert_allclose(other[key], expected[key], atol=near)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "inputs, targets, message",
+    [
+        (["a", "b"], ["x"], "2 inputs but 1 targets"),
+        (["a", "b"], None, "targets are missing"),
+        (["a", " "], ["x", "y"], "row 1 is empty"),
+        (["a", "b"], ["x", "x"], "a classifier needs at least two"),
+        ([], [], "without examples the label_names must be given"),
+        ("ab", ["x", "y"], "expected a list of texts, got one text"),
+    ],
+)
+def test_what_cannot_be_learned_from(model, inputs, targets, message):
+    with pytest.raises(DataError, match=message):
+        finetune(model, inputs, targets)
+
+
+def test_other_mistakes(model, tiny_folder):
+    task = orders(20)
+    clf = model.adapt(task)
+    for arguments, options, message in (
+        ((model, [], []), {"label_names": ["x", "y"]}, "there are no examples to learn from"),
+        ((clf, task), {"label_names": ["ab", "ba"]}, "a classifier has its own label_names"),
+        ((clf, ["a"], ["x"]), {}, "finetune: targets: row 0: there is no class 'x'"),
+        ((clf, ["a"], None), {}, "finetune: 1 inputs need a list of as many targets, got None"),
+        ((clf, [("a", "b")], ["ab"]), {}, "the examples were single texts"),
+        ((model.adapt(["a", "b"], [1, 2], kind="regression"), ["a"], [1]), {}, "so far, the task is of kind regression"),
+        ((model, mt.load_tasks("starter/multilabel/train")[0]), {}, "so far, the task is of kind multilabel"),
+    ):
+        with pytest.raises(DataError, match=message):
+            finetune(*arguments, **options)
+    with pytest.raises(ConfigError, match="class_weights: no label is called 'abc'; did you mean"):
+        finetune(model, task, config=FinetuneConfig(class_weights=("abc=2",)))
+    steps = MetaModel.from_encoder(EncoderConfig(str(tiny_folder), tuning="lora"), mt.HeadConfig("inner_loop", encoder_steps=1))
+    with pytest.raises(ConfigError, match="takes steps on the encoder for every task"):
+        finetune(steps, task)
+    for options, message in (({"what": "head"}, "what: expected one of"), ({"eval_share": 0.9}, "eval_share: must be between")):
+        with pytest.raises(ConfigError, match=message):
+            FinetuneConfig(**options)
+
+
+def test_numbers_that_are_none_end_in_an_error(model):
+    with pytest.raises(mt.launch.TrainingError, match=r"is not a number; lower learning_rate \(1e\+30\)"):
+        finetune(model, orders(40), config=FinetuneConfig(learning_rate=1e30))
+
+
+def test_figures_are_plain_json(tuned):
+    assert json.loads(json.dumps(tuned.finetuning)) == tuned.finetuning
