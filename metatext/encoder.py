@@ -197,7 +197,9 @@ class Encoder(nn.Module):
             found = {"pooling": self.pooling, "max_length": self.max_length, "prompt": self.prompt or None}
             lora = {"lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha}
             own = replace(self.config, tuning=config.tuning, pretrained_share=0.0, **found, **lora)
-            return Encoder(copy.deepcopy(self.backbone), self.tokenizer, own, {}, self.reference).to(self.device)
+            return Encoder(copy.deepcopy(self.backbone), self.tokenizer, own, {}, self.reference).to(
+                next(self.backbone.parameters())  # its device and precision
+            )
         if self.config.tuning != config.tuning:
             raise EncoderError(
                 f"the encoder was trained with tuning {self.config.tuning}, which tuning {config.tuning} cannot go on from; "

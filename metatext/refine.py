@@ -83,14 +83,12 @@ def finetune(
     if not len(held):
         logger.warning("no class has two examples: none can be held out to judge, so the adapted model is kept")
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        best, history = _train(whole, rows, y, weights, train, held, config, accelerator)
+    make, history = _train(whole, rows, y, weights, train, held, config, accelerator)
     figure = config.metric_for_best_model
     notes |= {"adapted": history[0], "fine-tuned": max(history[1:], key=lambda point: _better(point, figure))}
-    if best is None:
+    if make is None:
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
-    return best(finetuning={"kept": KEPT[1], **notes})
+    return make(finetuning={"kept": KEPT[1], **notes})
 
 
 def _adapt(model, inputs, targets, label_names, description) -> tuple[list, AdaptedModel]:
@@ -227,6 +225,7 @@ def _train(
     steps = math.ceil(len(train) / per_step)
     optimizer = torch.optim.AdamW(_groups(module, config))
     wrapped, optimizer = accelerator.prepare(module, optimizer)
+    wrapped.eval()  # no dropout: a frozen encoder was loaded with that of its pretraining
     trainable = [p for p in module.parameters() if p.requires_grad]
     targets = torch.from_numpy(y).to(device)
     weight = torch.from_numpy(weights).to(device, dtype)[targets]
@@ -248,8 +247,6 @@ def _train(
     bar = tqdm(total=config.num_train_epochs * steps, desc="fine-tuning", unit="step", disable=hidden)
     for epoch in range(config.num_train_epochs):
         order = np.random.default_rng([config.seed, epoch]).permutation(train)
-        module.train()
-        module.head.eval()
         for step in range(steps):
             everyone = order[step * per_step : (step + 1) * per_step]
             own = everyone[accelerator.process_index :: accelerator.num_processes]
@@ -271,7 +268,6 @@ def _train(
             optimizer.zero_grad()
             bar.update()
         if encoder is not None:
-            module.eval()
             reading = _read(whole, _support(whole, encoder, rows), train, fold)
         point = {"epoch": epoch + 1, **judge()}
         history.append(point)
@@ -344,7 +340,9 @@ def _made(whole: AdaptedModel, encoder: Encoder | None, state: tuple, support: S
     if encoder is None:
         return whole.with_support(support, residual=residual, finetuning=finetuning)
     encoder.load_tuned(learned)
-    model = MetaModel(encoder.eval(), whole.model.head_config, [whole.kind], whole.described["training"]).to(support.x.device)
+    with torch.random.fork_rng():  # a head is made at random before it gets its weights
+        model = MetaModel(encoder.eval(), whole.model.head_config, [whole.kind], whole.described["training"])
+    model.to(support.x.device)
     model.heads[whole.kind].load_state_dict(whole.head.state_dict())
     model.risk = whole.risk_curve
     return AdaptedModel(

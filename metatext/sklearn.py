@@ -83,7 +83,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             NotFittedError: ``fit`` was not called.
         """
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)  # says first where there is nothing fitted
+        return self.classes_[best]
 
     def predict_proba(self, X: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n, w) probabilities, columns in the order of ``classes_``.

@@ -70,11 +70,12 @@ def test_parameters_alone_learn_what_features_say(model):
     "options", [{"learning_rate": 0.0}, {"learning_rate": 30.0, "max_grad_norm": 0.0}], ids=["no step", "wild steps"]
 )
 def test_the_adapted_model_is_kept_where_nothing_beats_it(model, options):
-    task = make_task("letters", classes=3, size=20)
+    task = orders(80)
     clf = finetune(model, task, config=FinetuneConfig(num_train_epochs=3, **options))
     assert clf.finetuning["kept"] == "adapted" and not clf.is_finetuned
-    rows = ["aaaa bc", "ffff gh"]
-    np.testing.assert_allclose(clf.predict_proba(rows), model.adapt(task).predict_proba(rows), atol=1e-6)
+    assert clf.finetuning["fine-tuned"]["loss"] >= clf.finetuning["adapted"]["loss"]
+    rows = orders(20, seed=1).inputs()
+    np.testing.assert_array_equal(clf.predict_proba(rows), model.adapt(task).predict_proba(rows))
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "macro_f1"])
@@ -93,15 +94,16 @@ def test_two_examples_cannot_be_judged(model, caplog):
 
 
 def test_the_seed_fixes_the_weights(model):
-    config = {"what": "lora", "num_train_epochs": 2, **SMALL, **FAST["lora"]}
+    config = {"what": "lora", "num_train_epochs": 5, **SMALL, **FAST["lora"]}
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
-    one, same, other = (finetune(model, orders(80), config=FinetuneConfig(seed=seed, **config)) for seed in (0, 0, 1))
+    one, same, other = (finetune(model, orders(160), config=FinetuneConfig(seed=seed, **config)) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(2), expected)  # the caller's random state is where it was
+    assert one.is_finetuned and one.finetuning == same.finetuning
     rows = orders(20, seed=2).inputs()
     np.testing.assert_array_equal(one.predict_proba(rows), same.predict_proba(rows))
-    assert not np.array_equal(one.predict_proba(rows), other.predict_proba(rows))
+    assert one.finetuning["fine-tuned"] != other.finetuning["fine-tuned"]
 
 
 def test_class_weights_move_answers_to_the_class_that_counts(model):
@@ -217,9 +219,8 @@ def test_folders_of_before_load(model, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
-def test_damaged_parameters(model, tmp_path, damage):
-    clf = finetune(model, orders(40), config=FinetuneConfig(num_train_epochs=2, learning_rate=0.05))
-    clf.save_pretrained(tmp_path / "clf")
+def test_damaged_parameters(tuned, tmp_path, damage):
+    tuned.save_pretrained(tmp_path / "clf")
     config, tensors = read_folder(tmp_path / "clf", "adapted")
     if damage == "missing":
         del tensors["params.residual_bias"]
@@ -230,7 +231,7 @@ def test_damaged_parameters(model, tmp_path, damage):
     del config["weights"]
     write_folder(tmp_path / "clf", config, tensors)
     with pytest.raises(StorageError, match="fine-tuned parameters are"):
-        AdaptedModel.from_pretrained(tmp_path / "clf", model.encoder)
+        AdaptedModel.from_pretrained(tmp_path / "clf")
 
 
 def test_no_text_is_written(tuned, tmp_path):
@@ -253,11 +254,11 @@ def test_no_change_without_training(tuned, change):
 
 
 def test_two_processes_take_the_steps_of_one(tiny_folder, tmp_path):
-    """Batches of 16 and of 8 on each of two; a last batch of one row leaves a process without any."""
+    """Batches of 16 and of 8 on each of two, in float64; the last batch of one row leaves a process without any."""
 
     def settings(processes: int) -> list[dict]:
         made = []
-        for what, double in (("params", True), ("lora", False)):
+        for what in ("params", "lora"):
             config = {
                 "what": what,
                 "num_train_epochs": 3,
@@ -266,7 +267,7 @@ def test_two_processes_take_the_steps_of_one(tiny_folder, tmp_path):
             }
             config |= {"class_weights": ["ab=2"], "encoder_lr": 1e-3}
             path = str(tmp_path / (f"{what} {processes}" + "-{rank}.npz"))
-            made.append({"encoder": str(tiny_folder), "save_to": path, "rows": 82, "config": config, "double": double})
+            made.append({"encoder": str(tiny_folder), "save_to": path, "rows": 81, "config": config})
         return made
 
     env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache")}
@@ -274,7 +275,7 @@ def test_two_processes_take_the_steps_of_one(tiny_folder, tmp_path):
         for arguments in settings(1):
             run(**arguments)
         finish(process, 240)
-    for what, near in (("params", 1e-9), ("lora", 1e-3)):
+    for what, near in (("params", 1e-9), ("lora", 1e-5)):
         expected, *found = (np.load(tmp_path / f"{what} {name}.npz") for name in ("1-0", "2-0", "2-1"))
         assert any(expected["residual_weights"].ravel())
         for key in expected.files:
