@@ -174,11 +174,23 @@ def _intro(config: Mapping[str, Any]) -> str:
     if config["content"] == "adapted":
         return (
             f"A model for one task ({config['task']['kind']}), made by the metatext head `{head}` from a few examples in one forward "
-            f"pass. Its encoder is {reads}, {how}."
+            f"pass{_fine_tuned(config['task'])}. Its encoder is {reads}, {how}."
         )
     return (
         f"A meta-trained head of metatext, `{head}`: it turns a few examples and label names of a new task into a model for this very "
         f"task, in one forward pass (kinds of task: {', '.join(config['kinds'])}). Its encoder is {reads}, {how}."
+    )
+
+
+def _fine_tuned(task: Mapping[str, Any]) -> str:
+    """What gradient steps on the task itself have brought, where there were any."""
+    notes = task.get("finetuning")
+    if not notes or notes["kept"] != "fine-tuned":
+        return ""
+    before, after = (f"{100 * notes[name]['accuracy']:.1f}" for name in ("adapted", "fine-tuned"))
+    return (
+        f", and then fine-tuned by gradient steps on {notes['rows'] - notes['held_out']} of its examples ({notes['settings']['what']}; accuracy on "
+        f"the {notes['held_out']} others, which also chose the step: {before} % before, {after} % after)"
     )
 
 

@@ -100,6 +100,7 @@ def remove_class(model: AdaptedModel, name: Any) -> AdaptedModel:
         labels=[*model.labels[:c], *model.labels[c + 1 :]],
         label_names=(*model.label_names[:c], *model.label_names[c + 1 :]),
         pairs=model.pairs if support.x.shape[1] else None,
+        finetuning=None,
     )
 
 
@@ -117,7 +118,7 @@ def _check(what: str, model: AdaptedModel, possible: bool) -> None:
 
 def _with_rows(model: AdaptedModel, support: Support, rows: list, y: Tensor, **values: Any) -> AdaptedModel:
     pairs = isinstance(rows[0], tuple) if rows else model.pairs
-    return model.with_support(with_rows(support, encode_inputs(model.encoder, rows), y), pairs=pairs, **values)
+    return model.with_support(with_rows(support, encode_inputs(model.encoder, rows), y), pairs=pairs, finetuning=None, **values)
 
 
 def with_rows(support: Support, x: Tensor, y: Tensor) -> Support:

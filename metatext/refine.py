@@ -94,9 +94,12 @@ def finetune(
 def _adapt(model, inputs, targets, label_names, description) -> tuple[list, AdaptedModel]:
     """The examples, and a model that has adapted to all of them."""
     given = model.model if isinstance(model, AdaptedModel) else model
-    kind = inputs.kind if isinstance(inputs, Task) else getattr(model, "kind", "classification")
-    if kind != "classification":
-        raise DataError(f"finetune: classifications can be fine-tuned so far, the task is of kind {kind}; adapt to it instead")
+    kinds = {inputs.kind} if isinstance(inputs, Task) else set()
+    kinds |= {model.kind} if isinstance(model, AdaptedModel) else set()
+    if other := kinds - {"classification"}:
+        raise DataError(
+            f"finetune: classifications can be fine-tuned so far, the task is of kind {other.pop()}; adapt to it instead"
+        )
     if given.adapts_encoder:
         raise ConfigError(
             "finetune: this head takes steps on the encoder for every task, the held-out examples among them (encoder_steps); take another head"

@@ -13,6 +13,7 @@ from scripts.processes import LAUNCH, finish, free_port, started
 
 import metatext as mt
 from metatext import AdaptedModel, ConfigError, DataError, EncoderConfig, FinetuneConfig, MetaModel
+from metatext.card import make_card
 from metatext.encoder import EncoderError
 from metatext.refine import FOLDS, assign_folds, class_weights, finetune, hold_out
 from metatext.storage import StorageError, read_folder, write_folder
@@ -329,6 +330,13 @@ def test_other_mistakes(model, tiny_folder):
 def test_numbers_that_are_none_end_in_an_error(model):
     with pytest.raises(mt.launch.TrainingError, match=r"is not a number; lower learning_rate \(1e\+30\)"):
         finetune(model, orders(40), config=FinetuneConfig(learning_rate=1e30))
+
+
+def test_the_card_tells_of_it(tuned, model, tmp_path):
+    for name, clf in (("tuned", tuned), ("adapted", model.adapt(orders(20)))):
+        clf.save_pretrained(tmp_path / name)
+        card = str(make_card(read_folder(tmp_path / name, "adapted")[0], "me/classifier"))
+        assert ("fine-tuned by gradient steps on 128 of its examples" in card) is (name == "tuned")
 
 
 def test_figures_are_plain_json(tuned):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import metatext as mt
+from metatext import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,6 +35,27 @@ def test_the_snippet_on_other_kinds(tmp_path, monkeypatch, embedded):
     assert tags.predict_proba(["is it sunny in Paris?"])[0].argmax() in (1, 2)
     bad, good = stars.predict(["awful, cold and rude", "wonderful food"])
     assert 1 <= bad < good <= 5
+
+
+def test_the_path_of_a_newcomer(tmp_path, monkeypatch, embedded):
+    """A csv becomes a classifier in five lines of Python, and in one command."""
+    monkeypatch.chdir(tmp_path)
+    rows = (
+        "where is my parcel,delivery",
+        "I want my money back,refund",
+        "parcel still not here,delivery",
+        "please refund me,refund",
+    )
+    Path("tickets.csv").write_text("\n".join(["text,label", *rows]))
+    Path("new_tickets.csv").write_text("text\nmy parcel is late\n")
+    snippet = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "tickets.csv" in code)
+    assert len([line for line in snippet.splitlines() if line]) <= 5
+    names: dict = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    assert names["clf"]("give me my money back")[0]["label"] == "refund"
+    command = re.search(r"^metatext (adapt --model gp .*)$", README, re.M).group(1)
+    cli.main(shlex.split(command))
+    assert "my parcel is late,delivery" in Path("runs/tickets/predictions.csv").read_text()
 
 
 def test_commands_and_files_exist():
