@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,6 +289,24 @@ def test_two_processes_take_the_steps_of_one(tiny_folder, tmp_path):
                 np.testing.assert_allclose(other[key], expected[key], atol=near)
 
 
+def test_a_launched_recipe_in_half_precision(tiny_folder, tmp_path):
+    """Two processes, one folder, one table."""
+    task, examples = orders(120), tmp_path / "examples.csv"
+    with open(examples, "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *zip(task.inputs(), task.answers(), strict=True)])
+    MetaModel.from_encoder(str(tiny_folder)).save_pretrained(tmp_path / "head")
+    root = Path(__file__).resolve().parents[1]
+    launch = [*LAUNCH, free_port()]
+    launch[launch.index("no")] = "bf16"
+    recipe = [str(root / "recipes" / "finetune.py"), "--model", "head", "--examples", "examples.csv", "--output_dir", "out"]
+    recipe += ["--what", "lora", "--encoder_lr", "0.01", "--num_train_epochs", "3", "--per_device_train_batch_size", "8"]
+    env = {**os.environ, "ACCELERATE_USE_CPU": "true", "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, *launch, *recipe], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("24 of 120 examples held out:") == 1
+    assert len(AdaptedModel.from_pretrained(tmp_path / "out").predict(task.inputs())) == 120
+
+
 # --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +353,22 @@ def test_other_mistakes(model, tiny_folder):
 def test_numbers_that_are_none_end_in_an_error(model):
     with pytest.raises(mt.launch.TrainingError, match=r"is not a number; lower learning_rate \(1e\+30\)"):
         finetune(model, orders(40), config=FinetuneConfig(learning_rate=1e30))
+
+
+def test_pushed_and_loaded_by_its_id(hub, client):
+    code = """
+config = mt.FinetuneConfig(what="lora", num_train_epochs=6, encoder_lr=0.01, per_device_train_batch_size=16, early_stopping_patience=None)
+clf = mt.finetune(mt.MetaModel.from_encoder(encoder), rows, targets, config)
+clf.push_to_hub("alice/tuned", token=ALICE)
+again = mt.AdaptedModel.from_pretrained("alice/tuned")
+answer = [model.predict_proba(QUERIES).tolist() for model in (clf, again)] + [again.is_finetuned]
+"""
+    task = orders(160)
+    pushed, loaded, is_finetuned = client.run(code, rows=task.inputs(), targets=task.answers())
+    assert pushed == loaded and is_finetuned
+    assert b"fine-tuned by gradient steps" in next(
+        f.content for p, f in hub.repo("alice/tuned").files("main").items() if p == "README.md"
+    )
 
 
 def test_the_card_tells_of_it(tuned, model, tmp_path):
