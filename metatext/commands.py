@@ -172,6 +172,7 @@ def adapt(settings: Settings) -> None:
     classifier.save_pretrained(data.output_dir)
     shape = f" of {len(task.labels)} classes" if labelled else ""
     shape = " of scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else shape
+    shape = " of texts to write" if KINDS[task.kind].written else shape
     print(f"{len(task)} examples{shape} -> {data.output_dir}")
     if data.predict:
         write_predictions(classifier, task, data)
