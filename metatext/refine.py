@@ -83,6 +83,8 @@ def finetune(
     if not len(held):
         logger.warning("no class has two examples: none can be held out to judge, so the adapted model is kept")
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
+    if not weights[y[held]].sum() > 0:
+        raise ConfigError(f"class_weights: every held-out example has the weight 0, got {' '.join(config.class_weights)}")
     make, history = _train(whole, rows, y, weights, train, held, config, accelerator)
     figure = config.metric_for_best_model
     notes |= {"adapted": history[0], "fine-tuned": max(history[1:], key=lambda point: _better(point, figure))}
@@ -211,6 +213,7 @@ def _train(
     accelerator,
 ) -> tuple[Callable[..., AdaptedModel] | None, list[dict[str, float]]]:
     """How to make the best model, None where nothing beats the start, and the figures on the held-out rows: before, and after every epoch."""
+    from accelerate.utils import broadcast_object_list
     from tqdm.auto import tqdm
 
     device = accelerator.device
@@ -242,7 +245,8 @@ def _train(
             raise TrainingError(
                 f"the loss of the held-out examples is not a number; lower learning_rate ({config.learning_rate}) or encoder_lr"
             )
-        return {"loss": loss, "accuracy": accuracy(found, y[held]), "macro_f1": macro_f1(found, y[held])}
+        figures = {"loss": loss, "accuracy": accuracy(found, y[held]), "macro_f1": macro_f1(found, y[held])}
+        return broadcast_object_list([figures])[0]  # a last bit must not let processes part
 
     history, best, stale = [{"epoch": 0, **judge()}], None, 0
     least, figure = _better(history[0], config.metric_for_best_model), config.metric_for_best_model

@@ -342,6 +342,8 @@ def test_other_mistakes(model, tiny_folder):
             finetune(*arguments, **options)
     with pytest.raises(ConfigError, match="class_weights: no label is called 'abc'; did you mean"):
         finetune(model, task, config=FinetuneConfig(class_weights=("abc=2",)))
+    with pytest.raises(ConfigError, match="class_weights: every held-out example has the weight 0, got ab=0 ba=0"):
+        finetune(model, task, config=FinetuneConfig(class_weights=("ab=0", "ba=0")))
     steps = MetaModel.from_encoder(EncoderConfig(str(tiny_folder), tuning="lora"), mt.HeadConfig("inner_loop", encoder_steps=1))
     with pytest.raises(ConfigError, match="takes steps on the encoder for every task"):
         finetune(steps, task)
