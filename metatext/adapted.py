@@ -283,13 +283,14 @@ class AdaptedModel:
         for name, number in (("top_k", top_k), ("batch_size", batch_size)):
             if not (isinstance(number, int) and number > 0) and not (name == "top_k" and number is None):
                 raise DataError(f"{name}: expected a whole number of at least 1, got {number!r}")
-        rows = [inputs] if isinstance(inputs, (str, tuple)) else list(inputs)
+        one = isinstance(inputs, (str, tuple, Mapping))  # a dict is none of these rows, and its error names it
+        rows = [inputs] if one else list(inputs)
         found = []
         for start in range(0, len(rows), batch_size):
             for scores in self._predict(rows[start : start + batch_size])[0]:
                 best = np.argsort(-scores, kind="stable")[:top_k]
                 found.append([{"label": self.labels[c], "score": float(scores[c])} for c in best])
-        return found[0] if isinstance(inputs, (str, tuple)) else found
+        return found[0] if one else found
 
     add_class, add_examples, remove_class = add_class, add_examples, remove_class
 

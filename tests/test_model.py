@@ -686,6 +686,8 @@ def test_what_no_pipeline_answers(model):
             clf("a", **options)
     with pytest.raises(DataError, match="the examples were single texts"):
         clf(("a", "b"))
+    with pytest.raises(DataError, match=r"row 0 must be a text or a pair of texts, got \{'text': 'a'\}"):
+        clf({"text": "a"})
     with pytest.raises(DataError, match="a call: there is none for a task of kind regression"):
         model.adapt(TEXTS, [1, 2, 3, 4, 5, 6], kind="regression")("a")
 
