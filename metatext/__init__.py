@@ -30,7 +30,7 @@ _PUBLIC = {
     "AdaptedModel": "adapted",
     "meta_train": "training",
     "TrainResult": "training",
-    "finetune": "refine",
+    "finetune": "finetuning",
     "evaluate_tasks": "evaluation",
     "Report": "report",
 }
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     from .config import ConfigError, EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
     from .encoder import Encoder
     from .evaluation import evaluate_tasks
+    from .finetuning import finetune
     from .language import LanguageModel
     from .model import MetaModel
-    from .refine import finetune
     from .report import Report
     from .store import FeatureStore
     from .tasks import Task, load_task, load_tasks

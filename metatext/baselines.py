@@ -14,13 +14,13 @@ from .config import ConfigError, nearest
 from .encoder import Encoder
 from .episodes import EpisodeBatch
 from .features import EpisodeFeatures, EpisodeTexts, TaskFeatures
-from .finetuning import fine_tuned_spans, setfit
 from .generation import GenerationFeatures, GenerationTexts
 from .heads import NO_LANGUAGE
 from .heads.protocol import mask_classes
 from .kinds import KINDS
 from .model import MetaModel
 from .representation import class_means
+from .rivals import fine_tuned_spans, setfit
 
 NEIGHBOURS = 5  # of `knn`
 

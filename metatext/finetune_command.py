@@ -8,8 +8,8 @@ from .cli import FinetuneData, Settings
 from .columns import DataError
 from .commands import _device, _load, _log, write_predictions
 from .config import FinetuneConfig
+from .finetuning import finetune as finetune_model
 from .kinds import KINDS
-from .refine import finetune as finetune_model
 from .tasks import load_task
 
 

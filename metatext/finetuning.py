@@ -1,158 +1,357 @@
-"""The rivals that take gradient steps on every task: SetFit as it is published, and a pretrained encoder fine-tuned to find answers."""
+"""finetune: gradient steps on one task, from what adapting to it gives, kept only where held-out examples say that they pay.
+
+A head's parameters for the task are solved for, not learned; what learns is a residual beside them (`residual.corrected`), and where asked
+the encoder. A head has seen its support: on those rows it errs less than it will on others, and would leave nothing to learn. So the loss
+of each example is taken with the parameters of a head that adapted without it (cross-fitting, as in stacking; Wolpert 1992).
+"""
 
 from __future__ import annotations
 
-import copy
-import importlib.util
-import tempfile
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from .config import ConfigError, EncoderConfig, HeadConfig
+from .adapted import AdaptedModel
+from .changes import extended, take_rows, with_rows
+from .columns import DataError
+from .config import ConfigError, EncoderConfig, FinetuneConfig, to_dict
 from .encoder import Encoder
-from .episodes import EpisodeBatch
-from .kinds import KINDS
+from .features import encode_inputs, read_inputs
+from .heads import Head
+from .launch import TrainingError, make_accelerator
+from .metrics import accuracy, macro_f1, row_nll
 from .model import MetaModel
-from .spans import SpanFeatures, SpanTexts, read_states
+from .objective import named_factors
+from .representation import Support
+from .residual import corrected, start_residual
+from .tasks import Task
 
-Fit = Callable[[Sequence[str], np.ndarray, Sequence[str], int], Tensor]
-"""(texts of s examples, their ways (s,), texts of q rows, w) -> (q, w) probabilities."""
+logger = logging.getLogger(__name__)
 
-
-def setfit(encoder: Encoder) -> Fit:
-    """Contrastive fine-tuning of the encoder, then a logistic regression on its features (Tunstall et al. 2022).
-
-    One epoch over pairs of examples: 20 pairs of one class and 20 of two per example, batches of 16, learning rate 2e-5; the
-    package's defaults otherwise. Every task starts from the encoder's own weights, and draws from seed 0.
-
-    Raises:
-        ConfigError: the package setfit is not installed.
-    """
-    if importlib.util.find_spec("setfit") is None:
-        raise ConfigError("the baseline 'setfit' needs the package setfit; install it with: pip install \"metatext[bench]\"")
-    start = _sentence_transformer(encoder)
-
-    def fit(examples: Sequence[str], ways: np.ndarray, rows: Sequence[str], w: int) -> Tensor:
-        from datasets import Dataset
-        from setfit import SetFitModel, Trainer, TrainingArguments
-        from setfit import logging as setfit_logging
-        from sklearn.linear_model import LogisticRegression
-        from transformers import PrinterCallback, ProgressCallback
-
-        setfit_logging.set_verbosity_error()
-        prompt = encoder.prompt
-        table = Dataset.from_dict({"text": [prompt + text for text in examples], "label": ways.tolist()})
-        model = SetFitModel(model_body=copy.deepcopy(start), model_head=LogisticRegression())
-        with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the package's own trainer, about memory pinning
-            arguments = TrainingArguments(
-                output_dir=folder,
-                batch_size=16,
-                num_epochs=1,
-                num_iterations=20,
-                body_learning_rate=2e-5,
-                seed=0,
-                save_strategy="no",
-                logging_strategy="no",
-                report_to="none",
-                show_progress_bar=False,
-            )
-            with torch.random.fork_rng(devices=[]):
-                trainer = Trainer(model=model, args=arguments, train_dataset=table)
-                for shown in (ProgressCallback, PrinterCallback):  # a bar per episode would drown the rest
-                    trainer.remove_callback(shown)
-                trainer.train()
-            known = model.predict_proba([prompt + text for text in rows], as_numpy=True, show_progress_bar=False)
-        out = torch.zeros(len(rows), w)
-        out[:, torch.as_tensor(model.model_head.classes_)] = torch.as_tensor(known).float()
-        return out
-
-    return fit
+FOLDS = 5  # of the cross-fitting
+ENCODER_LR = {"params": 0.0, "lora": 5e-4, "full": 5e-5}
+KEPT = ("adapted", "fine-tuned")
 
 
-SPAN_STEPS, SPAN_ROWS = 80, 8  # of `fine_tuned_spans`
+def finetune(
+    model: MetaModel | AdaptedModel,
+    inputs: Sequence[str | tuple[str, str]] | Task,
+    targets: Sequence | None = None,
+    config: FinetuneConfig = FinetuneConfig(),
+    *,
+    label_names: Sequence[str] | Mapping[Any, str] | None = None,
+    description: str | None = None,
+) -> AdaptedModel:
+    """A classifier of one task by gradient steps, or where they do not pay, by adapting alone.
 
-
-def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch], Tensor]:
-    """Every weight of a pretrained encoder, and start and end vectors from a random start, fine-tuned on the support of each episode alone:
-    the usual way to extractive question answering (Devlin et al. 2019, section 4.2), without meta-training.
-
-    `SPAN_STEPS` steps of AdamW on `SPAN_ROWS` examples each, learning rate 1e-4 (1e-2 of the vectors), linear decay.
+    A share of every class's examples is held out. The model adapts to the others in one forward pass, then learns from them; after every
+    epoch the held-out examples judge it, and training stops where they see no better one. What is returned has adapted to all examples,
+    and holds what was learned only if the held-out ones are better answered with it than without. Its ``finetuning`` says how both
+    did. Nothing is written.
 
     Args:
-        encoder: is loaded anew as it was pretrained.
+        model: a head; or a classifier, whose head, encoder, labels and names are taken and whose examples are replaced by those given. One that was
+            fine-tuned goes on learning; examples that it has learned from before make no fair judges.
+        inputs: n texts or pairs of texts, 2 to some 100,000; or a `Task`, all of whose rows are taken.
+        targets: n labels, see `MetaModel.adapt`.
+        config: what learns, and how.
+        label_names, description: see `MetaModel.adapt`; a classifier has its own.
 
     Returns:
-        (tasks, b episodes) -> (b, v, t, 3) scores of all windows of the query, NaN for an episode without examples.
+        On every process of a launch the same.
+
+    Raises:
+        DataError: the task is no classification; see `MetaModel.adapt`.
+        ConfigError: a class weight of an unknown label; a head that takes steps on the encoder itself.
+        EncoderError: other weights of the encoder have learned before than those that ``what`` names.
+        TrainingError: the loss is no longer a number; see `meta_train` for launches.
     """
-    settings = EncoderConfig(encoder.config.name, encoder.config.revision, tuning="full", max_length=encoder.max_length)
-    model = MetaModel.from_encoder(Encoder.load(settings, expected_fingerprint=encoder.fingerprint), HeadConfig("gp"))
-    model.keep_kinds(["span"])
-    model.to(encoder.device)
-    start = copy.deepcopy(model.state_dict())
+    accelerator = make_accelerator()
+    rows, whole = _adapt(model, inputs, targets, label_names, description)
+    whole = whole.to(accelerator.device)
+    y = whole.support.y[0].argmax(1).cpu().numpy()
+    weights = class_weights(y, whole.labels, config.class_weights)
+    train, held = hold_out(y, config.eval_share, config.seed)
+    notes = {"rows": len(rows), "held_out": len(held), "settings": to_dict(config)}
+    if not len(held):
+        logger.warning("no class has two examples: none can be held out to judge, so the adapted model is kept")
+        return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
+    if not weights[y[held]].sum() > 0:
+        raise ConfigError(f"class_weights: every held-out example has the weight 0, got {' '.join(config.class_weights)}")
+    make, history = _train(whole, rows, y, weights, train, held, config, accelerator)
+    figure = config.metric_for_best_model
+    notes |= {"adapted": history[0], "fine-tuned": max(history[1:], key=lambda point: _better(point, figure))}
+    if make is None:
+        return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
+    return make(finetuning={"kept": KEPT[1], **notes})
 
-    def fit(source: SpanFeatures, batch: EpisodeBatch) -> Tensor:
-        rows = batch.support[batch.support >= 0]
-        model.load_state_dict(start)
-        groups = [{"params": model.heads.parameters(), "lr": 1e-2}, {"params": model.encoder.parameters(), "lr": 1e-4}]
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, SPAN_STEPS)
-        rng = np.random.default_rng(0)
-        model.train()
-        with torch.enable_grad():
-            for _ in range(SPAN_STEPS):
-                taken = rng.choice(rows, min(SPAN_ROWS, len(rows)), replace=False)[None]
-                asked = replace(
-                    batch,
-                    support=batch.support[:, :0],
-                    support_y=batch.support_y[:, :0],
-                    query=taken,
-                    query_y=np.zeros_like(taken),
-                    outside=np.zeros_like(taken, bool),
+
+def _adapt(model, inputs, targets, label_names, description) -> tuple[list, AdaptedModel]:
+    """The examples, and a model that has adapted to all of them."""
+    given = model.model if isinstance(model, AdaptedModel) else model
+    kinds = {inputs.kind} if isinstance(inputs, Task) else set()
+    kinds |= {model.kind} if isinstance(model, AdaptedModel) else set()
+    if other := kinds - {"classification"}:
+        raise DataError(
+            f"finetune: classifications can be fine-tuned so far, the task is of kind {other.pop()}; adapt to it instead"
+        )
+    if given.adapts_encoder:
+        raise ConfigError(
+            "finetune: this head takes steps on the encoder for every task, the held-out examples among them (encoder_steps); take another head"
+        )
+    if isinstance(model, MetaModel):
+        whole = model.adapt(inputs, targets, label_names=label_names, description=description)
+        rows = inputs.inputs() if isinstance(inputs, Task) else whole.check_rows(inputs)
+    else:
+        if label_names is not None or description is not None:
+            raise DataError("finetune: a classifier has its own label_names and description; give a head to set others")
+        if isinstance(inputs, Task):
+            inputs, targets = inputs.inputs(), inputs.answers()
+        rows = model.check_rows(inputs)
+        whole = extended(model.with_support(take_rows(model.support, np.zeros(0))), rows, targets, "finetune")
+    if not rows:
+        raise DataError("finetune: there are no examples to learn from; adapt with label_names alone instead")
+    return rows, whole
+
+
+def class_weights(y: np.ndarray, labels: Sequence, entries: Sequence[str]) -> np.ndarray:
+    """(w,) how much an example of each class counts, from ``FinetuneConfig.class_weights``.
+
+    Raises:
+        ConfigError: an entry is neither ``balanced`` nor ``label=factor``, or names no label.
+    """
+    if tuple(entries) == ("balanced",):
+        count = np.bincount(y, minlength=len(labels))
+        return len(y) / (np.maximum(count, 1) * (count > 0).sum())
+    return named_factors("class_weights", "label", entries, list(map(str, labels)))
+
+
+def hold_out(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows to train on, and of those held out: ``share`` of every class, one at least where it has two."""
+    rng, held = np.random.default_rng(seed), []
+    for c in np.unique(y):
+        own = rng.permutation(np.flatnonzero(y == c))
+        held.append(own[: max(1, round(share * len(own))) if len(own) > 1 else 0])
+    held = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(y)), held), held
+
+
+def assign_folds(y: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) fold of each row, 0 to `FOLDS` - 1, no class wholly in one; `FOLDS` for the only row of a class, which none leaves out."""
+    rng, fold = np.random.default_rng([seed, 1]), np.full(len(y), FOLDS)
+    for c in np.unique(y):
+        own = rng.permutation(np.flatnonzero(y == c))
+        if len(own) > 1:
+            fold[own] = (np.arange(len(own)) + c) % FOLDS
+    return fold
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The task as the encoder reads it at some moment.
+
+    Attributes:
+        support: all n examples.
+        params: a head's parameters without the rows of each of `FOLDS` folds, and as the last those of all rows to train on.
+    """
+
+    support: Support
+    params: list[dict[str, Tensor]]
+
+
+class TaskLoss(nn.Module):
+    """From examples to the sum of their weighted losses: all that DDP and autocast have to see.
+
+    Args:
+        head: makes logits of task parameters; frozen.
+        residual: task parameters that learn.
+        encoder: an encoder that learns; None: rows are features.
+    """
+
+    def __init__(self, head: Head, residual: Mapping[str, Tensor], encoder: Encoder | None):
+        super().__init__()
+        self.head, self.encoder = head, encoder
+        self.residual = nn.ParameterDict({name: nn.Parameter(tensor.clone()) for name, tensor in residual.items()})
+
+    def logits(self, params: Mapping[str, Tensor], query: Tensor) -> Tensor:
+        """(q, d) features -> (q, w)."""
+        there = torch.ones(1, len(query), dtype=torch.bool, device=query.device)
+        params = {**params, **self.residual}
+        return corrected(self.head.logits(params, query[None], there), params, query[None]).values[0]
+
+    def forward(self, rows: Tensor | list, fold: np.ndarray, params: Sequence[dict], y: Tensor, weight: Tensor) -> Tensor:
+        """q rows, the fold of each, parameters of each fold, (q,) classes and (q,) weights -> a scalar; 0 without rows."""
+        query = (
+            rows if self.encoder is None else read_inputs(lambda texts: self.encoder.learn(self.encoder.tokenize(texts)), rows)
+        )
+        with torch.autocast(query.device.type, enabled=False):
+            query = query.to(weight.dtype)
+            values = query.new_zeros(len(query), self.residual["residual_bias"].shape[1])
+            for f in np.unique(fold):
+                place = torch.from_numpy(np.flatnonzero(fold == f)).to(query.device)
+                values = values.index_put((place,), self.logits(params[f], query[place]))
+            loss = (weight * cross_entropy(values, y, reduction="none")).sum()
+        # a process without a row must not leave the others waiting for its gradients
+        return loss + sum((0.0 * p).sum() for p in self.parameters() if p.requires_grad)
+
+
+def _train(
+    whole: AdaptedModel,
+    rows: list,
+    y: np.ndarray,
+    weights: np.ndarray,
+    train: np.ndarray,
+    held: np.ndarray,
+    config: FinetuneConfig,
+    accelerator,
+) -> tuple[Callable[..., AdaptedModel] | None, list[dict[str, float]]]:
+    """How to make the best model, None where nothing beats the start, and the figures on the held-out rows: before, and after every epoch."""
+    from accelerate.utils import broadcast_object_list
+    from tqdm.auto import tqdm
+
+    device = accelerator.device
+    encoder = None
+    if config.what != "params":
+        asked = EncoderConfig(tuning=config.what, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha)
+        encoder = whole.model.encoder.learning(asked, whole.encoder.learned)
+    dtype = next(whole.head.parameters()).dtype
+    residual = whole.residual or start_residual(len(whole.labels), whole.support.x.shape[2])
+    module = TaskLoss(whole.head, {name: t.to(device, dtype) for name, t in residual.items()}, encoder)
+    fold = np.full(len(y), FOLDS)
+    fold[train] = assign_folds(y[train], config.seed)
+    reading = _read(whole, whole.support, train, fold)
+    per_step = config.per_device_train_batch_size * accelerator.num_processes
+    steps = math.ceil(len(train) / per_step)
+    optimizer = torch.optim.AdamW(_groups(module, config))
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    wrapped.eval()  # no dropout: a frozen encoder was loaded with that of its pretraining
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    targets = torch.from_numpy(y).to(device)
+    weight = torch.from_numpy(weights).to(device, dtype)[targets]
+
+    def judge() -> dict[str, float]:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            x = reading.support.x[0, torch.from_numpy(held).to(device)].to(dtype)
+            found = module.logits(reading.params[-1], x).softmax(-1).double().cpu().numpy()
+        loss = float(np.average(row_nll(found, y[held]), weights=weights[y[held]]))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of the held-out examples is not a number; lower learning_rate ({config.learning_rate}) or encoder_lr"
+            )
+        figures = {"loss": loss, "accuracy": accuracy(found, y[held]), "macro_f1": macro_f1(found, y[held])}
+        return broadcast_object_list([figures])[0]  # a last bit must not let processes part
+
+    history, best, stale = [{"epoch": 0, **judge()}], None, 0
+    least, figure = _better(history[0], config.metric_for_best_model), config.metric_for_best_model
+    hidden = None if accelerator.is_main_process else True
+    bar = tqdm(total=config.num_train_epochs * steps, desc="fine-tuning", unit="step", disable=hidden)
+    for epoch in range(config.num_train_epochs):
+        order = np.random.default_rng([config.seed, epoch]).permutation(train)
+        for step in range(steps):
+            everyone = order[step * per_step : (step + 1) * per_step]
+            own = everyone[accelerator.process_index :: accelerator.num_processes]
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * _schedule(
+                    epoch * steps + step, config.num_train_epochs * steps, config.warmup_ratio
                 )
-                episode = model.read(SpanTexts(source, asked, model.device))
-                loss = KINDS["span"].loss(model(episode), episode.query_y, episode.query_mask, episode.outside).sum()
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-        model.eval()
-        bare = replace(batch, support=batch.support[:, :0], support_y=batch.support_y[:, :0])
-        with torch.no_grad():
-            support, query, _ = source.windows_of(bare, every=True)
-            states = read_states(source, model.encoder, bare, support, query)
-            return model(source.assemble(bare, states, model.device, every=True)).values
+            at = torch.from_numpy(own).to(device)
+            seen = reading.support.x[0, at].to(dtype) if encoder is None else [rows[i] for i in own]
+            loss = wrapped(seen, fold[own], reading.params, targets[at], weight[at])
+            total = max(float(weights[y[everyone]].sum()), 1e-12)
+            accelerator.backward(loss / total * accelerator.num_processes)  # DDP takes the mean over processes
+            norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
+            if accelerator.scaler is None and not math.isfinite(float(norm)):  # a scaler skips such a step by itself
+                raise TrainingError(
+                    f"epoch {epoch + 1}: a gradient is not a number; lower learning_rate ({config.learning_rate}) or encoder_lr"
+                )
+            optimizer.step()
+            optimizer.zero_grad()
+            bar.update()
+        if encoder is not None:
+            reading = _read(whole, _support(whole, encoder, rows), train, fold)
+        point = {"epoch": epoch + 1, **judge()}
+        history.append(point)
+        bar.set_postfix({"held-out loss": f"{point['loss']:.3f}", "accuracy": f"{point['accuracy']:.3f}"})
+        if _better(point, figure) > least:
+            least, stale = _better(point, figure), 0
+            best = _state(module), reading.support
+        else:
+            stale += 1
+        if config.early_stopping_patience is not None and stale >= config.early_stopping_patience:
+            break
+    bar.close()
+    return None if best is None else lambda **more: _made(whole, encoder, *best, **more), history
 
-    def answer(source: SpanFeatures, batch: EpisodeBatch) -> Tensor:
-        query = source.windows_of(batch, every=True)[1]
-        t = source.windows.places(query).shape[-1]
-        out = torch.full((*query.shape, t, 3), torch.nan)
-        for i in range(len(batch)):
-            if (batch.support[i] >= 0).any():
-                found = fit(source, batch[i : i + 1]).cpu()
-                out[i] = torch.finfo(found.dtype).min / 4  # an episode alone has less padding
-                out[i, : found.shape[1], : found.shape[2]] = found[0]
-        return out
 
-    return answer
+def _better(point: Mapping[str, float], figure: str) -> float:
+    """The figure of a point, larger where it is better."""
+    return -point[figure] if figure == "loss" else point[figure]
 
 
-def _sentence_transformer(encoder: Encoder):
-    """The encoder as a sentence-transformers model with weights of its own."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer import modules
+def _schedule(step: int, steps: int, warmup_ratio: float) -> float:
+    """Factor of the learning rates: a linear rise, then a linear fall to 0 after the last step."""
+    rise = round(warmup_ratio * steps)
+    return (step + 1) / (rise + 1) if step < rise else (steps - step) / max(1, steps - rise)
 
-    with tempfile.TemporaryDirectory() as folder:  # saved and loaded: our copy stays frozen and as it is
-        encoder.backbone.save_pretrained(Path(folder))
-        encoder.tokenizer.save_pretrained(folder)
-        words = modules.Transformer(folder, max_seq_length=encoder.max_length)
-    pooling = modules.Pooling(
-        words.get_embedding_dimension(), pooling_mode={"last": "lasttoken"}.get(encoder.pooling, encoder.pooling)
+
+def _groups(module: TaskLoss, config: FinetuneConfig) -> list[dict[str, Any]]:
+    """What learns, by learning rate and weight decay; the decay draws towards the start, so whole weights of an encoder have none."""
+    encoder_lr = ENCODER_LR[config.what] if config.encoder_lr is None else config.encoder_lr
+    of_encoder = [] if module.encoder is None else [p for p in module.encoder.parameters() if p.requires_grad]
+    parts = [
+        ([module.residual["residual_weights"]], config.learning_rate, config.weight_decay),
+        ([module.residual["residual_bias"], module.residual["residual_scale"]], config.learning_rate, 0.0),
+        (of_encoder, encoder_lr, config.weight_decay if config.what == "lora" else 0.0),
+    ]
+    return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": decay} for p, lr, decay in parts if p]
+
+
+@torch.no_grad()
+def _read(whole: AdaptedModel, support: Support, train: np.ndarray, fold: np.ndarray) -> Reading:
+    head = whole.head
+    device, dtype = next(head.parameters()).device, next(head.parameters()).dtype
+    support = support.to(device)
+    params = []
+    with torch.autocast(device.type, enabled=False):
+        for f in range(FOLDS + 1):
+            params.append(head.adapt(take_rows(support, train[fold[train] != f] if f < FOLDS else train).to(dtype)))
+    return Reading(support, params)
+
+
+def _support(whole: AdaptedModel, encoder: Encoder, rows: list) -> Support:
+    """The task with examples and label names as this encoder reads them; the description, whose text is not kept, as it was."""
+    old = take_rows(whole.support, np.zeros(0))
+    named = [c for c, text in enumerate(whole.label_names) if text]
+    label_x = old.label_x.clone()
+    if named:
+        label_x[0, named] = encoder.encode([whole.label_names[c] for c in named]).to(label_x)
+    return with_rows(replace(old, label_x=label_x), encode_inputs(encoder, rows), whole.support.y[0])
+
+
+def _state(module: TaskLoss) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What has learned, as it is now: the residual, the encoder's weights."""
+    learned = {} if module.encoder is None else module.encoder.tuned_tensors()
+    return tuple({name: t.detach().clone() for name, t in part.items()} for part in (dict(module.residual), learned))
+
+
+def _made(whole: AdaptedModel, encoder: Encoder | None, state: tuple, support: Support, finetuning: dict) -> AdaptedModel:
+    """The model of all examples with what was learned."""
+    residual, learned = state
+    if encoder is None:
+        return whole.with_support(support, residual=residual, finetuning=finetuning)
+    encoder.load_tuned(learned)
+    with torch.random.fork_rng():  # a head is made at random before it gets its weights
+        model = MetaModel(encoder.eval(), whole.model.head_config, [whole.kind], whole.described["training"])
+    model.to(support.x.device)
+    model.heads[whole.kind].load_state_dict(whole.head.state_dict())
+    model.risk = whole.risk_curve
+    return AdaptedModel(
+        model, support, whole.labels, whole.label_names, whole.kind, whole.pairs, residual=residual, finetuning=finetuning
     )
-    return SentenceTransformer(modules=[words, pooling, modules.Normalize()], device=str(encoder.device))

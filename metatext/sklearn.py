@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from .adapted import AdaptedModel
 from .columns import DataError
 from .config import FinetuneConfig
+from .finetuning import finetune as finetune_model
 from .heads import HEADS
 from .model import MetaModel
-from .refine import finetune as finetune_model
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):

@@ -15,7 +15,7 @@ from metatext import ConfigError, EpisodeConfig, FeatureStore, HeadConfig, MetaM
 from metatext.baselines import BASELINES, FOR_KINDS, Draw, baseline, by_model
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
-from metatext.finetuning import setfit
+from metatext.rivals import setfit
 
 SHAPE = EpisodeConfig(n_way=3, k_shot=2, n_query=3)
 CLOSED = sorted(name for name in BASELINES if name != "setfit" and "classification" in FOR_KINDS.get(name, ("classification",)))

@@ -98,7 +98,7 @@ def small_writer(tmp_path, tiny, tiny_writer):
 def test_every_config_runs(
     path, corpora, small_head, small_writer, tiny_folder, tiny_writer_folder, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("metatext.finetuning.SPAN_STEPS", 2)
+    monkeypatch.setattr("metatext.rivals.SPAN_STEPS", 2)
     command = command_of(path)
     writes = "gen_" in path.read_text()
     if command == "train":

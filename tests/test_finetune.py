@@ -20,7 +20,7 @@ import metatext as mt
 from metatext import AdaptedModel, ConfigError, DataError, EncoderConfig, FinetuneConfig, MetaModel
 from metatext.card import make_card
 from metatext.encoder import EncoderError
-from metatext.refine import FOLDS, assign_folds, class_weights, finetune, hold_out
+from metatext.finetuning import FOLDS, assign_folds, class_weights, finetune, hold_out
 from metatext.storage import StorageError, read_folder, write_folder
 
 FAST = {"lora": {"encoder_lr": 1e-2}, "full": {"encoder_lr": 3e-3}, "params": {}}

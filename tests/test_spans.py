@@ -439,7 +439,7 @@ def test_without_examples(trained, tmp_path):
 
 
 def test_fine_tuning_on_the_examples_alone(trained, monkeypatch):
-    monkeypatch.setattr("metatext.finetuning.SPAN_STEPS", 25)
+    monkeypatch.setattr("metatext.rivals.SPAN_STEPS", 25)
     shape = mt.EpisodeConfig(k_shot=24, n_query=8)
     report = mt.evaluate_tasks(
         trained, [find_the_run("new", rows=40, seed=7)], shape, 2, baselines=("fine_tuning",), progress=False

@@ -36,7 +36,7 @@ def encoding(encoder: mt.Encoder, repeats: int) -> None:
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
-    from metatext.finetuning import _sentence_transformer
+    from metatext.rivals import _sentence_transformer
 
     logging.set_verbosity_error()  # it would say that there is no pooler
     rival: SentenceTransformer = _sentence_transformer(encoder)
