@@ -1,8 +1,7 @@
 """finetune: gradient steps on one task, from what adapting to it gives, kept only where held-out examples say that they pay.
 
 A head's parameters for the task are solved for, not learned; what learns is a residual beside them (`residual.corrected`), and where asked
-the encoder. A head has seen its support: on those rows it errs less than it will on others, and would leave nothing to learn. So the loss
-of each example is taken with the parameters of a head that adapted without it (cross-fitting, as in stacking; Wolpert 1992).
+the encoder, from losses of examples under a head that has not seen them (`crossfit`).
 """
 
 from __future__ import annotations
@@ -10,32 +9,30 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from .adapted import AdaptedModel
 from .changes import extended, take_rows, with_rows
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, FinetuneConfig, to_dict
+from .crossfit import FOLDS, TaskLoss, assign_folds, cross_fit, hold_out
 from .encoder import Encoder
-from .features import encode_inputs, read_inputs
-from .heads import Head
+from .features import encode_inputs
 from .launch import TrainingError, make_accelerator
 from .metrics import accuracy, macro_f1, row_nll
 from .model import MetaModel
 from .objective import named_factors
 from .representation import Support
-from .residual import corrected, start_residual
+from .residual import start_residual
 from .tasks import Task
 
 logger = logging.getLogger(__name__)
 
-FOLDS = 5  # of the cross-fitting
 ENCODER_LR = {"params": 0.0, "lora": 5e-4, "full": 5e-5}
 KEPT = ("adapted", "fine-tuned")
 
@@ -133,75 +130,6 @@ def class_weights(y: np.ndarray, labels: Sequence, entries: Sequence[str]) -> np
     return named_factors("class_weights", "label", entries, list(map(str, labels)))
 
 
-def hold_out(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the rows to train on, and of those held out: ``share`` of every class, one at least where it has two."""
-    rng, held = np.random.default_rng(seed), []
-    for c in np.unique(y):
-        own = rng.permutation(np.flatnonzero(y == c))
-        held.append(own[: max(1, round(share * len(own))) if len(own) > 1 else 0])
-    held = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(y)), held), held
-
-
-def assign_folds(y: np.ndarray, seed: int) -> np.ndarray:
-    """(n,) fold of each row, 0 to `FOLDS` - 1, no class wholly in one; `FOLDS` for the only row of a class, which none leaves out."""
-    rng, fold = np.random.default_rng([seed, 1]), np.full(len(y), FOLDS)
-    for c in np.unique(y):
-        own = rng.permutation(np.flatnonzero(y == c))
-        if len(own) > 1:
-            fold[own] = (np.arange(len(own)) + c) % FOLDS
-    return fold
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The task as the encoder reads it at some moment.
-
-    Attributes:
-        support: all n examples.
-        params: a head's parameters without the rows of each of `FOLDS` folds, and as the last those of all rows to train on.
-    """
-
-    support: Support
-    params: list[dict[str, Tensor]]
-
-
-class TaskLoss(nn.Module):
-    """From examples to the sum of their weighted losses: all that DDP and autocast have to see.
-
-    Args:
-        head: makes logits of task parameters; frozen.
-        residual: task parameters that learn.
-        encoder: an encoder that learns; None: rows are features.
-    """
-
-    def __init__(self, head: Head, residual: Mapping[str, Tensor], encoder: Encoder | None):
-        super().__init__()
-        self.head, self.encoder = head, encoder
-        self.residual = nn.ParameterDict({name: nn.Parameter(tensor.clone()) for name, tensor in residual.items()})
-
-    def logits(self, params: Mapping[str, Tensor], query: Tensor) -> Tensor:
-        """(q, d) features -> (q, w)."""
-        there = torch.ones(1, len(query), dtype=torch.bool, device=query.device)
-        params = {**params, **self.residual}
-        return corrected(self.head.logits(params, query[None], there), params, query[None]).values[0]
-
-    def forward(self, rows: Tensor | list, fold: np.ndarray, params: Sequence[dict], y: Tensor, weight: Tensor) -> Tensor:
-        """q rows, the fold of each, parameters of each fold, (q,) classes and (q,) weights -> a scalar; 0 without rows."""
-        query = (
-            rows if self.encoder is None else read_inputs(lambda texts: self.encoder.learn(self.encoder.tokenize(texts)), rows)
-        )
-        with torch.autocast(query.device.type, enabled=False):
-            query = query.to(weight.dtype)
-            values = query.new_zeros(len(query), self.residual["residual_bias"].shape[1])
-            for f in np.unique(fold):
-                place = torch.from_numpy(np.flatnonzero(fold == f)).to(query.device)
-                values = values.index_put((place,), self.logits(params[f], query[place]))
-            loss = (weight * cross_entropy(values, y, reduction="none")).sum()
-        # a process without a row must not leave the others waiting for its gradients
-        return loss + sum((0.0 * p).sum() for p in self.parameters() if p.requires_grad)
-
-
 def _train(
     whole: AdaptedModel,
     rows: list,
@@ -226,7 +154,7 @@ def _train(
     module = TaskLoss(whole.head, {name: t.to(device, dtype) for name, t in residual.items()}, encoder)
     fold = np.full(len(y), FOLDS)
     fold[train] = assign_folds(y[train], config.seed)
-    reading = _read(whole, whole.support, train, fold)
+    reading = cross_fit(whole.head, whole.support, train, fold)
     per_step = config.per_device_train_batch_size * accelerator.num_processes
     steps = math.ceil(len(train) / per_step)
     optimizer = torch.optim.AdamW(_groups(module, config))
@@ -275,7 +203,7 @@ def _train(
             optimizer.zero_grad()
             bar.update()
         if encoder is not None:
-            reading = _read(whole, _support(whole, encoder, rows), train, fold)
+            reading = cross_fit(whole.head, _support(whole, encoder, rows), train, fold)
         point = {"epoch": epoch + 1, **judge()}
         history.append(point)
         bar.set_postfix({"held-out loss": f"{point['loss']:.3f}", "accuracy": f"{point['accuracy']:.3f}"})
@@ -311,18 +239,6 @@ def _groups(module: TaskLoss, config: FinetuneConfig) -> list[dict[str, Any]]:
         (of_encoder, encoder_lr, config.weight_decay if config.what == "lora" else 0.0),
     ]
     return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": decay} for p, lr, decay in parts if p]
-
-
-@torch.no_grad()
-def _read(whole: AdaptedModel, support: Support, train: np.ndarray, fold: np.ndarray) -> Reading:
-    head = whole.head
-    device, dtype = next(head.parameters()).device, next(head.parameters()).dtype
-    support = support.to(device)
-    params = []
-    with torch.autocast(device.type, enabled=False):
-        for f in range(FOLDS + 1):
-            params.append(head.adapt(take_rows(support, train[fold[train] != f] if f < FOLDS else train).to(dtype)))
-    return Reading(support, params)
 
 
 def _support(whole: AdaptedModel, encoder: Encoder, rows: list) -> Support:

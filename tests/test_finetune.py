@@ -19,8 +19,9 @@ from scripts.processes import LAUNCH, finish, free_port, started
 import metatext as mt
 from metatext import AdaptedModel, ConfigError, DataError, EncoderConfig, FinetuneConfig, MetaModel
 from metatext.card import make_card
+from metatext.crossfit import FOLDS, assign_folds, hold_out
 from metatext.encoder import EncoderError
-from metatext.finetuning import FOLDS, assign_folds, class_weights, finetune, hold_out
+from metatext.finetuning import class_weights, finetune
 from metatext.storage import StorageError, read_folder, write_folder
 
 FAST = {"lora": {"encoder_lr": 1e-2}, "full": {"encoder_lr": 3e-3}, "params": {}}

@@ -30,6 +30,7 @@ LEVELS = [
     ["spans", "generation"],
     ["features", "maml"],
     ["examples", "changes"],
+    ["crossfit"],
     ["model"],
     ["adapted", "rivals", "baselines"],
     ["evaluation"],

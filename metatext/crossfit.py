@@ -1,0 +1,105 @@
+"""Who judges whom in fine-tuning: rows held out, folds, and losses of rows under a head that adapted without them.
+
+A head has seen its support: on those rows it errs less than it will on others, and would leave nothing to learn. So the loss of each
+example is taken with the parameters of a head that adapted without its fold (cross-fitting, as in stacking; Wolpert 1992).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from .changes import take_rows
+from .encoder import Encoder
+from .features import read_inputs
+from .heads import Head
+from .representation import Support
+from .residual import corrected
+
+FOLDS = 5
+
+
+def hold_out(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows to train on, and of those held out: ``share`` of every class, one at least where it has two."""
+    rng, held = np.random.default_rng(seed), []
+    for c in np.unique(y):
+        own = rng.permutation(np.flatnonzero(y == c))
+        held.append(own[: max(1, round(share * len(own))) if len(own) > 1 else 0])
+    held = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(y)), held), held
+
+
+def assign_folds(y: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) fold of each row, 0 to `FOLDS` - 1, no class wholly in one; `FOLDS` for the only row of a class, which none leaves out."""
+    rng, fold = np.random.default_rng([seed, 1]), np.full(len(y), FOLDS)
+    for c in np.unique(y):
+        own = rng.permutation(np.flatnonzero(y == c))
+        if len(own) > 1:
+            fold[own] = (np.arange(len(own)) + c) % FOLDS
+    return fold
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The task as the encoder reads it at some moment.
+
+    Attributes:
+        support: all n examples.
+        params: a head's parameters without the rows of each of `FOLDS` folds, and as the last those of all rows to train on.
+    """
+
+    support: Support
+    params: list[dict[str, Tensor]]
+
+
+class TaskLoss(nn.Module):
+    """From examples to the sum of their weighted losses: all that DDP and autocast have to see.
+
+    Args:
+        head: makes logits of task parameters; frozen.
+        residual: task parameters that learn.
+        encoder: an encoder that learns; None: rows are features.
+    """
+
+    def __init__(self, head: Head, residual: Mapping[str, Tensor], encoder: Encoder | None):
+        super().__init__()
+        self.head, self.encoder = head, encoder
+        self.residual = nn.ParameterDict({name: nn.Parameter(tensor.clone()) for name, tensor in residual.items()})
+
+    def logits(self, params: Mapping[str, Tensor], query: Tensor) -> Tensor:
+        """(q, d) features -> (q, w)."""
+        there = torch.ones(1, len(query), dtype=torch.bool, device=query.device)
+        params = {**params, **self.residual}
+        return corrected(self.head.logits(params, query[None], there), params, query[None]).values[0]
+
+    def forward(self, rows: Tensor | list, fold: np.ndarray, params: Sequence[dict], y: Tensor, weight: Tensor) -> Tensor:
+        """q rows, the fold of each, parameters of each fold, (q,) classes and (q,) weights -> a scalar; 0 without rows."""
+        query = (
+            rows if self.encoder is None else read_inputs(lambda texts: self.encoder.learn(self.encoder.tokenize(texts)), rows)
+        )
+        with torch.autocast(query.device.type, enabled=False):
+            query = query.to(weight.dtype)
+            values = query.new_zeros(len(query), self.residual["residual_bias"].shape[1])
+            for f in np.unique(fold):
+                place = torch.from_numpy(np.flatnonzero(fold == f)).to(query.device)
+                values = values.index_put((place,), self.logits(params[f], query[place]))
+            loss = (weight * cross_entropy(values, y, reduction="none")).sum()
+        # a process without a row must not leave the others waiting for its gradients
+        return loss + sum((0.0 * p).sum() for p in self.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def cross_fit(head: Head, support: Support, train: np.ndarray, fold: np.ndarray) -> Reading:
+    """What a head makes of the rows ``train`` of a support of n rows, without those of each of `FOLDS` folds and with all; ``fold``: (n,)."""
+    device, dtype = next(head.parameters()).device, next(head.parameters()).dtype
+    support = support.to(device)
+    params = []
+    with torch.autocast(device.type, enabled=False):
+        for f in range(FOLDS + 1):
+            params.append(head.adapt(take_rows(support, train[fold[train] != f] if f < FOLDS else train).to(dtype)))
+    return Reading(support, params)
