@@ -177,7 +177,7 @@ class AdaptedModel:
 
     def _spans(self, rows: list[dict], progress: bool) -> dict[str, list]:
         table: dict[str, list] = {"text": [], "start": [], "end": [], "score": []}
-        for at in self._chunks(len(rows), progress):
+        for at in self._chunks(len(rows), CHUNK, progress):
             part = rows[at : at + CHUNK]
             found = answer_questions(self.encoder, self.head, self.params, part)
             for i, row in enumerate(part):
@@ -187,7 +187,7 @@ class AdaptedModel:
                     table[name].append(value)
         return table
 
-    def _chunks(self, n: int, progress: bool, size: int = CHUNK) -> Iterable[int]:
+    def _chunks(self, n: int, size: int, progress: bool) -> Iterable[int]:
         starts = range(0, n, size)
         if not progress:
             return starts
@@ -201,7 +201,7 @@ class AdaptedModel:
             raise DataError("inputs: a task of kind generation has single texts, these rows are pairs")
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise DataError(f"max_new_tokens: expected a whole number of at least 1, got {max_new_tokens!r}")
-        for start in self._chunks(len(rows), progress, WRITTEN):
+        for start in self._chunks(len(rows), WRITTEN, progress):
             query, query_y = map(torch.from_numpy, self.language.layout.tokenize(rows[start : start + WRITTEN]))
             device = self.language.device
             prompt = self.params["prompt"].to(device)
@@ -239,7 +239,7 @@ class AdaptedModel:
     @torch.no_grad()
     def _predict(self, inputs: Sequence, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
         rows = self.check_rows(inputs)
-        parts = [self._logits(rows[i : i + CHUNK]) for i in self._chunks(len(rows), progress)]
+        parts = [self._logits(rows[i : i + CHUNK]) for i in self._chunks(len(rows), CHUNK, progress)]
         if not parts:
             return np.zeros((0, self.support.y.shape[-1]), np.float32), np.zeros(0, np.float32)
         answers = torch.cat([KINDS[self.kind].answer(part.values[0]) for part in parts])

@@ -248,7 +248,9 @@ def test_each_distinct_text_is_read_once(tiny_folder, monkeypatch):
     features = encode_tasks(TokenStore(encoder), letter_tasks(2))
     batch = mt.episodes.draw_episodes(features.pool, EPISODES, np.array([0, 0, 0, 1, 1, 1]), np.random.default_rng(0))
     seen, forward = [], encoder.forward
-    monkeypatch.setattr(encoder, "forward", lambda ids, *rest: seen.extend(map(tuple, ids.tolist())) or forward(ids, *rest))
+    monkeypatch.setattr(
+        encoder, "forward", lambda ids, *rest, pooled: seen.extend(map(tuple, ids.tolist())) or forward(ids, *rest)
+    )
     features.gather(batch).read(encoder)
     assert len(seen) == len(set(seen)) == len(features.text_ids(batch))
     assert (batch.support >= 0).sum() + (batch.query >= 0).sum() > len(seen) - 20  # episodes of one task share rows and names
