@@ -17,6 +17,7 @@ import metatext as mt
 from metatext import cli
 from metatext.card import eval_results, make_card, reports_of
 from metatext.config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig, from_dict, to_dict
+from metatext.hub import _stage
 from metatext.kinds import KINDS
 from metatext.snippets import EXAMPLES, snippet, train_command
 from metatext.storage import StorageError, read_folder
@@ -189,6 +190,17 @@ def test_a_classifier(tiny, tmp_path, pairs):
     assert "- examples: 3" in text and "- label `` x`|<b> ``, read as `the [first](http://x)`" in text and "- label `y`\n" in text
     assert ('[("a first text", "and a second one")]' if pairs else '["a text to judge"]') in text
     assert "never their texts" in text
+
+
+def test_examples_of_questions_are_counted_as_rows(tiny, tmp_path):
+    rows = [{"question": q, "context": "abcdef", "answers": {"text": ["cd"], "answer_start": [2]}} for q in "xyz"]
+    clf = mt.MetaModel.from_encoder(tiny).adapt(rows, kind="span")
+    clf.described["encoder"]["name"] = "me/encoder"  # a folder is no encoder that others have
+    clf.save_pretrained(tmp_path / "clf")
+    (tmp_path / "staged").mkdir()
+    config, examples = _stage(tmp_path / "clf", tmp_path / "staged")
+    assert examples == 3
+    assert "of questions and contexts\n- examples: 3" in make_card(config, "me/clf", examples=examples).text
 
 
 def test_a_regression_in_its_own_unit(tiny, tmp_path):
