@@ -297,7 +297,7 @@ def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """The feature of a pair, unit length: its joint reading, and how alike its two texts are.
 
     A frozen encoder that reads both texts as one is at chance on paraphrase and entailment; the cosine of the two texts,
-    read apart, is what it knows about them. It is added to the joint reading along one fixed direction, as
+    read apart, is what it knows about them. It takes the place of what the joint reading says along one fixed direction, as
     ``4 (cosine - 0.7)``: the feature keeps its length d, so every head serves pairs as it serves texts.
     One weight serves no task best: with a trained encoder and four examples per class it raises stance (41.6 to 45.2 %) and lowers
     aspects (65.1 to 61.9 %), whose second text is a word of the first.
@@ -308,8 +308,10 @@ def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
     Returns:
         (n, d).
     """
-    cosine = (first * second).sum(-1, keepdim=True)
-    return normalize(joint + 4 * (cosine - 0.7) * alike_direction(joint), dim=-1)
+    direction = alike_direction(joint)
+    alike = 4 * ((first * second).sum(-1, keepdim=True) - 0.7)
+    across = normalize(joint - (joint @ direction)[:, None] * direction, dim=-1)
+    return normalize(across + alike * direction, dim=-1)
 
 
 def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]]) -> Tensor:

@@ -18,8 +18,9 @@ import metatext as mt
 from metatext import features
 from metatext import store as stores
 from metatext.episodes import draw_episodes
-from metatext.features import encode_inputs, encode_tasks
+from metatext.features import combine_pair, encode_inputs, encode_tasks
 from metatext.label_names import MEANINGLESS, STYLES
+from metatext.representation import alike_direction, unit
 from metatext.store import FeatureStore, default_folder, text_keys
 
 
@@ -506,6 +507,14 @@ def test_inputs_that_are_not_kept(tiny):
     assert vectors.shape == (3, tiny.dim)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(3), atol=1e-5)
     assert encode_inputs(tiny, []).shape == (0, tiny.dim)
+
+
+def test_a_pair_says_how_alike_its_texts_are_in_the_order_of_their_cosines():
+    """Along one direction, whatever the joint reading says there."""
+    joint, first, second = (unit(torch.randn(60, 16, generator=torch.Generator().manual_seed(seed))) for seed in range(3))
+    alike = combine_pair(joint, first, second) @ alike_direction(joint)
+    assert torch.equal(alike.argsort(), (first * second).sum(-1).argsort())
+    assert torch.equal(alike > 0, (first * second).sum(-1) > 0.7)
 
 
 def test_processes_that_miss_different_texts_do_not_wait_for_ever(tiny, tmp_path, monkeypatch):
