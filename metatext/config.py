@@ -291,7 +291,9 @@ class TrainConfig(_Checked):
     meta_batch_size: int = option(16, "episodes per outer step, over all processes and accumulation steps", low=1)
     meta_lr: float = option(1e-3, "peak learning rate of the head", low=0.0)
     encoder_lr: float = option(
-        5e-5, "peak learning rate of a trained encoder; LoRA wants ten times as much as full tuning", low=0.0
+        5e-5,
+        "peak learning rate of a trained encoder; LoRA wants ten times as much as full tuning; 0: it stays as it is, and reads each text once",
+        low=0.0,
     )
     language_lr: float = option(5e-4, "peak learning rate of the low-rank updates of a language model", low=0.0)
     weight_decay: float = option(0.0, "decoupled weight decay, not applied to vectors and scalars", low=0.0)

@@ -85,8 +85,8 @@ def meta_train(
             risk.
         episodes: the shape of the training episodes.
         config: the loop.
-        store: where the features of a frozen encoder are kept; None: the default folder, its work shared among the processes of a
-            launch. An encoder that learns keeps none.
+        store: where the features of a frozen encoder (or one that has learned, at ``encoder_lr`` 0) are kept; None: the default
+            folder, its work shared among the processes of a launch. An encoder that learns keeps none.
 
     Raises:
         ConfigError: ``output_dir`` holds a run with other settings; an unknown tracker, or task in ``task_weights`` or
@@ -120,13 +120,16 @@ def meta_train(
             f"meta_batch_size {config.meta_batch_size} is smaller than processes x accumulation steps "
             f"({accelerator.num_processes} x {accelerator.gradient_accumulation_steps}): every share needs an episode"
         )
+    # At a learning rate of 0 the encoder is as good as frozen: what it has learned reads every text once. MAML moves it all the same.
+    reads_anew = model.encoder.is_tuned and (config.encoder_lr > 0 or config.encoder_share < 1 or model.adapts_encoder)
     weights, distilled = task_weights(tasks, config), distilled_tasks(tasks, config)
     factors = kind_weights(kinds, config)
-    if accelerator.is_main_process and not model.encoder.is_tuned:
+    if accelerator.is_main_process and not reads_anew:
+        why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"
         for name in ("distillation", "encoder_share", "max_text_tokens"):
             if getattr(config, name) != getattr(TrainConfig(), name):
-                logger.warning("%s has no effect: the encoder is frozen", name)
-        if model.encoder.config.pretrained_share:
+                logger.warning("%s has no effect: %s", name, why)
+        if model.encoder.config.pretrained_share and not model.encoder.is_tuned:
             logger.warning("pretrained_share has no effect: the encoder is frozen")
     output_dir = Path(config.output_dir)
     checkpoints = Checkpoints(output_dir / "checkpoints", config.save_total_limit)
@@ -146,7 +149,7 @@ def meta_train(
     model.risk, model.threshold = None, 0.5  # of other weights
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     whole = store  # evaluation reads texts as the trained model will; only training cuts them
-    if model.encoder.is_tuned:
+    if reads_anew:
         store, whole = TokenStore(model.encoder, config.max_text_tokens), TokenStore(model.encoder)
     elif store is None:
         store = whole = FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
@@ -156,9 +159,10 @@ def meta_train(
     unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
 
     base = None
-    if config.distillation or (config.encoder_share < 1 and model.encoder.config.tuning == "full"):
+    distills = config.distillation > 0 and reads_anew
+    if distills or (config.encoder_share < 1 and model.encoder.config.tuning == "full"):
         base = model.encoder.pretrained()
-    objective = MetaLoss(model, base if config.distillation else None, distilled)
+    objective = MetaLoss(model, base if distills else None, distilled)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameter_groups(model, config))
     schedule = _schedule(optimizer, config)
@@ -225,9 +229,9 @@ def meta_train(
                 texts += sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures))
                 losses, drift = wrapped(data)
                 factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
-                # A parameter of a head that these episodes leave unused would stop DDP. Each has its own product: two scalars that
+                # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
                 # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
-                unused = sum((0.0 * p).sum() for p in model.kind_parameters())
+                unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if reads_anew else trainable))
                 accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
                 names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
                 step_losses.append((losses.detach(), names))
@@ -247,7 +251,7 @@ def meta_train(
             total, drift_seen, episodes_seen, texts_seen = accelerator.reduce(sums, "sum").tolist()
             mean, rate = total / episodes_seen, texts_seen / (time.monotonic() - began - waited)
             point = {"step": step, "loss": mean, "lr": config.meta_lr * schedule(step - 1)}
-            if config.distillation and model.encoder.is_tuned:
+            if distills:
                 point["distillation"] = (
                     config.distillation * drift_seen / episodes_seen
                 )  # as much as it adds to the loss of an episode

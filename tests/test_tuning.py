@@ -301,6 +301,25 @@ def test_share_is_what_a_run_keeps(tiny_folder, tmp_path):
         assert not ("lora_B" in name and finals[0.0][name].any())
 
 
+def test_at_a_learning_rate_of_0_what_was_learned_reads_each_text_once(tiny_folder, tmp_path, monkeypatch):
+    """The head learns from the very features that it would see if every step read its texts anew."""
+    tasks, heads = letter_tasks(2), []
+    for share in (1.0, 0.999999):  # a share of what was learned is read anew
+        model = model_of(tiny_folder)
+        shaken(model.encoder)
+        before = {name: tensor.clone() for name, tensor in model.encoder.tuned_tensors().items()}
+        config = loop(tmp_path / str(share), encoder_lr=0.0, encoder_share=share, meta_steps=6, max_grad_norm=0.0)
+        with monkeypatch.context() as patch:
+            if share == 1:
+                patch.setattr(Encoder, "learn", None)
+            meta_train(model, tasks, episodes=EPISODES, config=config)
+        assert share < 1 or all(torch.equal(before[name], tensor) for name, tensor in model.encoder.tuned_tensors().items())
+        heads.append(state(model.heads))
+        start = state(model_of(tiny_folder).heads)
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in heads[0].items())
+    assert all(torch.allclose(tensor, heads[1][name], atol=1e-4) for name, tensor in heads[0].items())
+
+
 def test_distillation_holds_the_encoder_back(tiny_folder, tmp_path):
     tasks = letter_tasks(2)
     base = encoder_of(tiny_folder, "frozen")
