@@ -516,7 +516,7 @@ def test_gp_by_numpy(shots, near):
 
     def prior(a):
         values = a @ names.T
-        return gate * (0.5 + max(explained, 0) ** 2) * (values - values.mean(1, keepdims=True))
+        return gate * (0.7 + max(explained, 0) ** 2) * (values - values.mean(1, keepdims=True))
 
     def predict(a, z, labels, noise):
         return prior(a) + kernel(a, z) @ np.linalg.inv(kernel(z, z) + noise) @ (labels - 1 / w - prior(z))
@@ -526,7 +526,7 @@ def test_gp_by_numpy(shots, near):
     statistics = [np.log1p(len(x) / w) - 1.5, explained, 1.0, 0.0]
     if len(x):
         z, labels = np.concatenate([x, names]), np.concatenate([y, np.eye(w)])
-        noise = np.diag([0.1] * len(x) + [0.15 / gate] * w)
+        noise = np.diag([0.1] * len(x) + [0.05 / gate] * w)
         rest = [np.arange(len(z)) != i for i in range(len(x))]
         left_out = base * np.concatenate([predict(x[i : i + 1], z[r], labels[r], noise[r][:, r]) for i, r in enumerate(rest)])
         expected = predict(q, z, labels, noise)
