@@ -22,7 +22,7 @@ _PUBLIC = {
     "Task": "tasks",
     "DataError": "columns",
     "load_task": "tasks",
-    "load_tasks": "tasks",
+    "load_tasks": "corpora",
     "Encoder": "encoder",
     "LanguageModel": "language",
     "FeatureStore": "store",
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .adapted import AdaptedModel
     from .columns import DataError
     from .config import ConfigError, EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
+    from .corpora import load_tasks
     from .encoder import Encoder
     from .evaluation import evaluate_tasks
     from .finetuning import finetune
@@ -61,5 +62,5 @@ if TYPE_CHECKING:
     from .model import MetaModel
     from .report import Report
     from .store import FeatureStore
-    from .tasks import Task, load_task, load_tasks
+    from .tasks import Task, load_task
     from .training import TrainResult, meta_train

@@ -14,7 +14,7 @@ from .config import MetatextError, nearest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUPPORTED = ("classification", "multilabel", "regression", "span", "generation")
+KIND_NAMES = ("classification", "multilabel", "regression", "span", "generation")
 
 ROLES: dict[str, tuple[str, ...]] = {"span": ("question", "context", "answers"), "generation": ("input", "target")}
 """What stands in the columns of a table, where it is not a text or two and a label; a role's usual column bears its name."""
@@ -194,8 +194,6 @@ def find_columns(
             kind = _floats(rows, column, name, gaps)
         if column:
             found["label"] = column
-    if kind not in (None, *SUPPORTED):
-        return {**found, "kind": kind}
     if kind in ROLES:
         return {**role_columns(present, found, name, ROLES[kind]), "kind": kind}
     found |= text_columns(present, given, name)

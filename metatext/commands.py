@@ -18,6 +18,7 @@ from .baselines import USUAL, Method, baseline, by_model
 from .cli import AdaptData, FinetuneData, PushData, Settings, TestData, TrainData
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
+from .corpora import load_tasks
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
 from .heads import HEADS
@@ -31,7 +32,7 @@ from .readings import READINGS
 from .report import MEAN, Report, summary
 from .storage import digest, read_json, write_json, write_text
 from .store import FeatureStore, local_share
-from .tasks import Task, check_tasks, load_task, load_tasks
+from .tasks import Task, check_tasks, load_task
 from .training import meta_train
 
 logger = logging.getLogger(__name__)

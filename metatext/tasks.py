@@ -1,4 +1,4 @@
-"""Tasks: named data sets of one kind, loaded through `datasets` from wherever they lie."""
+"""A task: a named data set of one kind, loaded through `datasets` from wherever it lies."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ import numpy as np
 from .catalogue import ALIASES, KNOWN, Known
 from .columns import (
     INPUTS,
+    KIND_NAMES,
     ROLES,
-    SUPPORTED,
     TEXTS,
     DataError,
     check_columns,
     check_texts,
     drop_unlabelled,
     find_columns,
-    kind_of,
     readable,
     role_columns,
     text_columns,
 )
 from .config import nearest
-from .readings import READINGS
-from .sources import READERS, read_file, read_schema, read_source, reader, split_files
-from .storage import StorageError, read_json
+from .sources import READERS, read_file, read_source, reader
 from .targets import Targets, read_targets
 from .usable import usable_rows
 
@@ -38,9 +35,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.getLogger(__name__)
-
-STARTER = "starter"
-KIND_NAMES = ("classification", "multilabel", "regression", "span", "generation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,26 +196,19 @@ def load_task(
     Raises:
         DataError: a column is missing, a text is empty, a label is missing or unknown, a split does not exist ...
     """
+    if kind is not None and kind not in KIND_NAMES:
+        raise DataError(f"unknown kind {kind!r}{nearest(kind, KIND_NAMES, end='.')} Known: {', '.join(KIND_NAMES)}")
     rows, found_name = read_source(source, config, split, revision)
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
     columns = find_columns(rows, {**hints, **(columns or {})}, name, kind, skip_bad_rows)
-    found = columns.pop("kind")
-    if kind is not None and kind not in KIND_NAMES:
-        raise DataError(
-            f"task {name!r}: unknown kind {kind!r}{nearest(kind, KIND_NAMES, end='.')} Known: {', '.join(KIND_NAMES)}"
-        )
-    if found not in SUPPORTED:
-        raise DataError(
-            f"task {name!r}: kind {found!r} (columns {', '.join(rows.column_names)}) is not supported; "
-            f"supported: {', '.join(SUPPORTED)}. Give kind= and columns= if the kind was guessed wrongly."
-        )
+    kind = columns.pop("kind")
     rows = drop_unlabelled(rows, columns, known)
 
     def read(part: Dataset) -> Targets:
         check_texts(part, columns, name)
-        return read_targets(found, part, columns, name, label_names, known.label_names)
+        return read_targets(kind, part, columns, name, label_names, known.label_names)
 
     if skip_bad_rows:
         good, error = usable_rows(rows, read)
@@ -232,71 +219,7 @@ def load_task(
     kept = [role for role in (*TEXTS, "answers") if role in columns]
     rows = rows.select_columns([columns[role] for role in kept])
     rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})
-    return Task(name, found, rows, targets, labels, names, description or known.description)
-
-
-def load_tasks(source: str | Path | Sequence[str], split: str | None = None, skip_bad_rows: bool = False) -> list[Task]:
-    """Load many tasks.
-
-    Args:
-        source: a folder of corpora (one folder per corpus with a file per split, or one file per corpus; a
-            ``catalog.json`` in it or beside it may give each a ``description``, and a regression its ``scale``, {score: text}), "starter",
-            "starter/train" or "starter/test" (the embedded classifications), "starter/<kind>/train" or "starter/<kind>/test" (those of
-            another kind), or a list of names as `load_task` takes them ("id:config" for
-            a Hub configuration). In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
-            a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
-        split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
-            warning, and so are corpora of a kind that is not supported. A folder may hold several kinds: choose by ``task.kind``.
-        skip_bad_rows: see `load_task`.
-
-    Raises:
-        DataError: see `load_task`; or nothing loadable was found.
-    """
-    if not isinstance(source, (str, Path)):
-        tasks = []
-        for item in map(str, source):
-            reading, is_reading, rest = item.partition("=")
-            if is_reading and reading in READINGS:
-                tasks.append(_read_as(reading, rest, split, skip_bad_rows))
-            elif item == STARTER or item.startswith(STARTER + "/"):
-                tasks += load_tasks(item, split)
-            elif Path(item).exists():
-                known = _known_of(Path(item), _catalog(Path(item).parent))
-                tasks.append(load_task(item, split=split, skip_bad_rows=skip_bad_rows, **known))
-            else:
-                repo, _, config = item.partition(":")
-                tasks.append(load_task(repo, config or None, split=split, skip_bad_rows=skip_bad_rows))
-        if not tasks:
-            raise DataError("no task: the list of names is empty")
-        return tasks
-    if str(source) == STARTER:
-        return load_tasks("starter/train", split) + load_tasks("starter/test", split)
-    folder = Path(source)
-    if str(source).startswith(STARTER + "/"):
-        folder = Path(__file__).parent / source
-    if not folder.is_dir():
-        raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
-    catalog = _catalog(folder)
-    tasks, skipped = [], []
-    for path in sorted(folder.iterdir()):
-        files = split_files(path) if path.is_dir() else {}
-        if not files and not (path.is_file() and reader(path) and path.name != "catalog.json"):
-            continue
-        if path.is_dir() and split is not None and split not in files:
-            skipped.append(f"{path.name} (no split {split!r})")
-            continue
-        kind, _ = kind_of(read_schema(next(iter(files.values())) if files else path))
-        if kind not in SUPPORTED:
-            skipped.append(f"{path.name} ({kind or 'columns not recognised'})")
-            continue
-        tasks.append(load_task(str(path), split=split, skip_bad_rows=skip_bad_rows, **_known_of(path, catalog)))
-    if skipped:
-        logger.warning("%s: left out %d corpora: %s", folder.name, len(skipped), ", ".join(skipped))
-    if not tasks:
-        raise DataError(
-            f"{folder} holds no corpus that can be used: expected folders with <split>.parquet (csv, jsonl) or such files"
-        )
-    return tasks
+    return Task(name, kind, rows, targets, labels, names, description or known.description)
 
 
 def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
@@ -319,18 +242,6 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
             if task.name in seen:
                 raise DataError(f"tasks: two bear the same name, {task.name!r}; give each its own name")
             seen[task.name] = number
-
-
-def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:
-    before, _, column = source.rpartition("@")
-    if reading == "scale" and before:
-        known = _known_of(Path(before), _catalog(Path(before).parent)) if Path(before).exists() else {}
-        known |= {"kind": "regression", "columns": {"label": column}}
-        return load_task(before, split=split, skip_bad_rows=skip, **known)
-    found = load_tasks([source], split, skip)
-    if len(found) > 1:
-        raise DataError(f"{reading}={source}: expected one task, found {len(found)}; name each by itself")
-    return READINGS[reading](found[0])
 
 
 def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False, kind: str | None = None) -> list:
@@ -365,40 +276,6 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
     if len(INPUTS.get(kind, ())) > 1:
         return [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
     return list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
-
-
-def _name(path: Path) -> str:
-    """What the catalogue calls a corpus: a folder by its name, a file without its suffix."""
-    return path.name if path.is_dir() else path.stem
-
-
-def _catalog(folder: Path) -> dict[str, Any]:
-    """What a catalog.json in a folder, or beside it, says of its corpora."""
-    for place in (folder / "catalog.json", folder.parent / "catalog.json"):
-        if place.is_file():
-            try:
-                return read_json(place)
-            except StorageError as error:
-                raise DataError(str(error)) from None
-    return {}
-
-
-def _known_of(path: Path, catalog: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `load_task` for a corpus, from its entry in a catalogue.
-
-    Raises:
-        DataError: its ``scale`` is no mapping of scores to texts.
-    """
-    entry = catalog.get(_name(path))
-    if not isinstance(entry, Mapping):
-        return {}
-    found = {"description": entry["description"]} if entry.get("description") else {}
-    if "scale" in entry:
-        try:
-            found |= {"kind": "regression", "label_names": {float(score): str(text) for score, text in entry["scale"].items()}}
-        except (AttributeError, ValueError):
-            raise DataError(f"catalog.json: {_name(path)}: expected scale: {{score: text}}, got {entry['scale']!r}") from None
-    return found
 
 
 def _known(source: str, config: str | None, name: str) -> Known:

@@ -134,7 +134,7 @@ def test_a_task_that_is_too_small_is_named(tiny, kind):
 
 
 def test_a_step_mixes_kinds_and_its_parts_are_the_whole(tiny):
-    from metatext.tasks import load_tasks
+    from metatext.corpora import load_tasks
 
     store = FeatureStore(tiny, progress=False)
     groups = [load_tasks("starter/train")[:3], [letters_present()], [share_of_a()]]

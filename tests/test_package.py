@@ -22,6 +22,7 @@ LEVELS = [
     ["report", "targets", "readings", "usable"],
     ["sources"],
     ["tasks", "encoder"],
+    ["corpora"],
     ["layout"],
     ["decoding"],
     ["language"],

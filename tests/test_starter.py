@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import metatext
-from metatext.tasks import load_tasks
+from metatext.corpora import load_tasks
 
 STARTER = Path(metatext.__file__).parent / "starter"
 FILES = sorted(path for split in ("train", "test") for path in (STARTER / split).glob("*.jsonl"))

@@ -11,9 +11,10 @@ from conftest import SHARED
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from metatext.columns import DataError, encode_labels, readable
+from metatext.corpora import load_tasks
 from metatext.readings import as_scale, joined
 from metatext.targets import encode_label_sets, encode_scores
-from metatext.tasks import load_inputs, load_task, load_tasks
+from metatext.tasks import load_inputs, load_task
 
 ROWS = [
     {"text": "Where is my parcel?", "label": "delivery"},

@@ -1,0 +1,128 @@
+"""Many tasks: folders of corpora with what a catalogue says of them, the starter tasks, lists of names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .columns import DataError, kind_of
+from .readings import READINGS
+from .sources import read_schema, reader, split_files
+from .storage import StorageError, read_json
+from .tasks import Task, load_task
+
+logger = logging.getLogger(__name__)
+
+STARTER = "starter"
+
+
+def load_tasks(source: str | Path | Sequence[str], split: str | None = None, skip_bad_rows: bool = False) -> list[Task]:
+    """Load many tasks.
+
+    Args:
+        source: a folder of corpora (one folder per corpus with a file per split, or one file per corpus; a
+            ``catalog.json`` in it or beside it may give each a ``description``, and a regression its ``scale``, {score: text}), "starter",
+            "starter/train" or "starter/test" (the embedded classifications), "starter/<kind>/train" or "starter/<kind>/test" (those of
+            another kind), or a list of names as `load_task` takes them ("id:config" for
+            a Hub configuration). In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
+            a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
+        split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
+            warning, and so are those whose columns say nothing. A folder may hold several kinds: choose by ``task.kind``.
+        skip_bad_rows: see `load_task`.
+
+    Raises:
+        DataError: see `load_task`; or nothing loadable was found.
+    """
+    if not isinstance(source, (str, Path)):
+        tasks = []
+        for item in map(str, source):
+            reading, is_reading, rest = item.partition("=")
+            if is_reading and reading in READINGS:
+                tasks.append(_read_as(reading, rest, split, skip_bad_rows))
+            elif item == STARTER or item.startswith(STARTER + "/"):
+                tasks += load_tasks(item, split)
+            elif Path(item).exists():
+                known = _known_of(Path(item), _catalog(Path(item).parent))
+                tasks.append(load_task(item, split=split, skip_bad_rows=skip_bad_rows, **known))
+            else:
+                repo, _, config = item.partition(":")
+                tasks.append(load_task(repo, config or None, split=split, skip_bad_rows=skip_bad_rows))
+        if not tasks:
+            raise DataError("no task: the list of names is empty")
+        return tasks
+    if str(source) == STARTER:
+        return load_tasks("starter/train", split) + load_tasks("starter/test", split)
+    folder = Path(source)
+    if str(source).startswith(STARTER + "/"):
+        folder = Path(__file__).parent / source
+    if not folder.is_dir():
+        raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
+    catalog = _catalog(folder)
+    tasks, skipped = [], []
+    for path in sorted(folder.iterdir()):
+        files = split_files(path) if path.is_dir() else {}
+        if not files and not (path.is_file() and reader(path) and path.name != "catalog.json"):
+            continue
+        if path.is_dir() and split is not None and split not in files:
+            skipped.append(f"{path.name} (no split {split!r})")
+            continue
+        kind, _ = kind_of(read_schema(next(iter(files.values())) if files else path))
+        if kind is None:
+            skipped.append(f"{path.name} (columns not recognised)")
+            continue
+        tasks.append(load_task(str(path), split=split, skip_bad_rows=skip_bad_rows, **_known_of(path, catalog)))
+    if skipped:
+        logger.warning("%s: left out %d corpora: %s", folder.name, len(skipped), ", ".join(skipped))
+    if not tasks:
+        raise DataError(
+            f"{folder} holds no corpus that can be used: expected folders with <split>.parquet (csv, jsonl) or such files"
+        )
+    return tasks
+
+
+def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:
+    before, _, column = source.rpartition("@")
+    if reading == "scale" and before:
+        known = _known_of(Path(before), _catalog(Path(before).parent)) if Path(before).exists() else {}
+        known |= {"kind": "regression", "columns": {"label": column}}
+        return load_task(before, split=split, skip_bad_rows=skip, **known)
+    found = load_tasks([source], split, skip)
+    if len(found) > 1:
+        raise DataError(f"{reading}={source}: expected one task, found {len(found)}; name each by itself")
+    return READINGS[reading](found[0])
+
+
+def _name(path: Path) -> str:
+    """What the catalogue calls a corpus: a folder by its name, a file without its suffix."""
+    return path.name if path.is_dir() else path.stem
+
+
+def _catalog(folder: Path) -> dict[str, Any]:
+    """What a catalog.json in a folder, or beside it, says of its corpora."""
+    for place in (folder / "catalog.json", folder.parent / "catalog.json"):
+        if place.is_file():
+            try:
+                return read_json(place)
+            except StorageError as error:
+                raise DataError(str(error)) from None
+    return {}
+
+
+def _known_of(path: Path, catalog: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `load_task` for a corpus, from its entry in a catalogue.
+
+    Raises:
+        DataError: its ``scale`` is no mapping of scores to texts.
+    """
+    entry = catalog.get(_name(path))
+    if not isinstance(entry, Mapping):
+        return {}
+    found = {"description": entry["description"]} if entry.get("description") else {}
+    if "scale" in entry:
+        try:
+            found |= {"kind": "regression", "label_names": {float(score): str(text) for score, text in entry["scale"].items()}}
+        except (AttributeError, ValueError):
+            raise DataError(f"catalog.json: {_name(path)}: expected scale: {{score: text}}, got {entry['scale']!r}") from None
+    return found
