@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class AdaptedModel:
         language: what writes the answers of a task of kind generation, frozen too; else None.
         scale: of a regression what the scores were standardised by, see `targets.scale_of`.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
-        threshold: the model's when it adapted.
+        threshold: of several labels those with at least this probability are the answer; the model's when it adapted, and what a caller sets it to.
         params: task parameters, by name; of a fine-tuned model also those of `residual.corrected`.
         finetuning: what `finetune` measured, and whether its result was kept; None where it was not called.
     """
@@ -94,6 +95,16 @@ class AdaptedModel:
     def is_finetuned(self) -> bool:
         """Whether it holds what gradient steps on its own task have learned."""
         return bool(self.residual)
+
+    @property
+    def threshold(self) -> float:
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
+            raise DataError(f"threshold: expected a probability between 0 and 1, got {value!r}")
+        self._threshold = float(value)
 
     def __repr__(self) -> str:
         return f"AdaptedModel({self.kind}, labels={self.labels}, head={self.model.head_config.name!r}, {self.support.x.shape[1]} examples)"
@@ -319,13 +330,14 @@ class AdaptedModel:
         task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
         task |= {"scale": list(self.scale)} if KINDS[self.kind].scored else {}
         task |= {"finetuning": self.finetuning} if self.finetuning else {}
+        described = {**self.described, "threshold": self.threshold}  # a caller may have set it
         tensors = {f"{self.kind}.{name}": tensor for name, tensor in self.head.state_dict().items()}
         tensors |= {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.learned.items()}
         if self.language is not None:
             tensors |= {f"{LANGUAGE}{name}": tensor for name, tensor in self.language.learned.items()}
         tensors |= {f"{PARAMS}{name}": tensor for name, tensor in self.residual.items()}
         tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
-        write_folder(folder, {"content": CONTENT, "task": task, **self.described}, tensors)
+        write_folder(folder, {"content": CONTENT, "task": task, **described}, tensors)
 
     push_to_hub = push_saved
 

@@ -412,6 +412,11 @@ def test_the_threshold_of_several_labels_is_learned(tiny, tmp_path):
         clf.threshold = threshold
         expected = [[clf.labels[c] for c in np.flatnonzero(row >= threshold)] for row in clf.predict_proba(rows)]
         assert clf.predict(rows) == expected
+    clf.save_pretrained(tmp_path / "clf")  # with the threshold that was set last
+    assert mt.AdaptedModel.from_pretrained(tmp_path / "clf").predict(rows) == expected
+    for wrong in (0, 1.5, "high", None, float("nan")):
+        with pytest.raises(DataError, match="threshold: expected a probability between 0 and 1, got"):
+            clf.threshold = wrong
     shape = mt.EpisodeConfig(k_shot=5, n_query=10)
     found = []
     for threshold in (0.02, 0.98):
