@@ -192,7 +192,7 @@ COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "push": ("share a head or a classifier on the Hub: metatext push FOLDER OWNER/NAME", (PushData,)),
 }
 WORDS = {"push": ("model", "repo_id")}
-"""Settings that a command also takes as its first words, all of them, without their flags."""
+"""Settings that a command also takes as its first or its last words, all of them, without their flags."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -262,7 +262,8 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
             )
             text = f"{item.metadata['help']}{choices} [{shown}]".replace("%", "%%")
             group.add_argument(f"--{key}", default=argparse.SUPPRESS, help=text, metavar="X", **options)
-    found, rest = parser.parse_known_args(_with_flags(list(arguments), WORDS.get(command, ())))
+    switches = [key for key, (cls, name) in known.items() if typing.get_type_hints(cls)[name] is bool]
+    found, rest = parser.parse_known_args(_with_flags(list(arguments), WORDS.get(command, ()), switches))
     if rest:
         flag = rest[0].split("=")[0]
         raise ConfigError(f"unknown argument {rest[0]!r}{nearest(flag, [f'--{k}' for k in known])} See --help.")
@@ -278,12 +279,28 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
     return {cls: cls(**given) for cls, given in grouped.items()}
 
 
-def _with_flags(arguments: list[str], names: Sequence[str]) -> list[str]:
-    """The first words as the settings ``names``, where there are as many; one word alone is a YAML file, as everywhere."""
-    words = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
-    if len(words) != len(names):
+def _with_flags(arguments: list[str], names: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """The first words as the settings ``names``, where there are as many, or the last ones; one first word alone is a YAML file, as
+    everywhere."""
+    n = len(names)
+    first = list(itertools.takewhile(_is_word, arguments))
+    if n and len(first) == n:
+        return _flagged(names, first) + arguments[n:]
+    last = list(itertools.takewhile(_is_word, reversed(arguments)))
+    if not n or first or any(part.split("=")[0] in [f"--{name}" for name in names] for part in arguments):
         return arguments
-    return [part for name, word in zip(names, words) for part in (f"--{name}", word)] + arguments[len(words) :]
+    before = arguments[: len(arguments) - len(last)]
+    # a switch need not have a value, any other flag has one at least
+    own = 0 if before and (before[-1][2:] in switches or "=" in before[-1]) else 1
+    return _flagged(names, last[n - 1 :: -1]) + arguments[:-n] if len(last) >= n + own else arguments
+
+
+def _is_word(part: str) -> bool:
+    return not part.startswith("-")
+
+
+def _flagged(names: Sequence[str], words: Sequence[str]) -> list[str]:
+    return [part for name, word in zip(names, words, strict=True) for part in (f"--{name}", word)]
 
 
 def _is_range(cls: type, name: str) -> bool:

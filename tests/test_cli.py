@@ -335,6 +335,7 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["push", "nowhere"], "nowhere does not exist; the first argument is a YAML file of settings"),
         (["push", "--model", "nowhere"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),
         (["push", "nowhere", "me/head"], "nowhere is not a folder"),
+        (["push", "--datasets", "me/a", "me/b"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),
         (["test", "--model", "gp", "--heads", "gp"], "two columns would be called 'untrained_gp'"),
         (["test", "--names", "fake"], "names: expected one of 'real', 'numbered', got 'fake'"),
         (["test", "--shots", "-1"], "shots: must be at least 0"),
@@ -345,6 +346,23 @@ def test_mistakes_end_in_one_line(arguments, message):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert message in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "runs/head me/head --private --revision v1 --datasets a b",
+        "--revision v1 --datasets a b --private runs/head me/head",
+        "--private --revision v1 --datasets a b runs/head me/head",
+        "--datasets a b --revision v1 --private true runs/head me/head",
+        "--datasets a b --private --revision=v1 runs/head me/head",
+        "--model runs/head --repo_id me/head --private --revision v1 --datasets a b",
+    ],
+)
+def test_what_is_pushed_and_where_stand_first_or_last(arguments):
+    data = cli.parse("push", arguments.split())[cli.PushData]
+    found = data.model, data.repo_id, data.private, data.revision, data.datasets
+    assert found == ("runs/head", "me/head", True, "v1", ("a", "b"))
 
 
 @pytest.mark.parametrize("command", RECIPES)
