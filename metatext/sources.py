@@ -1,4 +1,4 @@
-"""Tables from wherever they lie: the Hub, files, folders, memory. Always a `datasets.Dataset`."""
+"""Tables from wherever they lie: the Hub, files, folders, memory, streams. Always a `datasets.Dataset`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .columns import DataError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 JSON_SPLITS = ("train", "validation", "valid", "dev", "test", "full")  # other .json files of a folder describe it
@@ -20,13 +20,59 @@ def reader(path: Path) -> str | None:
     return READERS.get(path.suffix.lower())
 
 
-def read_source(source: Any, config: str | None, split: str | None, revision: str | None) -> tuple[Dataset, str]:
-    """Any source as one table, and a name for it."""
-    from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+def read_source(
+    source: Any,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+    streaming: bool = False,
+    max_rows: int | None = None,
+) -> tuple[Dataset, str]:
+    """Any source as one table of its first ``max_rows`` rows (None: all), and a name for it; of a stream no row behind them is read."""
+    from datasets import IterableDataset
 
-    if isinstance(source, Dataset):
+    if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1):
+        raise DataError(f"max_rows: expected a whole number of at least 1, got {max_rows!r}")
+    if streaming and max_rows is None:
+        raise DataError("streaming=True needs max_rows, the number of rows to take; without it all would be downloaded")
+    rows, name = _find(source, config, split, revision, streaming)
+    if isinstance(rows, IterableDataset):
+        if max_rows is None:
+            raise DataError(
+                "source: an IterableDataset may be longer than what there is room for; give max_rows, the rows to take"
+            )
+        return _take(rows, max_rows, name), name
+    return rows if max_rows is None or len(rows) <= max_rows else rows.select(range(max_rows)), name
+
+
+def _take(rows: IterableDataset, n: int, name: str) -> Dataset:
+    """The first rows of a stream."""
+    from datasets import Dataset
+
+    try:
+        found = list(rows.take(n))
+        taken = Dataset.from_list(found, features=rows.features if found else None)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # what a reader or the network says, whoever made the stream
+        raise DataError(f"{name}: the stream cannot be read: {_reason(error)}") from error
+    if not found:
+        raise DataError(f"{name}: the stream has no rows")
+    return taken
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _find(
+    source: Any, config: str | None, split: str | None, revision: str | None, streaming: bool
+) -> tuple[Dataset | IterableDataset, str]:
+    """A source as one table or stream, and a name for it."""
+    from datasets import Dataset, IterableDataset, concatenate_datasets, load_dataset
+
+    if isinstance(source, (Dataset, IterableDataset)):
         return source, source.info.dataset_name or "task"
-    if isinstance(source, Mapping) and source and all(isinstance(v, Dataset) for v in source.values()):
+    if isinstance(source, Mapping) and source and all(isinstance(v, (Dataset, IterableDataset)) for v in source.values()):
         return _pick_split(dict(source), split, "the DatasetDict", concatenate_datasets), "task"
     if isinstance(source, (list, tuple)):
         if not source or not all(isinstance(row, Mapping) for row in source):
@@ -37,11 +83,11 @@ def read_source(source: Any, config: str | None, split: str | None, revision: st
             raise DataError(f"source: the rows do not form a table: {error}") from None
     if not isinstance(source, (str, Path)):
         raise DataError(
-            f"source: expected a Hub id, a path, a Dataset, a DatasetDict or a list of dicts, got {type(source).__name__}"
+            f"source: expected a Hub id, a path, a Dataset, a DatasetDict, an IterableDataset or a list of dicts, got {type(source).__name__}"
         )
     path = Path(source)
     if path.is_file():
-        return read_file(path), path.stem
+        return read_file(path, streaming), path.stem
     if path.is_dir():
         files = split_files(path)
         if not files:
@@ -49,24 +95,24 @@ def read_source(source: Any, config: str | None, split: str | None, revision: st
         wanted = files if split is None else {split: files[split]} if split in files else {}
         if not wanted:
             raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
-        parts = [read_file(file) for file in dict.fromkeys(wanted.values())]
+        parts = [read_file(file, streaming) for file in dict.fromkeys(wanted.values())]
         return _join(parts, path.name, concatenate_datasets), path.name
     if reader(path) or path.is_absolute() or str(source).startswith("."):
         raise DataError(f"{source} does not exist")
     try:
-        loaded = load_dataset(str(source), config, revision=revision, **({"split": split} if split and split != "full" else {}))
+        given = {"split": split} if split and split != "full" else {}
+        loaded = load_dataset(str(source), config, revision=revision, streaming=streaming, **given)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"could not load {str(source)!r} (config {config!r}, split {split!r}, revision {revision!r}): {reason} "
+            f"could not load {str(source)!r} (config {config!r}, split {split!r}, revision {revision!r}): {_reason(error)} "
             f"It is neither a file nor a folder here, so it was taken for a Hub data set."
         ) from error
-    if isinstance(loaded, DatasetDict):
+    if isinstance(loaded, Mapping):
         loaded = _pick_split(loaded, None, str(source), concatenate_datasets)
     return loaded, str(source).split("/")[-1] + (f" {config}" if config else "")
 
 
-def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dataset:
+def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dataset | IterableDataset:
     if split is None:
         return _join(list(splits.values()), where, concatenate)
     if split == "train" and "train" not in splits and "full" in splits:
@@ -76,14 +122,14 @@ def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dat
     return splits[split]
 
 
-def _join(parts: list[Dataset], where: str, concatenate) -> Dataset:
+def _join(parts: list, where: str, concatenate) -> Dataset | IterableDataset:
     try:
         return concatenate(parts)
     except ValueError as error:
         raise DataError(f"{where}: its splits do not have the same columns and types: {error}") from None
 
 
-def read_file(path: Path) -> Dataset:
+def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
@@ -97,7 +143,7 @@ def read_file(path: Path) -> Dataset:
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
-        return load_dataset(kind, data_files=_literal(path), split="train", **options)
+        return load_dataset(kind, data_files=_literal(path), split="train", streaming=streaming, **options)
     except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
         cause = str(error.__cause__ or error).strip()
         reason = "it has no rows" if not cause or "corresponds to no data" in cause else cause.splitlines()[0]

@@ -175,12 +175,14 @@ def load_task(
     name: str | None = None,
     description: str | None = None,
     skip_bad_rows: bool = False,
+    streaming: bool = False,
+    max_rows: int | None = None,
 ) -> Task:
     """Load one task.
 
     Args:
         source: a Hub id; a path of a csv, tsv, json, jsonl or parquet file, or of a folder with one such file per
-            split; a `datasets.Dataset` or `DatasetDict`; a list of dicts.
+            split; a `datasets.Dataset` or `DatasetDict`; an `IterableDataset`, of which ``max_rows`` are taken; a list of dicts.
         config: configuration of a Hub data set.
         split: which split; "full" counts as "train". None: all rows of all splits. Ignored for a single table.
         revision: branch, tag or commit on the Hub.
@@ -192,13 +194,18 @@ def load_task(
         name: the task's name; None: from the source.
         description: one sentence on what the labels mean.
         skip_bad_rows: leave out the rows that cannot be used, with a warning that counts them and shows the first, instead of an error.
+        streaming: of a Hub id or path, read the files that hold the first ``max_rows`` rows instead of all, and keep no copy on disk: for
+            data sets that are larger than it. Rows may be sorted by class; for rows from all over a data set give a stream of it that
+            is shuffled, ``load_dataset(..., streaming=True).shuffle(seed=0, buffer_size=10_000)``.
+        max_rows: take the first so many rows, of any source; None: all.
 
     Raises:
-        DataError: a column is missing, a text is empty, a label is missing or unknown, a split does not exist ...
+        DataError: a column is missing, a text is empty, a label is missing or unknown, a split does not exist, a stream without
+            ``max_rows`` ...
     """
     if kind is not None and kind not in KIND_NAMES:
         raise DataError(f"unknown kind {kind!r}{nearest(kind, KIND_NAMES, end='.')} Known: {', '.join(KIND_NAMES)}")
-    rows, found_name = read_source(source, config, split, revision)
+    rows, found_name = read_source(source, config, split, revision, streaming, max_rows)
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
@@ -216,6 +223,13 @@ def load_task(
             logger.warning("%s: left out %d of %d rows; the first: %s", name, len(rows) - len(good), len(rows), error)
             rows = rows.select(good)
     targets, labels, names = read(rows)
+    if kind == "classification" and max_rows is not None and len(np.unique(targets)) == 1:
+        logger.warning(
+            "%s: the first %d rows are all of the class %r; where a data set is sorted by class, load a stream of it that is shuffled",
+            name,
+            len(rows),
+            labels[targets[0]],
+        )
     kept = [role for role in (*TEXTS, "answers") if role in columns]
     rows = rows.select_columns([columns[role] for role in kept])
     rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})

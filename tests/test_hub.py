@@ -321,3 +321,34 @@ answer = mt.MetaModel.from_pretrained("alice/head").adapt(task).predict(["train 
     assert client.run("import metatext as mt" + adapt)[0] in ("neg", "pos")
     said = client.ask(code, split="nowhere", revision=None)
     assert said["error"][0] == "DataError" and "could not load 'stanfordnlp/imdb'" in said["error"][1]
+
+
+def test_a_stream_of_imdb(hub, client, pushed, tmp_path):
+    """Files that hold the first rows are read, and of those behind them at most one, which `datasets` opens early."""
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    contents = {"README.md": IMDB_CARD.encode()}
+    for name in (*(f"train-0000{i}-of-00006" for i in range(6)), "test-00000-of-00001", "unsupervised-00000-of-00001"):
+        table = {"text": [f"{name[:11]} review {i}" for i in range(100)], "label": [i % 2 for i in range(100)]}
+        Dataset.from_dict(table, features=features).to_parquet(tmp_path / name)
+        contents[f"plain_text/{name}.parquet"] = (tmp_path / name).read_bytes()
+    repo = hub.repo("stanfordnlp/imdb", "dataset")
+    repo.branches["large"] = repo.commit({}, "empty")
+    repo.put(contents, "large")
+    code = """
+import metatext as mt
+task = mt.load_task("stanfordnlp/imdb", split="train", revision="large", streaming=True, max_rows=150)
+model = mt.MetaModel.from_pretrained("alice/head")
+answer = [repr(task), task.inputs()[-1], task.targets.tolist(), task.label_names, model.adapt(task.select(range(20))).predict(["review"])]
+"""
+    asked = len(hub.requests)
+    shown, last, targets, names, answer = client.run(code)
+    assert (shown, last) == ("Task('imdb', classification, 150 rows, 2 classes)", "train-00001 review 49")
+    assert targets == [0, 1] * 75 and names == ["negative film review", "positive film review"] and answer[0] in ("neg", "pos")
+    read = [request for request in hub.requests[asked:] if request.startswith("GET") and ".parquet" in request]
+    assert {re.search(r"plain_text/(.*)-of", request)[1] for request in read} <= {f"train-0000{i}" for i in range(3)}
+    code = "import metatext as mt; mt.load_task('stanfordnlp/imdb', revision='large', streaming=True)"
+    client.fails(code, "DataError", "streaming=True needs max_rows, the number of rows to take")
+    said = client.ask(code.replace("streaming", "max_rows=3, streaming").replace("large", "none"))
+    assert said["error"][0] == "DataError" and "could not load 'stanfordnlp/imdb'" in said["error"][1]

@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pytest
 from conftest import SHARED
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, List, Value
 
 from metatext.columns import DataError, encode_labels, readable
 from metatext.corpora import load_tasks
@@ -136,6 +136,70 @@ def test_split_of_a_dataset_dict():
         load_task(splits, split="dev")
 
 
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+# the csv reader of `datasets` leaves its file to the garbage collector where it is not read to its end
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_stream_of_a_file_is_its_first_rows(tmp_path, suffix):
+    path = write(tmp_path / f"mail{suffix}")
+    assert_is_rows(load_task(str(path), streaming=True, max_rows=10))
+    for streaming in (True, False):  # of any source, whether it is a stream or not
+        task = load_task(str(path), streaming=streaming, max_rows=2)
+        assert (task.name, task.inputs(), task.labels) == ("mail", [row["text"] for row in ROWS[:2]], ("delivery", "refund"))
+
+
+def test_a_stream_of_a_folder(corpus):
+    assert_is_rows(load_task(str(corpus), streaming=True, max_rows=10))
+    assert len(load_task(str(corpus), split=None, streaming=True, max_rows=10)) == 4
+    with pytest.raises(DataError, match=r"mail has no split 'dev'; it has test, train"):
+        load_task(str(corpus), split="dev", streaming=True, max_rows=10)
+
+
+def test_streams_that_a_caller_has_made():
+    """Sorted by class, and shuffled in a buffer, as those do who use `datasets`."""
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["ham", "spam"])})
+    rows = Dataset.from_dict({"text": [f"text {i}" for i in range(100)], "label": [0] * 50 + [1] * 50}, features=features)
+    stream = rows.to_iterable_dataset()
+    task = load_task(stream.shuffle(seed=0, buffer_size=100), max_rows=20)
+    assert task.labels == ("ham", "spam") and 4 < task.targets.sum() < 16 and len(task) == 20
+    assert len(load_task(IterableDatasetDict(train=stream, test=stream.take(5)), split=None, max_rows=200)) == 105
+
+
+def test_the_first_rows_of_one_class_are_told_of(caplog):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["ham", "spam"])})
+    rows = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 0, 1]}, features=features)
+    assert len(load_task(rows, name="mail", max_rows=3)) == 3 and caplog.messages == []
+    assert load_task(rows, name="mail", max_rows=2).labels == ("ham", "spam")
+    assert "mail: the first 2 rows are all of the class 'ham'; where a data set is sorted by class" in caplog.text
+
+
+def broken_stream():
+    yield {"text": "a", "label": "x"}
+    raise OSError("the connection broke\nand more")
+
+
+@pytest.mark.parametrize(
+    "source, options, message",
+    [
+        (ROWS, {"streaming": True}, "streaming=True needs max_rows, the number of rows to take"),
+        (IterableDataset.from_generator(broken_stream), {}, "an IterableDataset may be longer than .* give max_rows"),
+        (IterableDataset.from_generator(broken_stream), {"max_rows": 2}, ": the stream cannot be read: the connection broke$"),
+        (Dataset.from_list(ROWS).to_iterable_dataset().skip(3), {"max_rows": 2}, "the stream has no rows"),
+        (ROWS, {"max_rows": 0}, "max_rows: expected a whole number of at least 1, got 0"),
+        (ROWS, {"max_rows": True}, "max_rows: expected a whole number of at least 1, got True"),
+        ("./nowhere.csv", {"streaming": True, "max_rows": 2}, "nowhere.csv does not exist"),
+    ],
+)
+def test_streams_that_cannot_be_used(source, options, message):
+    with pytest.raises(DataError, match=message):
+        load_task(source, **options)
+
+
+# --- sources that do not fit ------------------------------------------------------------------------------------------
+
+
 def test_splits_of_different_types_are_an_error_of_the_data(tmp_path):
     write(tmp_path / "mail" / "train.csv", ROWS)
     write(tmp_path / "mail" / "test.csv", rows_of([0, 1]))
@@ -203,8 +267,8 @@ def test_file_of_another_encoding_is_named(tmp_path):
     [
         ([], "expected a non-empty list of dicts"),
         ([["a", "b"]], "expected a non-empty list of dicts"),
-        (3, "expected a Hub id, a path, a Dataset, a DatasetDict or a list of dicts, got int"),
-        ({}, "expected a Hub id, a path, a Dataset, a DatasetDict or a list of dicts, got dict"),
+        (3, "expected a Hub id, a path, a Dataset, a DatasetDict, an IterableDataset or a list of dicts, got int"),
+        ({}, "expected a Hub id, a path, a Dataset, a DatasetDict, an IterableDataset or a list of dicts, got dict"),
         (Dataset.from_dict({"text": [], "label": []}), "has no rows"),
     ],
 )
