@@ -17,11 +17,12 @@ from torch.nn.functional import cross_entropy
 from .changes import take_rows
 from .encoder import Encoder
 from .features import read_inputs
-from .heads import Head
+from .heads import Head, Logits
 from .representation import Support
 from .residual import corrected
 
 FOLDS = 5
+CHUNK = 4096  # rows answered at a time: each is compared with every row of the support
 
 
 def hold_out(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -51,10 +52,12 @@ class Reading:
     Attributes:
         support: all n examples.
         params: a head's parameters without the rows of each of `FOLDS` folds, and as the last those of all rows to train on.
+        values: (n, w) logits of each example, of a head that adapted without its fold.
     """
 
     support: Support
     params: list[dict[str, Tensor]]
+    values: Tensor
 
 
 class TaskLoss(nn.Module):
@@ -69,28 +72,45 @@ class TaskLoss(nn.Module):
     def __init__(self, head: Head, residual: Mapping[str, Tensor], encoder: Encoder | None):
         super().__init__()
         self.head, self.encoder = head, encoder
+        self.w = residual["residual_bias"].shape[1]
         self.residual = nn.ParameterDict({name: nn.Parameter(tensor.clone()) for name, tensor in residual.items()})
 
-    def logits(self, params: Mapping[str, Tensor], query: Tensor) -> Tensor:
-        """(q, d) features -> (q, w)."""
-        there = torch.ones(1, len(query), dtype=torch.bool, device=query.device)
-        params = {**params, **self.residual}
-        return corrected(self.head.logits(params, query[None], there), params, query[None]).values[0]
+    def logits(self, values: Tensor, query: Tensor) -> Tensor:
+        """(q, w) logits of a head and (q, d) features -> (q, w)."""
+        return corrected(Logits(values[None], values.new_zeros(1, len(values))), self.residual, query[None]).values[0]
 
-    def forward(self, rows: Tensor | list, fold: np.ndarray, params: Sequence[dict], y: Tensor, weight: Tensor) -> Tensor:
-        """q rows, the fold of each, parameters of each fold, (q,) classes and (q,) weights -> a scalar; 0 without rows."""
+    def forward(
+        self, rows: Tensor | list, values: Tensor | None, fold: np.ndarray, params: Sequence[dict], y: Tensor, weight: Tensor
+    ):
+        """A scalar, 0 without rows.
+
+        Args:
+            rows: q texts or pairs of texts, (q, d) features where no encoder learns.
+            values: (q, w) logits of the head; None: made here, for they change with the encoder.
+            fold: (q,) fold of each row.
+            params: of each fold.
+            y: (q,) classes.
+            weight: (q,) how much each row counts.
+        """
         query = (
             rows if self.encoder is None else read_inputs(lambda texts: self.encoder.learn(self.encoder.tokenize(texts)), rows)
         )
         with torch.autocast(query.device.type, enabled=False):
             query = query.to(weight.dtype)
-            values = query.new_zeros(len(query), self.residual["residual_bias"].shape[1])
-            for f in np.unique(fold):
-                place = torch.from_numpy(np.flatnonzero(fold == f)).to(query.device)
-                values = values.index_put((place,), self.logits(params[f], query[place]))
-            loss = (weight * cross_entropy(values, y, reduction="none")).sum()
+            values = head_logits(self.head, params, fold, query, self.w) if values is None else values
+            loss = (weight * cross_entropy(self.logits(values, query), y, reduction="none")).sum()
         # a process without a row must not leave the others waiting for its gradients
         return loss + sum((0.0 * p).sum() for p in self.parameters() if p.requires_grad)
+
+
+def head_logits(head: Head, params: Sequence[dict[str, Tensor]], fold: np.ndarray, query: Tensor, w: int) -> Tensor:
+    """(q, d) features, each answered with the parameters of its fold -> (q, w)."""
+    values = query.new_zeros(len(query), w)
+    for f in np.unique(fold):
+        place = torch.from_numpy(np.flatnonzero(fold == f)).to(query.device)
+        there = torch.ones(1, len(place), dtype=torch.bool, device=query.device)
+        values = values.index_put((place,), head.logits(params[f], query[place][None], there).values[0])
+    return values
 
 
 @torch.no_grad()
@@ -102,4 +122,6 @@ def cross_fit(head: Head, support: Support, train: np.ndarray, fold: np.ndarray)
     with torch.autocast(device.type, enabled=False):
         for f in range(FOLDS + 1):
             params.append(head.adapt(take_rows(support, train[fold[train] != f] if f < FOLDS else train).to(dtype)))
-    return Reading(support, params)
+        x, w = support.x[0].to(dtype), support.y.shape[2]
+        values = [head_logits(head, params, fold[i : i + CHUNK], x[i : i + CHUNK], w) for i in range(0, len(x), CHUNK)]
+    return Reading(support, params, torch.cat(values))

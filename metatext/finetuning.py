@@ -33,7 +33,7 @@ from .tasks import Task
 
 logger = logging.getLogger(__name__)
 
-ENCODER_LR = {"params": 0.0, "lora": 5e-4, "full": 5e-5}
+ENCODER_LR = {"params": 0.0, "lora": 5e-4, "full": 1e-4}
 KEPT = ("adapted", "fine-tuned")
 
 
@@ -167,7 +167,7 @@ def _train(
     def judge() -> dict[str, float]:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             x = reading.support.x[0, torch.from_numpy(held).to(device)].to(dtype)
-            found = module.logits(reading.params[-1], x).softmax(-1).double().cpu().numpy()
+            found = module.logits(reading.values[held], x).softmax(-1).double().cpu().numpy()
         loss = float(np.average(row_nll(found, y[held]), weights=weights[y[held]]))
         if not math.isfinite(loss):
             raise TrainingError(
@@ -191,7 +191,8 @@ def _train(
                 )
             at = torch.from_numpy(own).to(device)
             seen = reading.support.x[0, at].to(dtype) if encoder is None else [rows[i] for i in own]
-            loss = wrapped(seen, fold[own], reading.params, targets[at], weight[at])
+            values = reading.values[at] if encoder is None else None
+            loss = wrapped(seen, values, fold[own], reading.params, targets[at], weight[at])
             total = max(float(weights[y[everyone]].sum()), 1e-12)
             accelerator.backward(loss / total * accelerator.num_processes)  # DDP takes the mean over processes
             norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)

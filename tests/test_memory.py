@@ -1,9 +1,13 @@
-"""Two million rows: what a real meta-training run keeps in memory, in a process of its own."""
+"""Two million rows to meta-train on, a hundred thousand to fine-tune on: what is kept in memory, in processes of their own."""
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -15,6 +19,7 @@ import metatext as mt
 
 SIZES, CLASSES = [1_500_000, 500_000], 100
 BOUND = 2 * 10**9  # bytes of RssAnon + RssShmem
+ROWS = 100_000
 
 
 def until(moment) -> None:
@@ -54,6 +59,31 @@ def test_two_million_rows_train_in_two_gigabytes(embedded, big_folder, tmp_path)
     assert found["encoded"] < 10_000  # label names alone: no text was read again
     assert set(found["peaks"]) >= {"load_task", "encode_tasks", "meta_train"}
     assert max(found["peaks"].values()) < BOUND, found["peaks"]
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_examples_are_fine_tuned(tiny_folder, tmp_path):
+    """From a csv to a saved classifier through the command, in minutes."""
+    mt.MetaModel.from_encoder(str(tiny_folder)).save_pretrained(tmp_path / "head")
+    letters = np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz"), (ROWS, 8))
+    with open(tmp_path / "examples.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *(("".join(row), f"begins with {row[0]}") for row in letters)])
+    command = ["finetune", "--model", "head", "--examples", "examples.csv", "--output_dir", "out"]
+    env = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
+    start = time.monotonic()
+    with (
+        open(tmp_path / "said.txt", "w") as said,
+        subprocess.Popen(
+            [sys.executable, "-m", "metatext", *command], cwd=tmp_path, env=env, stdout=said, stderr=said
+        ) as process,
+    ):
+        _, status, usage = os.wait4(process.pid, 0)  # the peak of this process alone
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, (tmp_path / "said.txt").read_text()
+    assert time.monotonic() - start < 900 and 1024 * usage.ru_maxrss < BOUND
+    clf = mt.AdaptedModel.from_pretrained(tmp_path / "out")
+    assert clf.finetuning["rows"] == ROWS and clf.is_finetuned
+    assert clf.finetuning["fine-tuned"]["accuracy"] > clf.finetuning["adapted"]["accuracy"]
 
 
 def test_memory_without_a_file_behind_it_is_seen():
