@@ -341,9 +341,9 @@ class FinetuneConfig(_Checked):
         "what learns: the task's own parameters on frozen features, low-rank updates of the encoder as well, or all of its weights",
     )
     num_train_epochs: int = option(10, "passes over the examples, fewer where training stops early", low=1)
-    per_device_train_batch_size: int = option(32, "examples per step and process", low=1)
+    per_device_train_batch_size: int = option(16, "examples per step and process", low=1)
     learning_rate: float = option(1e-2, "peak learning rate of the task parameters", low=0.0)
-    encoder_lr: float | None = option(None, "peak learning rate of the encoder; none: 5e-4 for lora, 5e-5 for full", low=0.0)
+    encoder_lr: float | None = option(None, "peak learning rate of the encoder; none: 5e-4 for lora, 1e-4 for full", low=0.0)
     weight_decay: float = option(0.01, "decoupled weight decay of what is added: the residual, low-rank updates", low=0.0)
     warmup_ratio: float = option(
         0.1, "share of the steps over which the learning rates rise, before they fall linearly", low=0.0, high=1.0
