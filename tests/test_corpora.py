@@ -1,0 +1,141 @@
+"""Lists of tasks: folders of corpora, catalogues, the starter tasks, names."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from conftest import SHARED
+from tables import OTHER_KINDS, PAIR, ROWS, arrow_cache, raw, rows_of, write  # noqa: F401
+
+from metatext.columns import DataError
+from metatext.corpora import load_tasks
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five corpora that can be used, a table without labels and files of other sorts."""
+    folder = tmp_path / "corpora"
+    write(folder / "b_mail" / "train.parquet", ROWS)
+    write(folder / "b_mail" / "test.parquet", ROWS[:1])
+    write(folder / "c_news.jsonl", rows_of(["x", "y"]))
+    write(folder / "d_claims" / "full.csv", PAIR)
+    write(folder / "e_spans" / "train.parquet", OTHER_KINDS["span"])
+    write(folder / "f_edits" / "train.jsonl", OTHER_KINDS["generation"])
+    write(folder / "g_bare" / "train.csv", [{"zzz": "a"}])
+    raw(folder / "notes.txt", "hello")
+    (folder / "empty").mkdir()
+    return folder
+
+
+def names(tasks):
+    return [task.name for task in tasks]
+
+
+def test_load_tasks_leaves_out_what_it_cannot_use(folder, caplog):
+    with caplog.at_level(logging.WARNING, "metatext"):
+        tasks = load_tasks(folder)
+    assert names(tasks) == ["b_mail", "c_news", "d_claims", "e_spans", "f_edits"]
+    assert [len(task) for task in tasks] == [4, 2, 1, 1, 1]
+    assert [task.is_pair for task in tasks] == [False, False, True, False, False]
+    assert caplog.messages == ["corpora: left out 1 corpora: g_bare (columns not recognised)"]
+
+
+def test_load_tasks_of_a_split(folder, caplog):
+    with caplog.at_level(logging.WARNING, "metatext"):
+        tasks = load_tasks(str(folder), split="test")
+    assert names(tasks) == ["b_mail", "c_news"] and len(tasks[0]) == 1
+    assert "d_claims (no split 'test')" in caplog.text
+    assert [len(task) for task in load_tasks(folder, split="train")] == [3, 2, 1, 1, 1]
+
+
+def test_load_tasks_without_a_reason_to_warn(folder, caplog):
+    (folder / "g_bare" / "train.csv").unlink()
+    load_tasks(folder)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("place", ["corpora/catalog.json", "catalog.json"], ids=["in it", "beside it"])
+def test_load_tasks_with_descriptions(folder, place):
+    catalog = {"b_mail": {"description": "What is wanted?"}, "c_news": {"kind": "classification"}, "d_claims": "text", "_": 1}
+    (folder.parent / place).write_text(json.dumps(catalog), encoding="utf-8")
+    assert [task.description for task in load_tasks(folder)] == ["What is wanted?", None, None, None, None]
+
+
+def test_description_of_a_folder_with_a_dot_in_its_name(tmp_path):
+    write(tmp_path / "mail_v1.5" / "train.csv")
+    (tmp_path / "catalog.json").write_text('{"mail_v1.5": {"description": "What is wanted?"}}', encoding="utf-8")
+    assert load_tasks(tmp_path)[0].description == "What is wanted?"
+    assert load_tasks([str(tmp_path / "mail_v1.5")])[0].description == "What is wanted?"
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_broken_catalog_is_named(folder, content):
+    (folder / "catalog.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=r"catalog\.json"):
+        load_tasks(folder)
+
+
+@pytest.mark.parametrize("name", ["h_broken.parquet", "h_broken/train.parquet", "h_broken.jsonl"])
+def test_broken_corpus_is_named(folder, name):
+    raw(folder / name, "{]")
+    with pytest.raises(DataError, match=name):
+        load_tasks(folder)
+
+
+def test_broken_row_in_a_corpus_names_the_corpus(folder):
+    write(folder / "h_gap.jsonl", [*ROWS, {"text": "", "label": "refund"}])
+    with pytest.raises(DataError, match="task 'h_gap': row 3 of column 'text' is empty"):
+        load_tasks(folder)
+
+
+def test_load_tasks_by_names(folder):
+    (folder / "catalog.json").write_text('{"b_mail": {"description": "What is wanted?"}}', encoding="utf-8")
+    tasks = load_tasks([str(folder / "c_news.jsonl"), str(folder / "b_mail"), "starter/test"])
+    assert names(tasks)[:3] == ["c_news", "b_mail", "app_feedback"]
+    assert [task.description for task in tasks[:2]] == [None, "What is wanted?"]
+    assert len(tasks[1]) == 4
+    assert len(load_tasks([str(folder / "b_mail")], split="test")[0]) == 1
+
+
+def test_load_tasks_by_path_objects(folder):
+    assert names(load_tasks([folder / "c_news.jsonl", folder / "b_mail"])) == ["c_news", "b_mail"]
+
+
+@pytest.mark.parametrize("item", ["./no.csv", "/no/such/folder"])
+def test_load_tasks_by_names_that_do_not_exist(item):
+    with pytest.raises(DataError, match=f"{item} does not exist"):
+        load_tasks([item])
+
+
+@pytest.mark.parametrize("source", ["no such folder", "starter/no", "c_news.jsonl"])
+def test_load_tasks_of_no_folder(folder, monkeypatch, source):
+    monkeypatch.chdir(folder)
+    with pytest.raises(DataError, match=f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names"):
+        load_tasks(source)
+
+
+def test_load_tasks_that_finds_nothing(tmp_path):
+    with pytest.raises(DataError, match=r"holds no corpus that can be used: expected folders with <split>\.parquet"):
+        load_tasks(tmp_path)
+    with pytest.raises(DataError):
+        load_tasks([])
+
+
+def test_starter_is_both_parts():
+    assert names(load_tasks("starter")) == names(load_tasks("starter/train")) + names(load_tasks("starter/test"))
+
+
+@pytest.mark.shared
+def test_shared_corpora(caplog):
+    """Every corpus of the catalogue, classifications with their classes, and no warning."""
+    catalog = json.loads((SHARED / "catalog.json").read_text(encoding="utf-8"))
+    corpora = [path.name for path in (SHARED / "train").iterdir()]
+    with caplog.at_level(logging.WARNING, "metatext"):
+        tasks = load_tasks(SHARED / "train")
+    assert {task.name: task.kind for task in tasks} == {name: catalog[name]["kind"] for name in corpora}
+    assert {task.name: len(task.labels) for task in tasks} == {name: catalog[name]["classes"] or 0 for name in corpora}
+    assert {task.name: len(task) for task in tasks} == {name: sum(catalog[name]["files"].values()) for name in corpora}
+    assert {task.name: task.is_pair for task in tasks} == {name: "text_pair" in catalog[name]["columns"] for name in corpora}
+    assert not caplog.records
