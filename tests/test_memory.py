@@ -83,7 +83,7 @@ def test_a_hundred_thousand_examples_are_fine_tuned(tiny_folder, tmp_path):
     assert time.monotonic() - start < 900 and 1024 * usage.ru_maxrss < BOUND
     clf = mt.AdaptedModel.from_pretrained(tmp_path / "out")
     assert clf.finetuning["rows"] == ROWS and clf.is_finetuned
-    assert clf.finetuning["fine-tuned"]["accuracy"] > clf.finetuning["adapted"]["accuracy"]
+    assert clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"]
 
 
 def test_memory_without_a_file_behind_it_is_seen():
