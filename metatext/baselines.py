@@ -51,6 +51,11 @@ class Draw:
                 found[i] = text
         return found
 
+    def names(self, i: int) -> list[str | None]:
+        """The names of the classes of episode ``i``, None where it may not be seen or there is none."""
+        names, classes = self.source.tasks[self.batch.task[i]].label_names, self.batch.classes[i]
+        return [names[c] if named else None for c, named in zip(classes[classes >= 0], self.batch.named[i])]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -264,15 +269,14 @@ def _setfit(model: MetaModel) -> Method:
     fit = setfit(model.encoder.frozen())
 
     def answer(draw: Draw) -> Answer:
-        if any(task.is_pair for task in draw.source.tasks):  # it reads single texts
-            return _nothing(draw)
         batch, out = draw.batch, _nothing(draw).probabilities.cpu()
         for i in range(len(batch)):
             rows, live = batch.support[i] >= 0, batch.query[i] >= 0
             if len(np.unique(batch.support_y[i, rows])) > 1:
                 seen, asked = draw.texts(batch.support[i, rows]), draw.texts(batch.query[i, live])
                 out[i] = 0.0
-                out[i, torch.from_numpy(live)] = fit(seen, batch.support_y[i, rows], asked, out.shape[2])
+                predict = fit(seen, batch.support_y[i, rows], out.shape[2], draw.names(i))
+                out[i, torch.from_numpy(live)] = predict(asked)
         return Answer(out, out.amax(-1))
 
     return Method(answer)

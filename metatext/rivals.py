@@ -21,8 +21,11 @@ from .kinds import KINDS
 from .model import MetaModel
 from .spans import SpanFeatures, SpanTexts, read_states
 
-Fit = Callable[[Sequence[str], np.ndarray, Sequence[str], int], Tensor]
-"""(texts of s examples, their ways (s,), texts of q rows, w) -> (q, w) probabilities."""
+Texts = Sequence[str] | Sequence[tuple[str, str]]
+Fit = Callable[[Texts, np.ndarray, int, Sequence[str | None]], Callable[[Texts], Tensor]]
+"""(s examples, their ways (s,), w, the names of w classes) -> a function of q rows that gives (q, w) probabilities."""
+
+TEMPLATE, TEMPLATED = "This sentence is {}", 2  # of `setfit`: the defaults of its get_templated_dataset
 
 
 def setfit(encoder: Encoder) -> Fit:
@@ -31,14 +34,21 @@ def setfit(encoder: Encoder) -> Fit:
     One epoch over pairs of examples: 20 pairs of one class and 20 of two per example, batches of 16, learning rate 2e-5; the
     package's defaults otherwise. Every task starts from the encoder's own weights, and draws from seed 0.
 
+    Where no class has more than one example, every class that has a name gets two more, "This sentence is <name>", as the package makes
+    them (``get_templated_dataset``, its default template and number). The two texts of a pair are read as one, with what the tokenizer
+    puts between them in its format for pairs.
+
     Raises:
         ConfigError: the package setfit is not installed.
     """
     if importlib.util.find_spec("setfit") is None:
         raise ConfigError("the baseline 'setfit' needs the package setfit; install it with: pip install \"metatext[bench]\"")
-    start = _sentence_transformer(encoder)
+    start, between = _sentence_transformer(encoder), between_pairs(encoder)
 
-    def fit(examples: Sequence[str], ways: np.ndarray, rows: Sequence[str], w: int) -> Tensor:
+    def as_texts(rows: Texts) -> list[str]:
+        return [encoder.prompt + (between.join(row) if isinstance(row, tuple) else row) for row in rows]
+
+    def fit(examples: Texts, ways: np.ndarray, w: int, names: Sequence[str | None]) -> Callable[[Texts], Tensor]:
         from datasets import Dataset
         from setfit import SetFitModel, Trainer, TrainingArguments
         from setfit import logging as setfit_logging
@@ -46,8 +56,9 @@ def setfit(encoder: Encoder) -> Fit:
         from transformers import PrinterCallback, ProgressCallback
 
         setfit_logging.set_verbosity_error()
-        prompt = encoder.prompt
-        table = Dataset.from_dict({"text": [prompt + text for text in examples], "label": ways.tolist()})
+        more = templated(ways, names)
+        texts = [*as_texts(examples), *(encoder.prompt + text for text, _ in more)]
+        table = Dataset.from_dict({"text": texts, "label": [*ways.tolist(), *(way for _, way in more)]})
         model = SetFitModel(model_body=copy.deepcopy(start), model_head=LogisticRegression())
         with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the package's own trainer, about memory pinning
@@ -68,12 +79,32 @@ def setfit(encoder: Encoder) -> Fit:
                 for shown in (ProgressCallback, PrinterCallback):  # a bar per episode would drown the rest
                     trainer.remove_callback(shown)
                 trainer.train()
-            known = model.predict_proba([prompt + text for text in rows], as_numpy=True, show_progress_bar=False)
-        out = torch.zeros(len(rows), w)
-        out[:, torch.as_tensor(model.model_head.classes_)] = torch.as_tensor(known).float()
-        return out
+
+        def predict(rows: Texts) -> Tensor:
+            known = model.predict_proba(as_texts(rows), as_numpy=True, show_progress_bar=False)
+            out = torch.zeros(len(rows), w)
+            out[:, torch.as_tensor(model.model_head.classes_)] = torch.as_tensor(known).float()
+            return out
+
+        return predict
 
     return fit
+
+
+def templated(ways: np.ndarray, names: Sequence[str | None]) -> list[tuple[str, int]]:
+    """The examples (text, way) that `setfit` makes of the names of classes: `TEMPLATED` for each, where no class has more than one of its
+    own."""
+    if np.bincount(ways).max() > 1:
+        return []
+    return [(TEMPLATE.format(name), way) for way, name in enumerate(names) if name for _ in range(TEMPLATED)]
+
+
+def between_pairs(encoder: Encoder) -> str:
+    """What its tokenizer puts between the two texts of a pair, "[SEP]" for one; a blank where it puts nothing there."""
+    read = encoder.tokenizer("a", "b")
+    of = read.sequence_ids(0)
+    last, first = len(of) - 1 - of[::-1].index(0), of.index(1)
+    return "".join(encoder.tokenizer.convert_ids_to_tokens(read["input_ids"][last + 1 : first])) or " "
 
 
 SPAN_STEPS, SPAN_ROWS = 80, 8  # of `fine_tuned_spans`

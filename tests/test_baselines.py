@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from metatext import ConfigError, EpisodeConfig, FeatureStore, HeadConfig, MetaM
 from metatext.baselines import BASELINES, FOR_KINDS, Draw, baseline, by_model
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
-from metatext.rivals import setfit
+from metatext.rivals import between_pairs, setfit, templated
 
 SHAPE = EpisodeConfig(n_way=3, k_shot=2, n_query=3)
 CLOSED = sorted(name for name in BASELINES if name != "setfit" and "classification" in FOR_KINDS.get(name, ("classification",)))
@@ -195,9 +197,12 @@ def test_setfit_reads_the_texts_of_each_episode(model, task, monkeypatch):
     """What the package is given, and where its answer goes; the package itself is not needed."""
     seen = []
 
-    def fit(examples, ways, rows, w):
-        seen.append((examples, ways, rows))
-        return torch.eye(w)[torch.arange(len(rows)) % w]
+    def fit(examples, ways, w, names):
+        def predict(rows):
+            seen.append((examples, ways, names, rows))
+            return torch.eye(w)[torch.arange(len(rows)) % w]
+
+        return predict
 
     monkeypatch.setattr(baselines, "setfit", lambda encoder: fit)
     draw = drawn(model, task, EpisodeConfig(n_way=(2, 4), k_shot=(0, 2), n_query=2, unbalanced=1.0), n=12)
@@ -208,19 +213,56 @@ def test_setfit_reads_the_texts_of_each_episode(model, task, monkeypatch):
         if len(set(draw.batch.support_y[i, rows])) < 2:
             assert np.isnan(found[i]).all()
             continue
-        examples, ways, asked = next(fits)
+        examples, ways, names, asked = next(fits)
         assert examples == [texts[r] for r in draw.batch.support[i, rows]]
         np.testing.assert_array_equal(ways, draw.batch.support_y[i, rows])
+        assert names == [task.label_names[c] for c in draw.batch.classes[i] if c >= 0]
         assert asked == [texts[r] for r in draw.batch.query[i, live]]
         np.testing.assert_array_equal(found[i, live], np.eye(4)[np.arange(live.sum()) % 4])
         assert confidence[i, live].tolist() == [1.0] * live.sum()
     assert next(fits, None) is None and 0 < len(seen) < 12
 
 
-def test_setfit_has_no_answer_to_pairs(model, monkeypatch):
-    monkeypatch.setattr(baselines, "setfit", lambda encoder: None)
+def test_setfit_is_given_pairs(model, monkeypatch):
+    asked = []
+
+    def fit(examples, ways, w, names):
+        asked.extend(examples)
+        return lambda rows: torch.full((len(rows), w), 1 / w)
+
+    monkeypatch.setattr(baselines, "setfit", lambda encoder: fit)
     rows = [{"text": f"{c} {i}", "text_pair": f"{i} {c}", "label": c} for c in "abc" for i in range(6)]
-    assert np.isnan(answers("setfit", model, drawn(model, load_task(rows, name="pairs")))[0]).all()
+    assert np.isfinite(answers("setfit", model, drawn(model, load_task(rows, name="pairs")))[0]).all()
+    assert set(asked) <= {(row["text"], row["text_pair"]) for row in rows}
+
+
+def test_names_that_may_not_be_seen_are_not_shown(model, task):
+    draw = drawn(model, task.with_label_names(["a", None, "c", "d"]), EpisodeConfig(n_way=4, k_shot=1, n_query=1))
+    batch = draw.batch
+    assert {c: name for c, name in zip(batch.classes[0], draw.names(0))} == {0: "a", 1: None, 2: "c", 3: "d"}
+    hidden = Draw(draw.features, replace(batch, named=np.zeros_like(batch.named)), draw.source)
+    assert hidden.names(0) == [None] * 4
+
+
+def test_one_example_gets_templated_ones_beside_it():
+    names = ["joy", None, "anger"]
+    expected = [(f"This sentence is {name}", way) for way, name in ((0, "joy"), (2, "anger")) for _ in range(2)]
+    assert templated(np.array([0, 2, 1]), names) == templated(np.array([2]), names) == expected
+    assert templated(np.array([0, 2, 2]), names) == []
+
+
+@pytest.mark.parametrize("name", ["tiny", "embedded"])
+def test_a_pair_is_read_as_in_the_format_for_pairs(name, request):
+    encoder = request.getfixturevalue(name)
+    pair = ("the moon is far", "is it, though?")
+    read = encoder.tokenizer([between_pairs(encoder).join(pair)])["input_ids"][0]
+    assert read == encoder.tokenizer(*pair)["input_ids"] == list(encoder.tokenize([pair]).flat)
+
+
+def test_a_tokenizer_that_puts_nothing_between(tiny_writer_folder):
+    from transformers import AutoTokenizer
+
+    assert between_pairs(SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(tiny_writer_folder))) == " "
 
 
 def test_setfit_that_is_not_installed(tiny, monkeypatch):
@@ -236,13 +278,28 @@ def test_setfit_learns_and_leaves_the_encoder_alone(tiny):
     pytest.importorskip("setfit")
     texts, ways = ["aaaa", "aaab", "aaca", "zzzz", "zzzy", "zxzz"], np.array([2, 2, 2, 0, 0, 0])
     before = {name: tensor.clone() for name, tensor in tiny.backbone.state_dict().items()}
-    fit = setfit(tiny)
-    found = fit(texts, ways, ["aada", "zzwz"], 4)
+    names, fit = [None] * 4, setfit(tiny)
+    found = fit(texts, ways, 4, names)(["aada", "zzwz"])
     assert found.shape == (2, 4) and found.argmax(1).tolist() == [2, 0] and not found[:, [1, 3]].any()
     torch.testing.assert_close(found.sum(1), torch.ones(2))
-    torch.testing.assert_close(fit(texts, ways, ["aada", "zzwz"], 4), found)  # it starts from the same weights every time
+    torch.testing.assert_close(fit(texts, ways, 4, names)(["aada", "zzwz"]), found)  # it starts from the same weights every time
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.backbone.state_dict().items())
     assert not any(p.requires_grad for p in tiny.backbone.parameters())
+
+
+@pytest.mark.filterwarnings("default")  # the package's
+def test_setfit_reads_pairs_and_names(tiny, monkeypatch):
+    package = pytest.importorskip("setfit")
+    seen = []
+    trainer = package.Trainer
+    monkeypatch.setattr(package, "Trainer", lambda **given: seen.append(given["train_dataset"].to_dict()) or trainer(**given))
+    predict = setfit(tiny)([("aaaa", "b"), ("zzzz", "y")], np.array([1, 0]), 3, ["z", "a", "m"])
+    assert seen[0] == {
+        "text": ["aaaa[SEP]b", "zzzz[SEP]y", *(f"This sentence is {name}" for name in "zzaamm")],
+        "label": [1, 0, 0, 0, 1, 1, 2, 2],
+    }
+    found = predict([("aaab", "b"), ("zzzy", "y")])
+    assert found.shape == (2, 3) and (found > 0).all()  # the name alone makes a class known
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
