@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from . import calibration
 from .baselines import USUAL, Draw, Method, baseline, by_model
-from .calibration import FAR, INSIDE, NEAR
+from .calibration import FAR, INSIDE, NEAR, Rows
 from .columns import DataError
 from .config import ConfigError, EpisodeConfig, nearest, to_dict
 from .episodes import EpisodeBatch, draw_episodes
@@ -24,6 +25,9 @@ from .report import Report
 from .spans import SpanFeatures
 from .store import FeatureStore, TokenStore
 from .tasks import Task, check_tasks
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
 
 ROWS = 40_000  # support and query rows gathered at a time
 RISK_EPISODES = EpisodeConfig(n_way=(2, 16), k_shot=(0, 10), n_query=2, n_outside=8)
@@ -155,7 +159,7 @@ def compare(
         for task, (views, batch) in zip(tasks, drawn, strict=True):
             views = {key: view if isinstance(view.store, TokenStore) else view.encoded(batch) for key, view in views.items()}
             found = {name: (method, views[through[name]]) for name, method in methods.items()}
-            scores[task.name], rows[task.name] = _measure(batch, found, kind, metric, bar)
+            scores[task.name], rows[task.name] = measure(batch, found, kind, metric, bar)
     settings = {**to_dict(episodes), "n_episodes": n_episodes, "seed": seed}
     if outside is not None:
         settings |= {"outside": outside.name, "outside_rows": outside_rows}
@@ -253,8 +257,22 @@ def _with_outside(both: TaskFeatures, batch: EpisodeBatch, n: int | None, seed: 
 
 
 @torch.no_grad()
-def _measure(batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatures]], kind: Kind, metric: str, bar):
-    """method -> (n,) figure of each episode, and method -> `Rows` of all queries, where they are classified."""
+def measure(
+    batch: EpisodeBatch, methods: Mapping[str, tuple[Method, TaskFeatures]], kind: Kind, metric: str, bar: tqdm
+) -> tuple[dict[str, np.ndarray], dict[str, Rows]]:
+    """Answers of several methods to n episodes of one task, judged.
+
+    Args:
+        batch: the episodes; their rows have the same numbers for all methods.
+        methods: by their names, each with the task, and one of rows of no class if there is one, through the encoder that it reads with.
+        kind: of the task.
+        metric: one of the figures of the kind.
+        bar: goes on by an episode for each.
+
+    Returns:
+        method -> (n,) figure of each episode, NaN where it has no answer; and method -> `Rows` of all queries in the order of the
+        episodes, nothing where they are not classified.
+    """
     scores, rows = {name: [] for name in methods}, {name: [] for name in methods if kind.by_class}
     for part in chunks(batch, max(features.row_size for _, features in methods.values())):
         draws: dict[int, Draw] = {}
