@@ -1,0 +1,155 @@
+"""SetFit, fitted for real: a file for every fit, so that a run goes on where it was cut off and heads can be exchanged without it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+import metatext as mt
+from metatext.baselines import Answer, Draw, Method
+from metatext.calibration import INSIDE, judge
+from metatext.episodes import EpisodeBatch
+from metatext.features import TaskFeatures
+from metatext.rivals import TEMPLATE, TEMPLATED, setfit
+from metatext.storage import read_json, write_text
+
+from . import corpora
+
+FEW = 4  # shots up to which all draws come before any with more, which take longer
+REPEATS = 3  # of adapting, of which the median is kept
+
+
+def order(shots: Sequence[int], n_draws: int) -> list[tuple[int, int]]:
+    """(k, draw) as they are measured: all with few shots first, one draw of each k before the next draw. There is no fit at 0 shots."""
+    few, many = [k for k in sorted(shots) if 0 < k <= FEW], [k for k in sorted(shots) if k > FEW]
+    return [(k, draw) for group in (few, many) for draw in range(n_draws) for k in group]
+
+
+def path(folder: str | Path, task: str, k: int, draw: int) -> Path:
+    """The file of a fit."""
+    return Path(folder) / "setfit" / f"{task}-{k}-{draw}.json"
+
+
+def settings(encoder: mt.Encoder, source: TaskFeatures, batch: EpisodeBatch) -> dict:
+    """What a fit to the only episode of ``batch`` depends on."""
+    draw = Draw(None, batch, source)
+    seen = [draw.texts(batch.support[0]), batch.support_y[0].tolist(), draw.texts(batch.query[0]), draw.names(0)]
+    return {
+        "encoder": encoder.key,
+        "max_tokens": encoder.max_length,
+        "episode": hashlib.blake2b(json.dumps(seen).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
+        "templated": [TEMPLATE, TEMPLATED],
+    }
+
+
+def read(file: Path, expected: dict) -> dict | None:
+    """A fit that was measured before; None if there is none.
+
+    Raises:
+        ConfigError: it was measured with other settings.
+    """
+    if not file.exists():
+        return None
+    cell = read_json(file)
+    other = [key for key in expected if cell.get("settings", {}).get(key) != expected[key]]
+    if other:
+        key = other[0]
+        raise mt.ConfigError(
+            f"{file} was measured with {key} {cell.get('settings', {}).get(key)!r}, now it is {expected[key]!r}; give another --output_dir, "
+            f"the settings of that run (--encoder, --max_tokens), or delete the file to measure it anew"
+        )
+    return cell
+
+
+def cells(
+    encoder: mt.Encoder, sources: Sequence[TaskFeatures], shots: Sequence[int], n_draws: int, folder: str | Path
+) -> Iterator[tuple[Path, dict, Draw, dict | None]]:
+    """Of every fit, in `order`: its file, its settings, its episode, and what was measured, None where nothing was yet.
+
+    Raises:
+        ConfigError: see `read`.
+    """
+    for k, number in order(shots, n_draws):
+        for source in sources:
+            batch = corpora.draws(source, k, [number])
+            file, expected = path(folder, source.tasks[0].name, k, number), settings(encoder, source, batch)
+            yield file, expected, Draw(None, batch, source), read(file, expected)
+
+
+def measure(encoder: mt.Encoder, tasks: Sequence[mt.Task], shots: Sequence[int], n_draws: int, folder: str | Path) -> None:
+    """Fit SetFit to every episode that has no file yet, and write its answers and its seconds.
+
+    Args:
+        encoder: where every fit starts; what it reads of a text at most is what the fit reads.
+        tasks: classifications.
+        shots: examples per class.
+        n_draws: episodes of each task and number of shots.
+        folder: of the results; the files lie in ``setfit`` in it.
+
+    Raises:
+        ConfigError: the package setfit is missing; a file there was measured with other settings.
+    """
+    fit, head = setfit(encoder), mt.MetaModel.from_encoder(encoder, "gp").eval()
+    todo = list(
+        cells(encoder, corpora.tokenized(encoder, tasks), shots, n_draws, folder)
+    )  # all of them first: other settings show now
+    with tqdm(todo, desc="SetFit", unit="fit") as bar:
+        for file, expected, draw, known in bar:
+            if known is None:
+                bar.set_postfix_str(file.stem)
+                task, k, number = file.stem.rsplit("-", 2)
+                said = {"task": task, "k": int(k), "draw": int(number), "settings": expected}
+                write_text(file, json.dumps({**said, **_fit(fit, head, draw)}) + "\n")
+
+
+def _fit(fit, head: mt.MetaModel, draw: Draw) -> dict:
+    batch = draw.batch
+    texts, ways, names = draw.texts(batch.support[0]), batch.support_y[0], draw.names(0)
+    adapt = lambda: head.adapt(texts, ways.tolist(), label_names=names)  # noqa: E731
+    adapt()  # what happens once only is not counted
+    adapting = sorted(_seconds(adapt)[1] for _ in range(REPEATS))[REPEATS // 2]
+    predict, fitting = _seconds(lambda: fit(texts, ways, len(names), names))
+    probabilities, predicting = _seconds(lambda: predict(draw.texts(batch.query[0])).double().numpy())
+    targets = batch.query_y[0]
+    rows = judge(probabilities, probabilities.max(1), targets, np.full(len(targets), INSIDE))
+    return {
+        "accuracy": float(rows.right.mean()),
+        "nll": float(rows.loss.mean()),
+        "brier": float(rows.squared.mean()),
+        "examples": len(texts),
+        "seconds": {"fit": fitting, "predict": predicting, "adapt": adapting},  # each (wall, processor)
+        "threads": torch.get_num_threads(),
+        "setfit": importlib.metadata.version("setfit"),
+        "targets": targets.tolist(),
+        "probabilities": probabilities.round(6).tolist(),
+    }
+
+
+def _seconds(call):
+    """What a call returns, and its seconds: on the wall, and of the processor, which others that keep the machine busy do not lengthen."""
+    wall, processor = time.perf_counter(), time.process_time()
+    found = call()
+    return found, (time.perf_counter() - wall, time.process_time() - processor)
+
+
+def kept(encoder: mt.Encoder, found: Sequence[dict]) -> Method:
+    """SetFit as a method that answers from what was measured; it has no answer to other episodes."""
+    known = {cell["settings"]["episode"]: cell["probabilities"] for cell in found}
+
+    def answer(draw: Draw) -> Answer:
+        out = torch.full((*draw.batch.query.shape, draw.batch.classes.shape[1]), torch.nan)
+        for i in range(len(draw.batch)):
+            episode = settings(encoder, draw.source, draw.batch[i : i + 1])["episode"]
+            if episode in known:
+                out[i] = torch.tensor(known[episode])
+        return Answer(out, out.amax(-1))
+
+    return Method(answer)
