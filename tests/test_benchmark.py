@@ -128,7 +128,11 @@ def test_what_is_kept_of_a_fit(tiny, tasks, fits, tmp_path):
 @pytest.mark.parametrize("change", ["text", "length", "damage"])
 def test_a_fit_with_other_settings_is_refused(tiny_folder, tiny, tasks, fits, tmp_path, change):
     rival.measure(tiny, tasks[:1], [1], 1, tmp_path)
-    encoder, given, message = tiny, tasks[:1], r"letters-1-0.json was measured with encoder .* give another --output_dir"
+    encoder, given, message = (
+        tiny,
+        tasks[:1],
+        r"letters-1-0.json was measured with max_tokens 64, now it is 9; give another --output_dir",
+    )
     if change == "length":
         encoder = mt.Encoder.load(mt.EncoderConfig(str(tiny_folder), max_length=9))
     elif change == "text":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import disable_progress_bars
 from tqdm.auto import tqdm
 
 import metatext as mt
@@ -43,8 +44,8 @@ def settings(encoder: mt.Encoder, source: TaskFeatures, batch: EpisodeBatch) -> 
     draw = Draw(None, batch, source)
     seen = [draw.texts(batch.support[0]), batch.support_y[0].tolist(), draw.texts(batch.query[0]), draw.names(0)]
     return {
-        "encoder": encoder.key,
         "max_tokens": encoder.max_length,
+        "encoder": encoder.key,
         "episode": hashlib.blake2b(json.dumps(seen).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
         "templated": [TEMPLATE, TEMPLATED],
     }
@@ -64,7 +65,7 @@ def read(file: Path, expected: dict) -> dict | None:
         key = other[0]
         raise mt.ConfigError(
             f"{file} was measured with {key} {cell.get('settings', {}).get(key)!r}, now it is {expected[key]!r}; give another --output_dir, "
-            f"the settings of that run (--encoder, --max_tokens), or delete the file to measure it anew"
+            f"the settings of that run, or delete the file to measure it anew"
         )
     return cell
 
@@ -98,16 +99,17 @@ def measure(encoder: mt.Encoder, tasks: Sequence[mt.Task], shots: Sequence[int],
         ConfigError: the package setfit is missing; a file there was measured with other settings.
     """
     fit, head = setfit(encoder), mt.MetaModel.from_encoder(encoder, "gp").eval()
-    todo = list(
-        cells(encoder, corpora.tokenized(encoder, tasks), shots, n_draws, folder)
-    )  # all of them first: other settings show now
+    disable_progress_bars()  # SetFit would show one for every fit
+    sources = corpora.tokenized(encoder, tasks)
+    todo = list(cells(encoder, sources, shots, n_draws, folder))  # all of them first: other settings show before hours of work
     with tqdm(todo, desc="SetFit", unit="fit") as bar:
-        for file, expected, draw, known in bar:
-            if known is None:
-                bar.set_postfix_str(file.stem)
-                task, k, number = file.stem.rsplit("-", 2)
-                said = {"task": task, "k": int(k), "draw": int(number), "settings": expected}
-                write_text(file, json.dumps({**said, **_fit(fit, head, draw)}) + "\n")
+        for file, expected, draw, _ in bar:
+            if file.exists():  # from before, or by a process beside this one, on other tasks
+                continue
+            bar.set_postfix_str(file.stem)
+            task, k, number = file.stem.rsplit("-", 2)
+            said = {"task": task, "k": int(k), "draw": int(number), "settings": expected}
+            write_text(file, json.dumps({**said, **_fit(fit, head, draw)}) + "\n")
 
 
 def _fit(fit, head: mt.MetaModel, draw: Draw) -> dict:
@@ -115,7 +117,7 @@ def _fit(fit, head: mt.MetaModel, draw: Draw) -> dict:
     texts, ways, names = draw.texts(batch.support[0]), batch.support_y[0], draw.names(0)
     adapt = lambda: head.adapt(texts, ways.tolist(), label_names=names)  # noqa: E731
     adapt()  # what happens once only is not counted
-    adapting = sorted(_seconds(adapt)[1] for _ in range(REPEATS))[REPEATS // 2]
+    adapting = sorted((_seconds(adapt)[1] for _ in range(REPEATS)), key=lambda pair: pair[1])[REPEATS // 2]
     predict, fitting = _seconds(lambda: fit(texts, ways, len(names), names))
     probabilities, predicting = _seconds(lambda: predict(draw.texts(batch.query[0])).double().numpy())
     targets = batch.query_y[0]
