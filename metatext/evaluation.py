@@ -264,7 +264,8 @@ def measure(
 
     Args:
         batch: the episodes; their rows have the same numbers for all methods.
-        methods: by their names, each with the task, and one of rows of no class if there is one, through the encoder that it reads with.
+        methods: by their names, each with the task, and one of rows of no class if there is one, through the encoder that it
+            reads with.
         kind: of the task.
         metric: one of the figures of the kind.
         bar: goes on by an episode for each.

@@ -34,9 +34,9 @@ def setfit(encoder: Encoder) -> Fit:
     One epoch over pairs of examples: 20 pairs of one class and 20 of two per example, batches of 16, learning rate 2e-5; the
     package's defaults otherwise. Every task starts from the encoder's own weights, and draws from seed 0.
 
-    Where no class has more than one example, every class that has a name gets two more, "This sentence is <name>", as the package makes
-    them (``get_templated_dataset``, its default template and number). The two texts of a pair are read as one, with what the tokenizer
-    puts between them in its format for pairs.
+    Where no class has more than one example, every class that has a name gets two more, "This sentence is <name>", as the
+    package makes them (``get_templated_dataset``, its default template and number). The two texts of a pair are read as one,
+    with what the tokenizer puts between them in its format for pairs.
 
     Raises:
         ConfigError: the package setfit is not installed.
@@ -92,8 +92,8 @@ def setfit(encoder: Encoder) -> Fit:
 
 
 def templated(ways: np.ndarray, names: Sequence[str | None]) -> list[tuple[str, int]]:
-    """The examples (text, way) that `setfit` makes of the names of classes: `TEMPLATED` for each, where no class has more than one of its
-    own."""
+    """The examples (text, way) that `setfit` makes of the names of classes: `TEMPLATED` for each, where no class has more than
+    one of its own."""
     if np.bincount(ways).max() > 1:
         return []
     return [(TEMPLATE.format(name), way) for way, name in enumerate(names) if name for _ in range(TEMPLATED)]

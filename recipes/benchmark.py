@@ -61,7 +61,8 @@ def parse() -> argparse.Namespace:
         if part not in known:
             parser.error(f"unknown part {part!r}; known: {', '.join(known)}")
         if part in CORPORA and not options.tasks_dir:
-            parser.error(f"{part} needs --tasks_dir, a folder of corpora with one folder each: {', '.join(options.tasks)}")
+            wanted = (abstention.TASK, abstention.OUTSIDE) if part == "abstention" else options.tasks
+            parser.error(f"{part} needs --tasks_dir, a folder of corpora with one folder each: {', '.join(wanted)}")
     for name, low in (("repeats", 1), ("draws", 1), ("n_episodes", 0), ("max_tokens", 8)):
         if getattr(options, name) < low:
             parser.error(f"--{name} must be at least {low}, got {getattr(options, name)}")

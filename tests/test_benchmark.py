@@ -1,4 +1,4 @@
-"""The parts of recipes/benchmark.py that measure accuracy: episodes, fits of SetFit that are kept, tables. The package is not needed."""
+"""The parts of recipes/benchmark.py that measure accuracy: episodes, fits of SetFit that are kept, tables."""
 
 from __future__ import annotations
 

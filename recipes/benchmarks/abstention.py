@@ -1,4 +1,4 @@
-"""Does a method know what belongs to no class? Twenty intents from five examples each, asked rows of other intents, and of none at all."""
+"""Does a method know what belongs to no class? Twenty intents from five examples each, asked rows of others and of none."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def run(
     folder: str | Path,
     shape: mt.EpisodeConfig = SHAPE,
 ) -> None:
-    """Print the area under the ROC curve against near and far rows and the calibration of heads and baselines; write ``abstention.json``
-    and the risk-coverage curves.
+    """Print the area under the ROC curve against near and far rows and the calibration of heads and baselines; write
+    ``abstention.json`` and the risk-coverage curves.
 
     Args:
         names: the heads, see `accuracy.load`.
@@ -63,7 +63,7 @@ def run(
 
 
 def areas(report: Report, method: str) -> dict[str, tuple[float, float]]:
-    """Mean and half-width of the 95 % interval (Student's t) over the draws, of every area under the ROC curve of `calibration.figures`."""
+    """Mean and half-width of the 95 % interval (Student's t) over the draws, of every area of `calibration.figures`."""
     rows = report.rows[next(iter(report.rows))][method]
     parts = zip(*(np.split(getattr(rows, item.name), DRAWS) for item in fields(Rows)))  # every draw has as many rows
     found = [figures(Rows(*part)) for part in parts]

@@ -45,7 +45,7 @@ def tokenized(encoder: mt.Encoder, tasks: Sequence[mt.Task]) -> list[TaskFeature
 
 
 def shape(pool: Pool, k: int, most: int = QUERY) -> mt.EpisodeConfig:
-    """Episodes of `WAYS` classes, or all of a task's, with as many query rows per class as these classes have beside k, at most ``most``.
+    """Episodes of `WAYS` classes, or all of a task's, with as many query rows per class as these have beside k, at most ``most``.
 
     Raises:
         EpisodeError: there are no rows beside the k.

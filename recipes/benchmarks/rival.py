@@ -1,4 +1,4 @@
-"""SetFit, fitted for real: a file for every fit, so that a run goes on where it was cut off and heads can be exchanged without it."""
+"""SetFit, fitted for real: a file for every fit, so that a run that is cut off goes on, and heads are exchanged without it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPEATS = 3  # of adapting, of which the median is kept
 
 
 def order(shots: Sequence[int], n_draws: int) -> list[tuple[int, int]]:
-    """(k, draw) as they are measured: all with few shots first, one draw of each k before the next draw. There is no fit at 0 shots."""
+    """(k, draw) as they are measured: few shots first, one draw of each k before the next draw. There is no fit at 0 shots."""
     few, many = [k for k in sorted(shots) if 0 < k <= FEW], [k for k in sorted(shots) if k > FEW]
     return [(k, draw) for group in (few, many) for draw in range(n_draws) for k in group]
 
@@ -136,7 +136,7 @@ def _fit(fit, head: mt.MetaModel, draw: Draw) -> dict:
 
 
 def _seconds(call):
-    """What a call returns, and its seconds: on the wall, and of the processor, which others that keep the machine busy do not lengthen."""
+    """What a call returns, and its seconds: on the wall, and of the processor, which others on the machine do not lengthen."""
     wall, processor = time.perf_counter(), time.process_time()
     found = call()
     return found, (time.perf_counter() - wall, time.process_time() - processor)

@@ -18,7 +18,7 @@ RESAMPLES = 10_000
 
 
 def over_tasks(report: Report, method: str, other: str) -> tuple[float, ...]:
-    """Mean paired difference ``method - other``, and of several tasks the ends of its 95 % interval, the tasks drawn anew (bootstrap)."""
+    """Mean paired difference ``method - other``, and of several tasks the ends of its 95 % interval (bootstrap over tasks)."""
     found = np.array([scores[method].mean() - scores[other].mean() for scores in report.scores.values()])
     if len(found) == 1:
         return (float(found[0]),)
@@ -27,8 +27,8 @@ def over_tasks(report: Report, method: str, other: str) -> tuple[float, ...]:
 
 
 def show(reports: Mapping[int, Report], to: str) -> dict[str, Any]:
-    """Print accuracies by shots, the means over the tasks with their differences to the method ``to``, and calibration at four shots; the
-    figures as JSON values."""
+    """Print accuracies by shots, the means over the tasks with their differences to the method ``to``, and calibration at four
+    shots; the figures as JSON values."""
     values: dict[str, Any] = {}
     for k, report in reports.items():
         print(f"\n{k} example{'s' * (k != 1)} per class:\n{report}")
@@ -45,8 +45,8 @@ def show(reports: Mapping[int, Report], to: str) -> dict[str, Any]:
 
 
 def means(reports: Mapping[int, Report], to: str) -> str:
-    """Means over the tasks, a line per method and a column per number of shots; then paired differences to the method ``to``, with the 95 %
-    interval over tasks."""
+    """Means over the tasks, a line per method and a column per number of shots; then paired differences to the method ``to``, with
+    the 95 % interval over tasks."""
     names = list(dict.fromkeys(method for report in reports.values() for method in report.methods))
     cells = [["", *map(str, reports)], ["tasks", *(str(len(report.scores)) for report in reports.values())]]
     for method in names:
@@ -72,8 +72,8 @@ def _others(report: Report, to: str) -> list[str]:
 
 
 def ratios(fits: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """By the shots of fits: how many, median seconds of fitting SetFit and of adapting a head (processor time: others that keep the machine
-    busy do not lengthen it), and the median and the smallest of their ratios."""
+    """By the shots of fits: how many, median seconds of fitting SetFit and of adapting a head (processor time, which others on the
+    machine do not lengthen), and the median and the smallest of their ratios."""
     by_shots: dict[int, list] = {}
     for cell in fits:
         by_shots.setdefault(cell["k"], []).append((cell["seconds"]["fit"][1], cell["seconds"]["adapt"][1]))
@@ -96,7 +96,7 @@ def speed(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def draw(panels: Mapping[str, Mapping[int, Report]], folder: Path) -> None:
-    """Mean accuracy against shots (bands: 95 % over episodes), and errors against the share of rows answered at four shots, as pictures.
+    """Mean accuracy against shots (bands: 95 % over episodes), and errors against the share of rows answered at four shots.
     Shots at which some tasks are not measured yet have no point: their mean is over other tasks."""
 
     def line(reports: Mapping[int, Report], method: str) -> list[tuple[float, float, float]]:
