@@ -19,7 +19,7 @@ from metatext.baselines import Answer, Draw, Method
 from metatext.calibration import INSIDE, judge
 from metatext.episodes import EpisodeBatch
 from metatext.features import TaskFeatures
-from metatext.rivals import TEMPLATE, TEMPLATED, setfit
+from metatext.rivals import TEMPLATE, TEMPLATED, setfit, templated
 from metatext.storage import read_json, write_text
 
 from . import corpora
@@ -41,13 +41,13 @@ def path(folder: str | Path, task: str, k: int, draw: int) -> Path:
 
 def settings(encoder: mt.Encoder, source: TaskFeatures, batch: EpisodeBatch) -> dict:
     """What a fit to the only episode of ``batch`` depends on."""
-    draw = Draw(None, batch, source)
-    seen = [draw.texts(batch.support[0]), batch.support_y[0].tolist(), draw.texts(batch.query[0]), draw.names(0)]
+    draw, ways = Draw(None, batch, source), batch.support_y[0]
+    seen = [draw.texts(batch.support[0]), ways.tolist(), draw.texts(batch.query[0]), draw.names(0)]
     return {
         "max_tokens": encoder.max_length,
         "encoder": encoder.key,
         "episode": hashlib.blake2b(json.dumps(seen).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest(),
-        "templated": [TEMPLATE, TEMPLATED],
+        **({"templated": [TEMPLATE, TEMPLATED]} if templated(ways, draw.names(0)) else {}),
     }
 
 

@@ -35,7 +35,7 @@ def show(reports: Mapping[int, Report], to: str) -> dict[str, Any]:
         found = {m: over_tasks(report, m, to) for m in _others(report, to)}
         values[str(k)] = {
             **report.to_dict((to,)),
-            "over_tasks": {method: [round(v, 6) for v in values] for method, values in found.items()},
+            "over_tasks": {method: [round(v, 6) for v in numbers] for method, numbers in found.items()},
         }
     if reports:
         print(f"\nMeans over the tasks, in %, by examples per class:\n{means(reports, to)}")
