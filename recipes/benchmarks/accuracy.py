@@ -132,7 +132,7 @@ def run(
     if fits:
         print(f"\n{tables.speed(values['speed'])}")
     if many:
-        print(f"\nOn {n_episodes} episodes of each task, {MANY_QUERY} query rows per class:")
+        print(f"\nOn {n_episodes} episodes of each task, up to {MANY_QUERY} query rows per class:")
         values["many_episodes"] = tables.show(many, "logistic_regression")
     panels = {"the episodes of SetFit": few, f"{n_episodes} episodes of each task": many}
     tables.draw({title: found for title, found in panels.items() if found}, Path(folder))
