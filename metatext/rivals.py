@@ -25,7 +25,7 @@ Texts = Sequence[str] | Sequence[tuple[str, str]]
 Fit = Callable[[Texts, np.ndarray, int, Sequence[str | None]], Callable[[Texts], Tensor]]
 """(s examples, their ways (s,), w, the names of w classes) -> a function of q rows that gives (q, w) probabilities."""
 
-TEMPLATE, TEMPLATED = "This sentence is {}", 2  # of `setfit`: the defaults of its get_templated_dataset
+TEMPLATE, TEMPLATED = "This sentence is {}", 8  # of `setfit`: as its documentation adds them to few examples
 
 
 def setfit(encoder: Encoder) -> Fit:
@@ -34,9 +34,9 @@ def setfit(encoder: Encoder) -> Fit:
     One epoch over pairs of examples: 20 pairs of one class and 20 of two per example, batches of 16, learning rate 2e-5; the
     package's defaults otherwise. Every task starts from the encoder's own weights, and draws from seed 0.
 
-    Where no class has more than one example, every class that has a name gets two more, "This sentence is <name>", as the
-    package makes them (``get_templated_dataset``, its default template and number). The two texts of a pair are read as one,
-    with what the tokenizer puts between them in its format for pairs.
+    Where no class has more than one example, every class that has a name gets eight more, "This sentence is <name>", as the
+    package's documentation adds them to few examples (``get_templated_dataset(..., sample_size=8)``, which it finds best). The
+    two texts of a pair are read as one, with what the tokenizer puts between them in its format for pairs.
 
     Raises:
         ConfigError: the package setfit is not installed.

@@ -246,7 +246,7 @@ def test_names_that_may_not_be_seen_are_not_shown(model, task):
 
 def test_one_example_gets_templated_ones_beside_it():
     names = ["joy", None, "anger"]
-    expected = [(f"This sentence is {name}", way) for way, name in ((0, "joy"), (2, "anger")) for _ in range(2)]
+    expected = [(f"This sentence is {name}", way) for way, name in ((0, "joy"), (2, "anger")) for _ in range(8)]
     assert templated(np.array([0, 2, 1]), names) == templated(np.array([2]), names) == expected
     assert templated(np.array([0, 2, 2]), names) == []
 
@@ -295,8 +295,8 @@ def test_setfit_reads_pairs_and_names(tiny, monkeypatch):
     monkeypatch.setattr(package, "Trainer", lambda **given: seen.append(given["train_dataset"].to_dict()) or trainer(**given))
     predict = setfit(tiny)([("aaaa", "b"), ("zzzz", "y")], np.array([1, 0]), 3, ["z", "a", "m"])
     assert seen[0] == {
-        "text": ["aaaa[SEP]b", "zzzz[SEP]y", *(f"This sentence is {name}" for name in "zzaamm")],
-        "label": [1, 0, 0, 0, 1, 1, 2, 2],
+        "text": ["aaaa[SEP]b", "zzzz[SEP]y", *(f"This sentence is {name}" for name in "zam" for _ in range(8))],
+        "label": [1, 0, *np.repeat([0, 1, 2], 8)],
     }
     found = predict([("aaab", "b"), ("zzzy", "y")])
     assert found.shape == (2, 3) and (found > 0).all()  # the name alone makes a class known
