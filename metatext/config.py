@@ -342,7 +342,9 @@ class FinetuneConfig(_Checked):
     )
     num_train_epochs: int = option(10, "passes over the examples, fewer where training stops early", low=1)
     per_device_train_batch_size: int = option(16, "examples per step and process", low=1)
-    learning_rate: float = option(1e-2, "peak learning rate of the task parameters", low=0.0)
+    learning_rate: float | None = option(
+        None, "peak learning rate of the task parameters; none: 1e-3 alone, 1e-2 beside an encoder that learns", low=0.0
+    )
     encoder_lr: float | None = option(None, "peak learning rate of the encoder; none: 5e-4 for lora, 1e-4 for full", low=0.0)
     weight_decay: float = option(0.01, "decoupled weight decay of what is added: the residual, low-rank updates", low=0.0)
     warmup_ratio: float = option(

@@ -33,6 +33,7 @@ from .tasks import Task
 
 logger = logging.getLogger(__name__)
 
+LEARNING_RATE = {"params": 1e-3, "lora": 1e-2, "full": 1e-2}
 ENCODER_LR = {"params": 0.0, "lora": 5e-4, "full": 1e-4}
 KEPT = ("adapted", "fine-tuned")
 
@@ -171,7 +172,7 @@ def _train(
         loss = float(np.average(row_nll(found, y[held]), weights=weights[y[held]]))
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss of the held-out examples is not a number; lower learning_rate ({config.learning_rate}) or encoder_lr"
+                f"the loss of the held-out examples is not a number; lower learning_rate ({_rates(config)[0]}) or encoder_lr"
             )
         figures = {"loss": loss, "accuracy": accuracy(found, y[held]), "macro_f1": macro_f1(found, y[held])}
         return broadcast_object_list([figures])[0]  # a last bit must not let processes part
@@ -198,7 +199,7 @@ def _train(
             norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
             if accelerator.scaler is None and not math.isfinite(float(norm)):  # a scaler skips such a step by itself
                 raise TrainingError(
-                    f"epoch {epoch + 1}: a gradient is not a number; lower learning_rate ({config.learning_rate}) or encoder_lr"
+                    f"epoch {epoch + 1}: a gradient is not a number; lower learning_rate ({_rates(config)[0]}) or encoder_lr"
                 )
             optimizer.step()
             optimizer.zero_grad()
@@ -230,13 +231,19 @@ def _schedule(step: int, steps: int, warmup_ratio: float) -> float:
     return (step + 1) / (rise + 1) if step < rise else (steps - step) / max(1, steps - rise)
 
 
+def _rates(config: FinetuneConfig) -> tuple[float, float]:
+    """Peak learning rates of the task parameters and of the encoder."""
+    lr = LEARNING_RATE[config.what] if config.learning_rate is None else config.learning_rate
+    return lr, ENCODER_LR[config.what] if config.encoder_lr is None else config.encoder_lr
+
+
 def _groups(module: TaskLoss, config: FinetuneConfig) -> list[dict[str, Any]]:
     """What learns, by learning rate and weight decay; the decay draws towards the start, so whole weights of an encoder have none."""
-    encoder_lr = ENCODER_LR[config.what] if config.encoder_lr is None else config.encoder_lr
+    lr, encoder_lr = _rates(config)
     of_encoder = [] if module.encoder is None else [p for p in module.encoder.parameters() if p.requires_grad]
     parts = [
-        ([module.residual["residual_weights"]], config.learning_rate, config.weight_decay),
-        ([module.residual["residual_bias"], module.residual["residual_scale"]], config.learning_rate, 0.0),
+        ([module.residual["residual_weights"]], lr, config.weight_decay),
+        ([module.residual["residual_bias"], module.residual["residual_scale"]], lr, 0.0),
         (of_encoder, encoder_lr, config.weight_decay if config.what == "lora" else 0.0),
     ]
     return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": decay} for p, lr, decay in parts if p]
