@@ -49,6 +49,9 @@ class TrainData(_Checked):
     )
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     warm_start: str | None = option(None, "folder of a saved model whose weights training begins with; its head and encoder")
+    test_heads: tuple[str, ...] = option(
+        (), "heads shown beside the trained one on test_tasks: saved folders, names of released heads, repos on the Hub"
+    )
     test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
     test_rows: tuple[int, ...] = option((4, 16), "the same where labels are no classes (multilabel, regression): rows in all")
     test_episodes: int = option(100, "episodes per test task and number of shots", low=2)
@@ -61,11 +64,11 @@ class TestData(_Checked):
 
     model: str = option(
         "runs/metatext",
-        "the main head: a saved folder, a repo on the Hub, or the name of a head (untrained, on the embedded encoder)",
+        "the main head: a saved folder, metatext-minilm-general or -intent, a repo on the Hub, or the name of a head (untrained, on the embedded encoder)",
     )
     heads: tuple[str, ...] = option(
         (),
-        "further heads, each on its own encoder: saved folders, repos on the Hub, or names of heads (untrained, on the embedded encoder)",
+        "further heads, each on its own encoder, named in the same ways",
     )
     tasks: tuple[str, ...] = option(
         ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'"
@@ -114,7 +117,7 @@ class AdaptData(_Checked):
 
     model: str = option(
         "runs/metatext",
-        "a saved head: a folder, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
+        "a saved head: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
     )
     examples: str | None = option(
         None,
@@ -143,7 +146,7 @@ class FinetuneData(_Checked):
 
     model: str = option(
         "runs/metatext",
-        "a saved head: a folder, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
+        "a saved head: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
     )
     examples: str | None = option(
         None,

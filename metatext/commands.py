@@ -56,7 +56,7 @@ def train(settings: Settings) -> None:
     if data.warm_start:
         _warm_start(model, data.warm_start)
     store = None
-    if not model.encoder.is_tuned:
+    if not (model.encoder.is_tuned and config.encoder_lr > 0):
         store = FeatureStore(model.encoder, data.cache_dir, progress=main, share=local_share())
     read = partial(_sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
     loaded = read(data.tasks)
@@ -79,12 +79,15 @@ def train(settings: Settings) -> None:
         return
     store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
     reference, figures = TestData().reference, {}
+    others = {_column(name): _load(name) for name in data.test_heads if test}
     for kind in dict.fromkeys(task.kind for task in test):
         group = [task for task in test if task.kind == kind]
         by_class = KINDS[kind].by_class
         test_shape = EpisodeConfig(n_way=10, fewer_ways=True, n_query=5 if by_class else 20, k_shot=1)
         for k in data.test_shots if by_class else data.test_rows:
-            report = evaluate_tasks(model, group, replace(test_shape, k_shot=k), data.test_episodes, config.seed, store=store)
+            heads = {name: head for name, head in others.items() if kind in head.kinds}
+            shape = replace(test_shape, k_shot=k)
+            report = evaluate_tasks(model, group, shape, data.test_episodes, config.seed, heads=heads, store=store)
             _print(report, f"Unseen tasks{'' if by_class else f' ({kind})'}, {_shots(k, by_class)}, no gradient step", reference)
             figures[str(k) if by_class else f"{kind} {k}"] = report.to_dict(reference)
     metrics = result.output_dir / "metrics.json"

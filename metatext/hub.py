@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CARD, METRICS, CURVE = "README.md", "metrics.json", "learning_curve.png"
 CONTENTS = ("head", "adapted")
+RELEASED = ("metatext-minilm-general", "metatext-minilm-intent")
+"""Heads that come with metatext, by the names that load them."""
 
 
 class Savable(Protocol):
@@ -36,7 +38,7 @@ def read_pretrained(
     """config.json, tensors, and how messages call them, of a folder, or where there is none of that name, of a repo on the Hub.
 
     Args:
-        source: a folder, or the id of a repo, "owner/name".
+        source: a folder, a name in `RELEASED`, or the id of a repo, "owner/name".
         content: what it must hold, "head" or "adapted".
         revision: branch, tag or commit of the repo.
         access: how the Hub is asked.
@@ -46,6 +48,8 @@ def read_pretrained(
         HubError: the repo cannot be had.
         ConfigError: a revision of a folder.
     """
+    if not Path(source).exists() and source in RELEASED:
+        source = released(source)
     if Path(source).exists() or not _is_repo_id(source):
         if revision is not None and Path(source).exists():
             raise ConfigError(f"revision: {source} lies here, only a repo on the Hub has revisions; got {revision!r}")
@@ -63,6 +67,13 @@ def read_pretrained(
             if again or _is_offline(access):  # else the copy in the cache may be the damaged one
                 raise StorageError(str(error).replace(str(folder), where)) from None
     raise AssertionError("the second pass returns or raises")
+
+
+def released(name: str) -> Path:
+    """The folder of a head in `RELEASED`: an installed wheel holds it inside the package, a clone in model_cards/."""
+    package = Path(__file__).parent
+    inside = package / "released" / name
+    return inside if inside.is_dir() else package.parent / "model_cards" / name
 
 
 def push_folder(

@@ -294,7 +294,8 @@ class MetaModel(nn.Module):
         """Load a saved head and the encoder that it was trained on, and the language model where it writes texts.
 
         Args:
-            folder_or_repo_id: written by `save_pretrained`; where no such folder is, the id of a repo on the Hub, "owner/name".
+            folder_or_repo_id: written by `save_pretrained`; where no such folder is, the name of a head that comes with metatext,
+                "metatext-minilm-general" or "metatext-minilm-intent", or the id of a repo on the Hub, "owner/name".
             encoder: reuse this one instead of loading; its fingerprint must be the recorded one, and it must be frozen, as the
                 saved one.
             language: the same for the language model.

@@ -44,7 +44,8 @@ def main() -> None:
     folder, shots, n_draws, repeats = options.output_dir, sorted(options.shots), options.draws, options.repeats
     embedded = mt.Encoder.load("embedded")
     short = lambda: mt.Encoder.load(mt.EncoderConfig("embedded", max_length=options.max_tokens))  # noqa: E731
-    load = lambda *names: corpora.load(options.tasks_dir, names or options.tasks)  # noqa: E731
+    load = lambda: corpora.load(options.tasks_dir, options.tasks, options.max_rows)  # noqa: E731
+    both = lambda: corpora.load(options.tasks_dir, (abstention.TASK, abstention.OUTSIDE))  # noqa: E731
     calls = {
         "heads": lambda: heads.training(embedded, repeats),
         "adapting": lambda: heads.adaptation(embedded, repeats),
@@ -54,7 +55,7 @@ def main() -> None:
         "start": lambda: start(repeats),
         "setfit": lambda: rival.measure(short(), load(), shots, n_draws, folder),
         "accuracy": lambda: accuracy.run(options.models, load(), short(), shots, n_draws, options.n_episodes, folder),
-        "abstention": lambda: abstention.run(options.models, *load(abstention.TASK, abstention.OUTSIDE), embedded, folder),
+        "abstention": lambda: abstention.run(options.models, *both(), embedded, folder),
         "finetuning": lambda: finetuning.measure(options.models[0], options.tasks_dir, folder),
         "predictions": lambda: predictions.predictions(options.models),
     }

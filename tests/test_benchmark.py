@@ -81,8 +81,11 @@ def test_few_shots_come_first():
 
 def test_corpora_by_name(tmp_path):
     (tmp_path / "trec").mkdir()
-    (tmp_path / "trec" / "train.csv").write_text("text,label\nwho,person\nwhen,time\n")
+    (tmp_path / "trec" / "train.csv").write_text(
+        "text,label\nwho,person\nwhen,time\nwhose,person\nsince when,time\nwhom,person\n"
+    )
     assert [task.name for task in corpora.load(str(tmp_path), ["trec"])] == ["trec"]
+    assert [len(task) for task in corpora.load(str(tmp_path), ["trec"], max_rows=2)] == [2]
     with pytest.raises(
         mt.DataError, match=r"holds no corpus 'poem_sentiment' \(1 of 2 are missing\); expected a folder with trec, poem"
     ):

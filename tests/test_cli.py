@@ -290,7 +290,7 @@ def test_a_launched_recipe(tmp_path, tiny_folder):
         [*launch, *recipe, *SMALL, "--output_dir", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert "mean over tasks" in done.stdout
+    assert "mean over tasks" in done.stdout and "metatext-minilm-general" in done.stdout.replace("\n", "")
     assert mt.MetaModel.from_pretrained(output).head_config.name == "gp"
 
 

@@ -13,9 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_first_snippet(tmp_path, monkeypatch, embedded):
+def test_the_first_snippet(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    mt.MetaModel.from_encoder(embedded).save_pretrained("runs/quickstart")
     snippet = re.search(r"```python\n(.*?)```", README, re.S).group(1)
     names: dict = {}
     exec(compile(snippet, "README.md", "exec"), names)
@@ -37,7 +36,7 @@ def test_the_snippet_on_other_kinds(tmp_path, monkeypatch, embedded):
     assert 1 <= bad < good <= 5
 
 
-def test_the_path_of_a_newcomer(tmp_path, monkeypatch, embedded):
+def test_the_path_of_a_newcomer(tmp_path, monkeypatch):
     """A csv becomes a classifier in five lines of Python, and in one command."""
     monkeypatch.chdir(tmp_path)
     rows = (
@@ -53,7 +52,7 @@ def test_the_path_of_a_newcomer(tmp_path, monkeypatch, embedded):
     names: dict = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["clf"]("give me my money back")[0]["label"] == "refund"
-    command = re.search(r"^metatext (adapt --model gp .*)$", README, re.M).group(1)
+    command = re.search(r"^metatext (adapt --model metatext-minilm-general .*)$", README, re.M).group(1)
     cli.main(shlex.split(command))
     assert "my parcel is late,delivery" in Path("runs/tickets/predictions.csv").read_text()
 

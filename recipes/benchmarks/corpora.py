@@ -23,8 +23,13 @@ WAYS = 10  # a task with fewer classes plays with all of its own
 QUERY = 30  # query rows per class, where a task has as many
 
 
-def load(folder: str, names: Sequence[str] = TASKS) -> list[mt.Task]:
+def load(folder: str, names: Sequence[str] = TASKS, max_rows: int | None = None) -> list[mt.Task]:
     """The tasks ``names`` of a folder of corpora, in their order.
+
+    Args:
+        folder: of corpora, one folder each.
+        names: of the tasks.
+        max_rows: at most so many rows of a task, of each class in proportion; None: all.
 
     Raises:
         DataError: one is not there.
@@ -35,7 +40,8 @@ def load(folder: str, names: Sequence[str] = TASKS) -> list[mt.Task]:
             f"tasks_dir: {folder} holds no corpus {missing[0]!r} ({len(missing)} of {len(names)} are missing); expected a folder with "
             f"{', '.join(names)}, one folder each; --tasks names fewer"
         )
-    return mt.load_tasks([str(Path(folder) / name) for name in names])
+    tasks = mt.load_tasks([str(Path(folder) / name) for name in names])
+    return [task.sample(max_rows) for task in tasks] if max_rows else tasks
 
 
 def tokenized(encoder: mt.Encoder, tasks: Sequence[mt.Task]) -> list[TaskFeatures]:
