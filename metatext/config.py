@@ -359,6 +359,7 @@ class FinetuneConfig(_Checked):
     metric_for_best_model: Literal["loss", "accuracy", "macro_f1"] = option(
         "loss", "figure on the held-out examples that stops training and decides whether it was worth while"
     )
+    refit: bool = option(True, "what pays is learned anew from all examples, for as many epochs as the held-out ones found best")
     early_stopping_patience: int | None = option(3, "epochs without a better one before training stops; none: never", low=1)
     class_weights: tuple[str, ...] = option(
         (), "'balanced': the examples of each class count alike, taken together; or label=factor; none: all examples count alike"

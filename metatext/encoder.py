@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
 import logging
 import math
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,18 @@ class Encoder(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             return nn.functional.normalize(pool(states, attention_mask, self.pooling) if pooled else states, dim=-1)
 
+    @contextlib.contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Plain attention in bfloat16 on a CPU, where the backward pass of torch's fused one takes ten times as long."""
+        config = self.backbone.config
+        usual = config._attn_implementation
+        if usual == "sdpa" and self.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            config._attn_implementation = "eager"
+        try:
+            yield
+        finally:
+            config._attn_implementation = usual
+
     def tokenize(self, inputs: Sequence[str | tuple[str, str]], max_length: int | None = None) -> Tokens:
         """Token numbers of each input in the tokenizer's own format, special tokens included, cut at ``max_length``; None: at the
         encoder's own."""
@@ -307,20 +321,27 @@ class Encoder(nn.Module):
         return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
     @torch.no_grad()
-    def encode(self, inputs: Sequence[str | tuple[str, str]]) -> Tensor:
-        """Encode without keeping anything: (n, d), float32, on the CPU, in the order of the inputs."""
-        return self.encode_tokens(self.tokenize(inputs))
+    def encode(self, inputs: Sequence[str | tuple[str, str]], progress: bool = True) -> Tensor:
+        """Encode without keeping anything: (n, d), float32, on the CPU, in the order of the inputs; with ``progress`` a terminal shows
+        a bar after five seconds."""
+        return self.encode_tokens(self.tokenize(inputs), progress)
 
     @torch.no_grad()
-    def encode_tokens(self, tokens: Tokens) -> Tensor:
+    def encode_tokens(self, tokens: Tokens, progress: bool = True) -> Tensor:
         """`encode` for texts that are tokenized."""
+        from tqdm.auto import tqdm
+
         out = torch.empty(len(tokens), self.dim)
         training, _ = self.training, self.eval()
+        hidden = None if progress and os.environ.get("LOCAL_RANK", "0") == "0" else True
+        bar = tqdm(total=len(tokens), desc="encoding", unit="text", leave=False, delay=5, disable=hidden)
         try:
             with torch.autocast(self.device.type, enabled=False):  # features are kept: they must not depend on the context
                 for rows in tokens.batches(self.batch_tokens):
                     out[torch.from_numpy(rows)] = self(*tokens.padded(rows, self.device)).cpu().float()
+                    bar.update(len(rows))
         finally:
+            bar.close()
             self.train(training)
         return out
 
@@ -345,7 +366,8 @@ class Encoder(nn.Module):
 
         def read(*batch: Tensor) -> Tensor:
             # here, so that a batch that is computed again finds the same weights
-            return functional_call(self, values, batch, {"pooled": pooled})
+            with self._attention():
+                return functional_call(self, values, batch, {"pooled": pooled})
 
         vectors, order, kept, room = [], [], 0, share * self.memory_tokens
         for rows in tokens.batches(self.batch_tokens):

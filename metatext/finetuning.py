@@ -51,8 +51,8 @@ def finetune(
 
     A share of every class's examples is held out. The model adapts to the others in one forward pass, then learns from them; after every
     epoch the held-out examples judge it, and training stops where they see no better one. What is returned has adapted to all examples,
-    and holds what was learned only if the held-out ones are better answered with it than without. Its ``finetuning`` says how both
-    did. Nothing is written.
+    and holds what was learned only if the held-out ones are better answered with it than without; then, with ``refit``, it has learned
+    anew from all of them, for as many epochs as were best. Its ``finetuning`` says how both did. Nothing is written.
 
     Args:
         model: a head; or a classifier, whose head, encoder, labels and names are taken and whose examples are replaced by those given. One that was
@@ -85,9 +85,12 @@ def finetune(
         raise ConfigError(f"class_weights: every held-out example has the weight 0, got {' '.join(config.class_weights)}")
     make, history = _train(whole, rows, y, weights, train, held, config, accelerator)
     figure = config.metric_for_best_model
-    notes |= {"adapted": history[0], "fine-tuned": max(history[1:], key=lambda point: _better(point, figure))}
+    best = max(history[1:], key=lambda point: _better(point, figure))
+    notes |= {"adapted": history[0], "fine-tuned": best}
     if make is None:
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
+    if config.refit:
+        make, _ = _train(whole, rows, y, weights, np.arange(len(y)), held[:0], config, accelerator, best["epoch"])
     return make(finetuning={"kept": KEPT[1], **notes})
 
 
@@ -140,8 +143,10 @@ def _train(
     held: np.ndarray,
     config: FinetuneConfig,
     accelerator,
+    epochs: int | None = None,
 ) -> tuple[Callable[..., AdaptedModel] | None, list[dict[str, float]]]:
-    """How to make the best model, None where nothing beats the start, and the figures on the held-out rows: before, and after every epoch."""
+    """How to make the best model, None where nothing beats the start, and the figures on the held-out rows: before, and after every epoch.
+    Where none are held out, how to make the model after ``epochs`` epochs, and no figures."""
     from accelerate.utils import broadcast_object_list
     from tqdm.auto import tqdm
 
@@ -177,11 +182,12 @@ def _train(
         figures = {"loss": loss, "accuracy": accuracy(found, y[held]), "macro_f1": macro_f1(found, y[held])}
         return broadcast_object_list([figures])[0]  # a last bit must not let processes part
 
-    history, best, stale = [{"epoch": 0, **judge()}], None, 0
-    least, figure = _better(history[0], config.metric_for_best_model), config.metric_for_best_model
+    history, best, stale = [{"epoch": 0, **judge()}] if len(held) else [], None, 0
+    figure = config.metric_for_best_model
     hidden = None if accelerator.is_main_process else True
-    bar = tqdm(total=config.num_train_epochs * steps, desc="fine-tuning", unit="step", disable=hidden)
-    for epoch in range(config.num_train_epochs):
+    epochs, desc = epochs or config.num_train_epochs, "fine-tuning" if len(held) else "fine-tuning on all examples"
+    bar = tqdm(total=epochs * steps, desc=desc, unit="step", disable=hidden)
+    for epoch in range(epochs):
         order = np.random.default_rng([config.seed, epoch]).permutation(train)
         for step in range(steps):
             everyone = order[step * per_step : (step + 1) * per_step]
@@ -206,17 +212,21 @@ def _train(
             bar.update()
         if encoder is not None:
             reading = cross_fit(whole.head, _support(whole, encoder, rows), train, fold)
+        if not len(held):
+            continue
         point = {"epoch": epoch + 1, **judge()}
+        least = max(_better(point, figure) for point in history)
         history.append(point)
         bar.set_postfix({"held-out loss": f"{point['loss']:.3f}", "accuracy": f"{point['accuracy']:.3f}"})
         if _better(point, figure) > least:
-            least, stale = _better(point, figure), 0
-            best = _state(module), reading.support
+            best, stale = (_state(module), reading.support), 0
         else:
             stale += 1
         if config.early_stopping_patience is not None and stale >= config.early_stopping_patience:
             break
     bar.close()
+    if not len(held):
+        best = _state(module), reading.support
     return None if best is None else lambda **more: _made(whole, encoder, *best, **more), history
 
 

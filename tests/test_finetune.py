@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_parameters_alone_learn_what_features_say(model):
     assert clf.is_finetuned and clf.encoder is prototypes.encoder
     assert clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"] - 0.02
     assert right(clf, unseen) > right(prototypes.adapt(task), unseen)
+
+
+def test_what_pays_is_learned_anew_from_all_examples(model):
+    """With ``refit`` the held-out rows, which chose the number of epochs, are learned from as well; what is said of them stays."""
+    task, config = orders(160), FinetuneConfig(what="lora", num_train_epochs=6, **SMALL, **FAST["lora"])
+    again, once = (finetune(model, task, config=replace(config, refit=refit)) for refit in (True, False))
+    assert again.finetuning["kept"] == "fine-tuned" and again.finetuning["fine-tuned"] == once.finetuning["fine-tuned"]
+    held = task.select(hold_out(task.targets, config.eval_share, config.seed)[1])
+    sure = [clf.predict_proba(held.inputs())[np.arange(len(held)), held.targets].mean() for clf in (again, once)]
+    assert sure[0] > sure[1] + 0.01
 
 
 @pytest.mark.parametrize(
