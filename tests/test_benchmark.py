@@ -128,6 +128,18 @@ def test_what_is_kept_of_a_fit(tiny, tasks, fits, tmp_path):
     assert all(wall > 0 and processor >= 0 for wall, processor in cell["seconds"].values())
 
 
+def test_fits_that_come_with_metatext_are_not_made_again(tiny_folder, tiny, tasks, fits, tmp_path, monkeypatch):
+    rival.measure(tiny, tasks, [1], 1, tmp_path)
+    monkeypatch.setattr(rival, "MADE", tmp_path / "setfit")
+    own = tmp_path / "own"
+    rival.measure(tiny, tasks, SHOTS, 1, own)
+    assert sorted(file.name for file in (own / "setfit").iterdir()) == ["letters-2-0.json", "pairs-2-0.json"] and len(fits) == 4
+    assert all(cell for *_, cell in rival.cells(tiny, corpora.tokenized(tiny, tasks), SHOTS, 1, own))
+    shorter = mt.Encoder.load(mt.EncoderConfig(str(tiny_folder), max_length=9))  # of another reading they say nothing
+    rival.measure(shorter, tasks, [1], 1, tmp_path / "shorter")
+    assert len(fits) == 6
+
+
 @pytest.mark.parametrize("change", ["text", "length", "damage"])
 def test_a_fit_with_other_settings_is_refused(tiny_folder, tiny, tasks, fits, tmp_path, change):
     rival.measure(tiny, tasks[:1], [1], 1, tmp_path)

@@ -23,7 +23,12 @@ def parse(description: str) -> argparse.Namespace:
     add = group.add_argument
     add("--tasks_dir", help="folder of corpora, one folder each")
     add("--tasks", nargs="+", default=corpora.TASKS, metavar="X", help=f"those to measure [{' '.join(corpora.TASKS)}]")
-    add("--max_rows", type=int, help="of setfit and accuracy: at most so many rows of a corpus, by class in proportion [all]")
+    add(
+        "--max_rows",
+        type=int,
+        default=2500,
+        help="of setfit and accuracy: at most so many rows of a corpus, by class in proportion [2500]",
+    )
     add("--models", nargs="+", default=["gp"], metavar="X", help="heads: saved folders, names, Hub repos; gp: untrained [gp]")
     add("--output_dir", default="runs/benchmark", help="where results go, and fits of SetFit are looked for [runs/benchmark]")
     add("--shots", nargs="+", type=int, default=[0, 1, 4, 8, 16], metavar="K", help="examples per class [0 1 4 8 16]")
@@ -41,7 +46,7 @@ def parse(description: str) -> argparse.Namespace:
     for name, low in (("repeats", 1), ("draws", 1), ("n_episodes", 0), ("max_tokens", 8)):
         if getattr(options, name) < low:
             parser.error(f"--{name} must be at least {low}, got {getattr(options, name)}")
-    if options.max_rows is not None and options.max_rows < 100:
+    if options.max_rows < 100:
         parser.error(f"--max_rows must be at least 100, got {options.max_rows}")
     if min(options.shots) < 0 or len(set(options.shots)) < len(options.shots):
         parser.error(f"--shots must be different numbers from 0 on, got {' '.join(map(str, options.shots))}")

@@ -1,4 +1,7 @@
-"""SetFit, fitted for real: a file for every fit, so that a run that is cut off goes on, and heads are exchanged without it."""
+"""SetFit, fitted for real: a file for every fit, so that a run that is cut off goes on, and heads are exchanged without it.
+
+The fits in the folder ``setfit`` beside this file were made so. A head is compared with them at once, where the corpora are the same.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ from . import corpora
 
 FEW = 4  # shots up to which all draws come before any with more, which take longer
 REPEATS = 3  # of adapting, of which the median is kept
+MADE = Path(__file__).parent / "setfit"  # fits that come with metatext
 
 
 def order(shots: Sequence[int], n_draws: int) -> list[tuple[int, int]]:
@@ -52,13 +56,15 @@ def settings(encoder: mt.Encoder, source: TaskFeatures, batch: EpisodeBatch) -> 
 
 
 def read(file: Path, expected: dict) -> dict | None:
-    """A fit that was measured before; None if there is none.
+    """A fit that was measured before, else one that comes with metatext; None if there is neither.
 
     Raises:
         ConfigError: it was measured with other settings.
     """
     if not file.exists():
-        return None
+        made = MADE / file.name
+        cell = read_json(made) if made.exists() else {}
+        return cell if cell.get("settings") == expected else None
     cell = read_json(file)
     other = [key for key in expected if cell.get("settings", {}).get(key) != expected[key]]
     if other:
@@ -101,10 +107,11 @@ def measure(encoder: mt.Encoder, tasks: Sequence[mt.Task], shots: Sequence[int],
     fit, head = setfit(encoder), mt.MetaModel.from_encoder(encoder, "gp").eval()
     disable_progress_bars()  # SetFit would show one for every fit
     sources = corpora.tokenized(encoder, tasks)
-    todo = list(cells(encoder, sources, shots, n_draws, folder))  # all of them first: other settings show before hours of work
-    with tqdm(todo, desc="SetFit", unit="fit") as bar:
+    every = list(cells(encoder, sources, shots, n_draws, folder))  # all of them first: other settings show before hours of work
+    todo = [cell for cell in every if cell[-1] is None]
+    with tqdm(todo, desc="SetFit", unit="fit", total=len(every), initial=len(every) - len(todo)) as bar:
         for file, expected, draw, _ in bar:
-            if file.exists():  # from before, or by a process beside this one, on other tasks
+            if file.exists():  # by a process beside this one, on other tasks
                 continue
             bar.set_postfix_str(file.stem)
             task, k, number = file.stem.rsplit("-", 2)
