@@ -25,23 +25,20 @@ from .columns import DataError
 from .config import EpisodeConfig, TrainConfig, to_dict
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
-from .evaluation import THRESHOLDS, draw_for, episode_scores, risk_answers, threshold_figures
-from .features import TaskFeatures, encode_tasks
+from .features import encode_tasks
+from .heldout import learn_risk, learn_threshold, watch
 from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, shares, trackers
 from .losses import meta_loss
 from .model import MetaModel
 from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, task_weights
 from .plots import plot_learning_curve
-from .risk import RiskCurve, fit_risk
+from .risk import RiskCurve
 from .storage import read_folder, write_json
 from .store import FeatureStore, TokenStore, local_share
 from .tasks import Task, check_tasks
 
 logger = logging.getLogger(__name__)
-
-EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(0, 16), max_support=160, n_query=5, fewer_ways=True)
-EVAL_ROWS = EpisodeConfig(k_shot=(0, 32), n_query=20)  # where labels are no classes
 
 
 @dataclass(frozen=True)
@@ -186,7 +183,7 @@ def meta_train(
     def evaluate(step: int) -> None:
         nonlocal best, stale
         with averaged(model.encoder, base, config.encoder_share):
-            point = {"step": step, **_evaluate(model, unseen, config, accelerator, step)}
+            point = {"step": step, **watch(model, unseen, config, accelerator, step)}
             history.append(point)
             accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
             if accelerator.is_main_process:
@@ -287,9 +284,9 @@ def meta_train(
     classified = [task for task in unseen if KINDS[task.kind].by_class]
     several = [task for task in unseen if task.kind == "multilabel"]
     if classified:
-        model.risk = _learn_risk(model, classified, config, accelerator)
+        model.risk = learn_risk(model, classified, config, accelerator)
     if several:
-        model.threshold = _learn_threshold(model, several, config, accelerator)
+        model.threshold = learn_threshold(model, several, config, accelerator)
     if (classified or several) and accelerator.is_main_process:
         model.save_pretrained(output_dir)
     if accelerator.is_main_process:
@@ -352,57 +349,6 @@ def _check_finite(norm, step_losses: list, step: int, checkpoints: Checkpoints, 
     raise TrainingError(
         f"step {step}: {where} (gradient norm {float(norm)}); {last}. Lower meta_lr, or look at that task's rows."
     )
-
-
-def _evaluate(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator, step: int) -> dict[str, float]:
-    """Mean figure and loss over the unseen tasks, which the processes share; the same numbers on every process."""
-    from accelerate.utils import gather_object
-
-    model.eval()
-    mine = []
-    for number in range(accelerator.process_index, len(unseen), accelerator.num_processes):
-        features = unseen[number]
-        shape = EVAL_EPISODES if KINDS[features.kind].by_class else EVAL_ROWS
-        batch = draw_for(features, shape, config.eval_episodes, config.seed)
-        figures, losses = episode_scores(model, features, batch)
-        mine.append((number, float(figures.mean()), float(losses.mean())))
-    everyone = sorted(gather_object(mine))
-    bad = [unseen[number].tasks[0].name for number, _, loss in everyone if not math.isfinite(loss)]
-    if bad:
-        raise TrainingError(
-            f"step {step}: the loss on the unseen task {', '.join(bad)} is not a number; lower meta_lr, or look at its rows"
-        )
-    found: dict[str, list[float]] = {}
-    for number, figure, _ in everyone:
-        found.setdefault(f"eval_{KINDS[unseen[number].kind].watched}", []).append(figure)
-    means = {name: float(np.mean(figures)) for name, figures in found.items()}
-    factors = dict(zip(model.kinds, kind_weights(model.kinds, config), strict=True))
-    weights = np.array([factors[unseen[number].kind] for number, _, _ in everyone])
-    weights = weights if weights.any() else np.ones(len(weights))
-    return {**means, "eval_loss": float(np.average([loss for _, _, loss in everyone], weights=weights))}
-
-
-def _learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> RiskCurve:
-    """The risk curve from the unseen tasks, which the processes share; the same on every process."""
-    from accelerate.utils import gather_object
-    from tqdm.auto import tqdm
-
-    share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
-    bar = tqdm(share, desc="learning the risk of answers", unit="task", disable=not accelerator.is_main_process)
-    mine = [(number, risk_answers(model, unseen[number], config.seed)) for number in bar]
-    everyone = sorted(gather_object(mine), key=lambda pair: pair[0])
-    columns = (np.concatenate(column) for column in zip(*(answers for _, answers in everyone)))
-    return fit_risk(*columns, tuple(features.tasks[0].name for features in unseen))
-
-
-def _learn_threshold(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> float:
-    """The probability that serves the F1 of the unseen tasks with several labels best; the same on every process."""
-    from accelerate.utils import gather_object
-
-    share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
-    everyone = gather_object([(number, threshold_figures(model, unseen[number], config.seed)) for number in share])
-    means = np.mean([figures for _, figures in sorted(everyone, key=lambda pair: pair[0])], 0)
-    return round(float(THRESHOLDS[means.argmax()]), 6)
 
 
 def _keep(model: MetaModel, output_dir: Path, settings: dict[str, Any], best: dict[str, float]) -> None:

@@ -36,6 +36,7 @@ LEVELS = [
     ["adapted", "rivals", "baselines"],
     ["evaluation"],
     ["objective", "launch"],
+    ["heldout"],
     ["training", "finetuning"],
     ["sklearn"],
     ["cli"],

@@ -17,9 +17,10 @@ from metatext.checkpoints import Checkpoints
 from metatext.config import ConfigError
 from metatext.evaluation import draw_for, episode_scores
 from metatext.features import encode_tasks
+from metatext.heldout import EVAL_EPISODES
 from metatext.storage import read_folder
 from metatext.store import FeatureStore
-from metatext.training import EVAL_EPISODES, TrainingError, meta_train
+from metatext.training import TrainingError, meta_train
 
 EPISODES = mt.EpisodeConfig(n_way=(2, 4), k_shot=(0, 4), n_query=3, n_outside=2)
 
@@ -60,7 +61,7 @@ def scripted_evaluations(monkeypatch, losses) -> list[dict[str, torch.Tensor]]:
         heads.append(copy_of(model.heads))
         return {"eval_accuracy": 0.5, "eval_loss": losses[len(heads) - 1]}
 
-    monkeypatch.setattr(training, "_evaluate", evaluate)
+    monkeypatch.setattr(training, "watch", evaluate)
     return heads
 
 
@@ -296,7 +297,7 @@ def test_a_finished_run_called_again_does_not_train(tiny, tmp_path, monkeypatch)
         raise AssertionError("trained or evaluated again")
 
     monkeypatch.setattr(training, "train_episodes", never)
-    monkeypatch.setattr(training, "_evaluate", never)
+    monkeypatch.setattr(training, "watch", never)
     again, other = run(tiny, tmp_path / "run", unseen=True)
     assert same(copy_of(first.heads), copy_of(again.heads))
     assert (other.steps, other.best, other.history) == (result.steps, result.best, result.history)
@@ -371,7 +372,7 @@ def test_interrupted_in_the_middle_of_a_save_and_of_an_evaluation(tiny, tmp_path
     """An exception anywhere leaves a run that goes on to the same end."""
     settings = {"unseen": True, "meta_steps": 9, "save_steps": 3, "eval_steps": 2, "logging_steps": 3}
     whole, result = run(tiny, tmp_path / "whole", **settings)
-    for module, name, call in ((training, "train_episodes", 2), (training, "_evaluate", 3), (Checkpoints, "save", 2)):
+    for module, name, call in ((training, "train_episodes", 2), (training, "watch", 3), (Checkpoints, "save", 2)):
         calls, inner = [], getattr(module, name)
 
         def interrupted(*args, calls=calls, inner=inner, call=call, **options):

@@ -1,0 +1,74 @@
+"""What the held-out tasks of meta-training decide: which weights are kept, the risk of answers, the threshold of several labels.
+
+The processes of a launch share the tasks, and all find the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .config import EpisodeConfig, TrainConfig
+from .evaluation import THRESHOLDS, draw_for, episode_scores, risk_answers, threshold_figures
+from .features import TaskFeatures
+from .kinds import KINDS
+from .launch import TrainingError
+from .model import MetaModel
+from .objective import kind_weights
+from .risk import RiskCurve, fit_risk
+
+EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(0, 16), max_support=160, n_query=5, fewer_ways=True)
+EVAL_ROWS = EpisodeConfig(k_shot=(0, 32), n_query=20)  # where labels are no classes
+
+
+def watch(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator, step: int) -> dict[str, float]:
+    """Mean figure and loss over the unseen tasks, which the processes share; the same numbers on every process."""
+    from accelerate.utils import gather_object
+
+    model.eval()
+    mine = []
+    for number in range(accelerator.process_index, len(unseen), accelerator.num_processes):
+        features = unseen[number]
+        shape = EVAL_EPISODES if KINDS[features.kind].by_class else EVAL_ROWS
+        batch = draw_for(features, shape, config.eval_episodes, config.seed)
+        figures, losses = episode_scores(model, features, batch)
+        mine.append((number, float(figures.mean()), float(losses.mean())))
+    everyone = sorted(gather_object(mine))
+    bad = [unseen[number].tasks[0].name for number, _, loss in everyone if not math.isfinite(loss)]
+    if bad:
+        raise TrainingError(
+            f"step {step}: the loss on the unseen task {', '.join(bad)} is not a number; lower meta_lr, or look at its rows"
+        )
+    found: dict[str, list[float]] = {}
+    for number, figure, _ in everyone:
+        found.setdefault(f"eval_{KINDS[unseen[number].kind].watched}", []).append(figure)
+    means = {name: float(np.mean(figures)) for name, figures in found.items()}
+    factors = dict(zip(model.kinds, kind_weights(model.kinds, config), strict=True))
+    weights = np.array([factors[unseen[number].kind] for number, _, _ in everyone])
+    weights = weights if weights.any() else np.ones(len(weights))
+    return {**means, "eval_loss": float(np.average([loss for _, _, loss in everyone], weights=weights))}
+
+
+def learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> RiskCurve:
+    """The risk curve from the unseen tasks, which the processes share; the same on every process."""
+    from accelerate.utils import gather_object
+    from tqdm.auto import tqdm
+
+    share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
+    bar = tqdm(share, desc="learning the risk of answers", unit="task", disable=not accelerator.is_main_process)
+    mine = [(number, risk_answers(model, unseen[number], config.seed)) for number in bar]
+    everyone = sorted(gather_object(mine), key=lambda pair: pair[0])
+    columns = (np.concatenate(column) for column in zip(*(answers for _, answers in everyone)))
+    return fit_risk(*columns, tuple(features.tasks[0].name for features in unseen))
+
+
+def learn_threshold(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> float:
+    """The probability that serves the F1 of the unseen tasks with several labels best; the same on every process."""
+    from accelerate.utils import gather_object
+
+    share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
+    everyone = gather_object([(number, threshold_figures(model, unseen[number], config.seed)) for number in share])
+    means = np.mean([figures for _, figures in sorted(everyone, key=lambda pair: pair[0])], 0)
+    return round(float(THRESHOLDS[means.argmax()]), 6)
