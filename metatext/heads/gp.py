@@ -14,8 +14,8 @@ ROWS = 4096  # support rows in the solve; beyond, rows of a class are averaged i
 # Found on development corpora and not learned: training narrows the kernel and raises the prior for a better likelihood, at
 # 0.1 to 0.3 points of accuracy each on corpora it has not seen.
 TAU = 2.0
-NOISE_ROW, NOISE_NAME = 0.1, 0.05
-OFFSET = 0.7
+NOISE_ROW, NOISE_NAME = (0.3, 0.1), 0.05  # of rows that no name explains, and that names explain wholly
+OFFSET, LACK, SHARPNESS = 0.7, 3.0, 12.0
 STATISTICS = ("log shots", "names explain rows", "rows are predicted left out", "left-out predictions are too timid")
 
 
@@ -25,13 +25,15 @@ class GPHead(nn.Module):
     With unit features x, label names l, kernel ``k(a, b) = exp(2 (a.b - 1))`` and Z = support rows and label names:
 
     - ``u`` and ``g``: how well the names explain the support and the trust that follows, see `representation.gate`.
-    - prior mean ``m_c(z) = g (0.7 + max(u, 0)^2) (z.l_c - its mean over the classes)``.
-    - ``A = K^-1 (Y - 1/w - m(Z))`` with ``K = k(Z, Z) + diag(0.1 for rows, 0.05 / g for names)``; 0 without rows: then the prior alone
-      decides, a multiple of the cosine to the name.
+    - prior mean ``m_c(z) = g p (z.l_c - its mean over the classes)``.
+    - ``A = K^-1 (Y - 1/w - m(Z))`` with ``K = k(Z, Z) + diag(0.3 - 0.2 max(u, 0) for rows, 0.05 / g for names)``; 0 without rows: then
+      the prior alone decides, a multiple of the cosine to the name.
+    - ``p = 0.7 + max(u, 0)^2 + 3 (u - v)`` between u - v = 0 and 1, where v is `likelihood_gain` of 12 times what each row is predicted by
+      all others at p without its last term: the prior counts for more where the names alone say more of a row than they do together with
+      the other rows. Leaving row i out changes its prediction by ``A_i / (K^-1)_ii`` (Rasmussen and Williams 2006, Eq. 5.12), and
+      A is linear in p, so this needs no second solve.
     - logits ``T (m(q) + k(q, Z) A)``. ``T`` is the `Temperature` of shots and ways times what a `MetaNetwork` reads in the
-      task itself: how well each support row is predicted by the others, which needs no second solve (leaving row i out
-      changes its prediction by ``A_i / (K^-1)_ii``; Rasmussen and Williams 2006, Eq. 5.12), and whether these predictions
-      are too timid or too bold.
+      task itself: how well each row is predicted by the others, and whether these predictions are too timid or too bold.
 
     The dual solve is Bertinetto et al. 2019, Eq. 6, with a kernel; prior, gate and meta-network are ours.
 
@@ -60,23 +62,30 @@ class GPHead(nn.Module):
         # in blocks: at rank 0 the products of rows are constants, and no gradient goes through them
         to_names = rows @ names.mT  # (b, n, d) @ (b, d, w) -> (b, n, w)
         among_names = names @ names.mT  # (b, w, w)
-        weight = (trust * (OFFSET + task.explained.clamp_min(0).square()))[:, None, None]
+        explained = task.explained.clamp_min(0)[:, None]
 
         chance = 1 / task.ways[:, None, None]
-        noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(task.count)], 1)
+        noise = NOISE_ROW[0] + (NOISE_ROW[1] - NOISE_ROW[0]) * explained
+        noise = torch.cat([noise / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(task.count)], 1)
         real = torch.cat([size > 0, named & support.row_mask.any(1, keepdim=True)], 1)  # (b, n + w)
         cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
-        prior = centred(weight * torch.cat([to_names, among_names], 1), named)
-        target = torch.cat([row_y, torch.diag_embed(named.to(rows.dtype))], 1) - chance - prior
         gram = kernel(cosine) * (real[:, None] & real[..., None])
         gram = gram + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
         inverse = torch.linalg.inv(gram)
-        dual = inverse @ (target * real[..., None] * mask[:, None])  # (b, n + w, w)
+        solve = lambda values: inverse @ (values * real[..., None] * mask[:, None])  # noqa: E731
+        of_labels = solve(torch.cat([row_y, torch.diag_embed(named.to(rows.dtype))], 1) - chance)  # (b, n + w, w)
+        of_names = solve(trust[:, None, None] * centred(torch.cat([to_names, among_names], 1), named))
+        n = rows.shape[1]
+        others = inverse.diagonal(dim1=1, dim2=2)[:, :n, None]
+        left_out = lambda dual: row_y - chance - dual[:, :n] / others  # noqa: E731
+        share = (OFFSET + explained.square())[..., None]
+        predicted = likelihood_gain(SHARPNESS * left_out(of_labels - share * of_names), labels, mask)
+        share = share + LACK * (task.explained - predicted).clamp(0, 1)[:, None, None]
+        dual = of_labels - share * of_names
+        weight = trust[:, None, None] * share
         scale = self.temperature(task)
         if self.network is not None:
-            n = rows.shape[1]
-            left_out = row_y - chance - dual[:, :n] / inverse.diagonal(dim1=1, dim2=2)[:, :n, None]
-            read = _statistics(scale[:, None, None] * left_out, labels, mask, task.explained)
+            read = _statistics(scale[:, None, None] * left_out(dual), labels, mask, task.explained)
             scale = scale * (2 * torch.tanh(self.network(read)[:, 0] / 2)).exp()
         return {
             "rows": rows,

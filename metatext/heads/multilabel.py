@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from ..config import HeadConfig
 from ..representation import Representation, Support
-from .gp import NOISE_ROW, grouped_rows, kernel
+from .gp import grouped_rows, kernel
 from .protocol import Logits, Params, Temperature, mask_classes
 
-NOISE_NAME, OFFSET = 0.15, 0.5  # names count for less than in `GPHead`, where they only have to be told apart
+NOISE_ROW, NOISE_NAME, OFFSET = 0.1, 0.15, 0.5  # names count for less than in `GPHead`, where they only have to be told apart
 
 
 class MultilabelGPHead(nn.Module):
