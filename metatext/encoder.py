@@ -321,13 +321,13 @@ class Encoder(nn.Module):
         return text if text.isascii() else SURROGATES.sub("\ufffd", text)
 
     @torch.no_grad()
-    def encode(self, inputs: Sequence[str | tuple[str, str]], progress: bool = True) -> Tensor:
+    def encode(self, inputs: Sequence[str | tuple[str, str]], progress: bool = False) -> Tensor:
         """Encode without keeping anything: (n, d), float32, on the CPU, in the order of the inputs; with ``progress`` a terminal shows
         a bar after five seconds."""
         return self.encode_tokens(self.tokenize(inputs), progress)
 
     @torch.no_grad()
-    def encode_tokens(self, tokens: Tokens, progress: bool = True) -> Tensor:
+    def encode_tokens(self, tokens: Tokens, progress: bool = False) -> Tensor:
         """`encode` for texts that are tokenized."""
         from tqdm.auto import tqdm
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class Examples:
         """The task as an encoder reads it, a batch of one."""
         if self.kind == "span":
             return read_examples(encoder, self.rows, self.y, self.description)
-        return self.read(encoder.encode, encoder.dim)
+        return self.read(partial(encoder.encode, progress=True), encoder.dim)
 
     def read(self, read: Callable[[list], Tensor], dim: int) -> Support:
         """The task as a batch of one `Support`. All texts that are read alone go through the encoder in one call.

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from .columns import DataError
 from .config import ConfigError, EncoderConfig, FinetuneConfig, to_dict
 from .crossfit import FOLDS, TaskLoss, assign_folds, cross_fit, hold_out
 from .encoder import Encoder
-from .features import encode_inputs
+from .features import read_inputs
 from .launch import TrainingError, make_accelerator
 from .metrics import accuracy, macro_f1, row_nll
 from .model import MetaModel
@@ -266,7 +267,7 @@ def _support(whole: AdaptedModel, encoder: Encoder, rows: list) -> Support:
     label_x = old.label_x.clone()
     if named:
         label_x[0, named] = encoder.encode([whole.label_names[c] for c in named]).to(label_x)
-    return with_rows(replace(old, label_x=label_x), encode_inputs(encoder, rows), whole.support.y[0])
+    return with_rows(replace(old, label_x=label_x), read_inputs(partial(encoder.encode, progress=True), rows), whole.support.y[0])
 
 
 def _state(module: TaskLoss) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

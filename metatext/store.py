@@ -216,7 +216,7 @@ class FeatureStore:
             for number in numbers:
                 part = inputs[starts[number] : starts[number] + PART]
                 if not _whole(files[number], (len(part), self.encoder.dim)):
-                    _save(files[number], self.encoder.encode(part, progress=False).numpy())
+                    _save(files[number], self.encoder.encode(part).numpy())
                     self.encoded += len(part)
                 bar.update(processes * len(part))
 

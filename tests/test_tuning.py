@@ -414,16 +414,16 @@ def test_a_store_of_before_training_is_refused(tiny_folder, tmp_path):
 
 def test_only_training_cuts_texts(tiny_folder, tmp_path, monkeypatch):
     """The head's step and its risk are chosen on texts as they are read afterwards."""
-    from metatext import training
+    from metatext import heldout
 
     lengths = {}
-    scores = training.episode_scores
+    scores = heldout.episode_scores
 
     def seen(model, features, batch):
         lengths["unseen"] = features.store.tokens(features.text_ids(batch)).lengths.max()
         return scores(model, features, batch)
 
-    monkeypatch.setattr(training, "episode_scores", seen)
+    monkeypatch.setattr(heldout, "episode_scores", seen)
     model = model_of(tiny_folder)
     learn = model.encoder.learn
     monkeypatch.setattr(
