@@ -24,6 +24,7 @@ from .features import encode_tasks
 from .heads import HEADS
 from .hub import push_folder
 from .kinds import KINDS
+from .launch import best_device
 from .metrics import stratified_interval
 from .model import MetaModel
 from .plots import plot_risk_coverage, plot_shots
@@ -50,7 +51,7 @@ def train(settings: Settings) -> None:
 
     _log()
     data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
-    main = PartialState(cpu=_device().type == "cpu").is_main_process
+    main = PartialState(cpu=best_device().type == "cpu").is_main_process
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], config.seed, settings[LanguageConfig])
     model.to(PartialState().device)
     if data.warm_start:
@@ -79,7 +80,7 @@ def train(settings: Settings) -> None:
         return
     store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
     reference, figures = TestData().reference, {}
-    others = {_column(name): _load(name) for name in data.test_heads if test}
+    others = {_column(name): load_model(name) for name in data.test_heads if test}
     for kind in dict.fromkeys(task.kind for task in test):
         group = [task for task in test if task.kind == kind]
         by_class = KINDS[kind].by_class
@@ -169,7 +170,7 @@ def adapt(settings: Settings) -> None:
     columns = {role: column for role, column in columns.items() if column}
     given = {"kind": data.kind, "columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(data.examples, split=None, **given)
-    model = _load(data.model)
+    model = load_model(data.model)
     labelled = KINDS[task.kind].column == "label"
     names = dict(zip(task.labels, task.label_names, strict=True)) if labelled else None
     classifier = model.adapt(task.inputs(), task.answers(), kind=task.kind, label_names=names, description=data.description)
@@ -271,10 +272,10 @@ def _shots(k: int, by_class: bool = True) -> str:
 def _methods(data: TestData, kind: str) -> tuple[MetaModel, dict[str, Method]]:
     """The main head, and the columns: it, further heads, baselines; all must serve tasks of this kind."""
     saved = not _untrained(data.model)
-    model = _load(data.model)
+    model = load_model(data.model)
     heads = [model]
     for name in data.heads:
-        head = _load(name)
+        head = load_model(name)
         # one copy of an encoder that several read with
         head.encoder = next(
             (h.encoder for h in heads if not h.encoder.is_tuned and h.encoder.key == head.encoder.key), head.encoder
@@ -292,10 +293,10 @@ def _methods(data: TestData, kind: str) -> tuple[MetaModel, dict[str, Method]]:
     return model, methods | {name: baseline(name, model) for name in baselines}
 
 
-def _load(name: str) -> MetaModel:
+def load_model(name: str) -> MetaModel:
     """A saved head, or one that is named: untrained, on the embedded encoder."""
     made = MetaModel.from_encoder("embedded", name) if _untrained(name) else MetaModel.from_pretrained(name)
-    return made.to(_device())
+    return made.to(best_device())
 
 
 def _warm_start(model: MetaModel, folder: str) -> None:
@@ -390,12 +391,6 @@ def _show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 
 def _right(task: Task) -> list:
     """What `_show` says an answer should be."""
     return task.answers() or [row["answers"]["text"][:1] or [""] for row in task.inputs()]
-
-
-def _device():
-    import torch
-
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
 def _log() -> None:

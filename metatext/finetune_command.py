@@ -6,10 +6,11 @@ from pathlib import Path
 
 from .cli import FinetuneData, Settings
 from .columns import DataError
-from .commands import _device, _load, _log, write_predictions
+from .commands import _log, load_model, write_predictions
 from .config import FinetuneConfig
 from .finetuning import finetune as finetune_model
 from .kinds import KINDS
+from .launch import best_device
 from .tasks import load_task
 
 
@@ -30,10 +31,10 @@ def finetune(settings: Settings) -> None:
         raise DataError(
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
         )
-    main = PartialState(cpu=_device().type == "cpu").is_main_process
+    main = PartialState(cpu=best_device().type == "cpu").is_main_process
     names = dict(zip(task.labels, task.label_names, strict=True))
     given = {"label_names": names, "description": data.description}
-    classifier = finetune_model(_load(data.model), task.inputs(), task.answers(), settings[FinetuneConfig], **given)
+    classifier = finetune_model(load_model(data.model), task.inputs(), task.answers(), settings[FinetuneConfig], **given)
     if not main:
         return
     classifier.save_pretrained(data.output_dir)

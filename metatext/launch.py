@@ -18,6 +18,11 @@ class TrainingError(MetatextError, RuntimeError):
     """Training cannot go on: a loss that is not a number, or processes that would not synchronise."""
 
 
+def best_device() -> torch.device:
+    """The accelerator of this machine, else its CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
 def make_accelerator(config: TrainConfig | None = None):
     """The `Accelerator` of this launch, on the CPU where there is no accelerator; None: without trackers and accumulation steps.
 

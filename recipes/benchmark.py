@@ -26,6 +26,7 @@ from benchmarks.options import SPEED, parse
 
 import metatext as mt
 from metatext.config import MetatextError
+from metatext.launch import best_device
 
 
 def start(repeats: int) -> None:
@@ -43,19 +44,19 @@ def main() -> None:
     options = parse(__doc__)
     folder, shots, n_draws, repeats = options.output_dir, sorted(options.shots), options.draws, options.repeats
     embedded = mt.Encoder.load("embedded")
-    short = lambda: mt.Encoder.load(mt.EncoderConfig("embedded", max_length=options.max_tokens))  # noqa: E731
+    short = lambda: mt.Encoder.load(mt.EncoderConfig("embedded", max_length=options.max_tokens)).to(best_device())  # noqa: E731
     load = lambda: corpora.load(options.tasks_dir, options.tasks, options.max_rows)  # noqa: E731
     both = lambda: corpora.load(options.tasks_dir, (abstention.TASK, abstention.OUTSIDE))  # noqa: E731
     calls = {
         "heads": lambda: heads.training(embedded, repeats),
         "adapting": lambda: heads.adaptation(embedded, repeats),
-        "encoding": lambda: encoder.encoding(embedded, repeats),
+        "encoding": lambda: encoder.encoding(embedded.to(best_device()), repeats),
         "learning": lambda: encoder.learning(repeats),
         "processes": lambda: encoder.processes(repeats),
         "start": lambda: start(repeats),
         "setfit": lambda: rival.measure(short(), load(), shots, n_draws, folder),
         "accuracy": lambda: accuracy.run(options.models, load(), short(), shots, n_draws, options.n_episodes, folder),
-        "abstention": lambda: abstention.run(options.models, *both(), embedded, folder),
+        "abstention": lambda: abstention.run(options.models, *both(), embedded.to(best_device()), folder),
         "finetuning": lambda: finetuning.measure(options.models[0], options.tasks_dir, folder),
         "predictions": lambda: predictions.predictions(options.models),
     }

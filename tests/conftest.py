@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may ask the network
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # values are compared with a CPU's, bit for bit where they must be equal
 
 import pytest
 from hub_clients import client, hub, pushed  # noqa: F401

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 
 import metatext as mt
 from metatext.baselines import Method, baseline, by_model
+from metatext.commands import load_model
 from metatext.episodes import EpisodeBatch
 from metatext.evaluation import draw_for, measure
 from metatext.features import encode_tasks
@@ -43,14 +44,14 @@ def load(names: Sequence[str], max_tokens: int | None) -> dict[str, mt.MetaModel
         column = f"untrained {name}" if untrained else Path(name).name
         if column in found or column in ("setfit", *BASELINES):
             raise mt.ConfigError(f"models: two columns would be called {column!r}; give each head's folder a name of its own")
-        found[column] = mt.MetaModel.from_encoder("embedded", name) if untrained else mt.MetaModel.from_pretrained(name)
+        found[column] = load_model(name)
         found[column].eval().encoder.max_length = min(max_tokens or 10**9, found[column].encoder.max_length)
     return found
 
 
 def methods(models: Mapping[str, mt.MetaModel], encoder: mt.Encoder) -> dict[str, Method]:
     """The heads, each on its own encoder, and the baselines on ``encoder``."""
-    bare = mt.MetaModel.from_encoder(encoder, "gp")
+    bare = mt.MetaModel.from_encoder(encoder, "gp").to(encoder.device)
     return {name: by_model(model) for name, model in models.items()} | {name: baseline(name, bare) for name in BASELINES}
 
 

@@ -6,14 +6,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import metatext as mt
-from metatext.episodes import train_episodes
-from metatext.features import encode_tasks
+from metatext.episodes import EpisodeBatch, train_episodes
+from metatext.features import TaskFeatures, encode_tasks
+from metatext.launch import best_device
 from metatext.losses import meta_loss
 from metatext.objective import MetaLoss, parameter_groups
 from metatext.store import TokenStore
@@ -52,49 +55,95 @@ def encoding(encoder: mt.Encoder, repeats: int) -> None:
 
 def learning(repeats: int) -> None:
     """Print texts per second of forward and backward pass and update, the ratio to a loop that does nothing else on the same batches, and
-    that of the same steps in bfloat16 to float32, as ``accelerate launch --mixed_precision bf16`` takes them."""
-    tasks = mt.load_tasks("starter/train")
+    those of the same steps in other precisions, as ``accelerate launch --mixed_precision`` takes them, to float32; on a GPU also of a
+    compiled encoder, and the peak memory with and without gradient checkpointing."""
+    device = best_device()
+    gpu = device.type == "cuda"
+    features = encode_tasks(TokenStore(mt.Encoder.load("embedded")), mt.load_tasks("starter/train"))
+    weights, episodes = np.ones(len(features.tasks)), EPISODES * (8 if gpu else 1)
+    batches = [train_episodes([features.pool], SHAPE, weights, episodes, seed=0, step=step).batches[0] for step in range(STEPS)]
+    count = sum(len(features.store.tokens(features.gather(batch).ids)) for batch in batches)
     for tuning in ("lora", "full"):
-        ours, bare = (mt.MetaModel.from_encoder(mt.EncoderConfig(tuning=tuning), "gp").train() for _ in range(2))
-        optimizers = [torch.optim.AdamW(parameter_groups(model, mt.TrainConfig())) for model in (ours, bare)]
-        features = encode_tasks(TokenStore(ours.encoder), tasks)
-        objective = MetaLoss(ours, None, ()).train()
-        batches = [
-            train_episodes([features.pool], SHAPE, np.ones(len(tasks)), EPISODES, seed=0, step=step).batches[0]
-            for step in range(STEPS)
-        ]
-        tokens = [features.store.tokens(features.gather(batch).ids) for batch in batches]
-        padded = [[each.padded(rows) for rows in each.batches(ours.encoder.batch_tokens)] for each in tokens]
-
-        def loop(features=features, batches=batches, objective=objective, optimizer=optimizers[0]) -> None:
-            for batch in batches:
-                losses, _ = objective([features.gather(batch)])
-                meta_loss(losses).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
-        def bare_loop(backbone=bare.encoder.backbone, padded=padded, optimizer=optimizers[1]) -> None:
-            for parts in padded:
-                vectors = []
-                for ids, mask, segments in parts:
-                    states = backbone(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
-                    vectors.append((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
-                x = torch.cat(vectors)
-                (x @ x.T).square().mean().backward()
-                optimizer.step()
-                optimizer.zero_grad()
-
-        def half(loop=loop) -> None:
-            with torch.autocast("cpu", torch.bfloat16):
-                loop()
-
-        (seconds, _, _), (own, rival, short) = in_turn([loop, bare_loop, half], repeats)
-        count = sum(map(len, tokens))
+        steps = partial(_steps, features, batches, device, tuning)
+        ways = {"bfloat16": steps(torch.bfloat16)}
+        if gpu:
+            ways |= {"float16": steps(torch.float16), "bfloat16, compiled": steps(torch.bfloat16, compiled=True)}
+        _, (own, bare, *others) = in_turn([steps(), _bare_steps(features, batches, device, tuning), *ways.values()], repeats)
         print(
-            f"learning ({tuning}): {count / seconds:.0f} texts/s, {ratio(rival, own):.2f} x a bare PyTorch loop; in bfloat16 "
-            f"{ratio(own, short):.2f} x float32",
-            flush=True,
+            f"learning ({tuning}, {device.type}): {count / statistics.median(own):.0f} texts/s in float32, {ratio(bare, own):.2f} x a bare "
+            f"PyTorch loop"
         )
+        for way, seconds in zip(ways, others, strict=True):
+            print(f"    {way}: {count / statistics.median(seconds):.0f} texts/s, {ratio(own, seconds):.2f} x float32", flush=True)
+        if gpu:
+            most = [_peak(steps(torch.bfloat16, checkpointing=kept), device) / 2**20 for kept in (False, True)]
+            print("    peak memory in bfloat16: {:.0f} MiB, with gradient checkpointing {:.0f} MiB".format(*most), flush=True)
+
+
+def _steps(
+    features: TaskFeatures,
+    batches: list[EpisodeBatch],
+    device: torch.device,
+    tuning: str,
+    precision: torch.dtype | None = None,
+    compiled: bool = False,
+    checkpointing: bool = False,
+) -> Callable[[], None]:
+    """The steps of meta-training on these episodes."""
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(tuning=tuning, gradient_checkpointing=checkpointing), "gp").to(device)
+    if compiled:
+        model.encoder.backbone.compile(dynamic=True)
+    objective = MetaLoss(model, None, ()).train()
+    optimizer = torch.optim.AdamW(parameter_groups(model, mt.TrainConfig()))
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+
+    def loop() -> None:
+        for batch in batches:
+            with torch.autocast(device.type, precision, enabled=precision is not None):
+                losses, _ = objective([features.gather(batch, device)])
+            scaler.scale(meta_loss(losses)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        _wait(device)
+
+    return loop
+
+
+def _bare_steps(features: TaskFeatures, batches: list[EpisodeBatch], device: torch.device, tuning: str) -> Callable[[], None]:
+    """Forward and backward pass and update of the backbone alone, on the same texts, padded beforehand."""
+    encoder = mt.MetaModel.from_encoder(mt.EncoderConfig(tuning=tuning), "gp").to(device).train().encoder
+    optimizer = torch.optim.AdamW([p for p in encoder.parameters() if p.requires_grad])
+    tokens = [features.store.tokens(features.gather(batch).ids) for batch in batches]
+    padded = [[each.padded(rows, device) for rows in each.batches(encoder.batch_tokens)] for each in tokens]
+
+    def loop() -> None:
+        for parts in padded:
+            vectors = []
+            for ids, mask, segments in parts:
+                states = encoder.backbone(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
+                vectors.append((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
+            x = torch.cat(vectors)
+            (x @ x.T).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        _wait(device)
+
+    return loop
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak(loop: Callable[[], None], device: torch.device) -> int:
+    """Bytes that a loop needs at its peak above what is there already."""
+    loop()  # what is made once only, the optimizer's moments, is there before
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    loop()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def processes(repeats: int) -> None:

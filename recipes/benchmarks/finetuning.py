@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 import metatext as mt
-from metatext.commands import _load
+from metatext.commands import load_model
 from metatext.config import to_dict
 from metatext.metrics import interval
 from metatext.storage import read_json, write_json
 
-TASKS, TEST_ROWS = ("financial_phrasebank", "trec"), 300
-EPOCHS = {8: 10, 64: 5, 1000: 2}  # of all that takes steps, by examples per class
+TASKS, TEST_ROWS = ("financial_phrasebank", "trec"), 1000
+EPOCHS = {8: 10, 64: 5, 1000: 4}  # of all that takes steps, by examples per class
 METHODS = ("frozen", "full", "bare", "params", "lora")
 PASSES = (range(3), METHODS[:-1]), (range(3), METHODS[-1:]), (range(3, 5), METHODS)  # what can be done without comes last
 PLAN = [(k, draw, method) for draws, methods in PASSES for k in EPOCHS for draw in draws for method in methods]
@@ -28,7 +28,12 @@ def bare(encoder: mt.Encoder, task: mt.Task, draw: int, epochs: int):
     """What is done without metatext: all weights, with dropout, and a linear layer learn; batches of 16, AdamW, a linear fall to 0."""
     encoder = encoder.learning(mt.EncoderConfig(tuning="full"), {}).train()
     torch.manual_seed(draw)
-    layer, rows, y = torch.nn.Linear(encoder.dim, len(task.labels)), task.inputs(), torch.from_numpy(task.targets)
+    layer, rows, y = (
+        torch.nn.Linear(encoder.dim, len(task.labels)),
+        task.inputs(),
+        torch.from_numpy(task.targets).to(encoder.device),
+    )
+    layer.to(encoder.device)
     weights = [p for p in encoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW([{"params": weights}, {"params": layer.parameters(), "lr": 1e-3}], lr=1e-4, weight_decay=0.01)
     batches = [part for e in range(epochs) for part in torch.from_numpy(_order(len(rows), draw, e)).split(16)]
@@ -42,7 +47,7 @@ def bare(encoder: mt.Encoder, task: mt.Task, draw: int, epochs: int):
         torch.nn.utils.clip_grad_norm_([*weights, *layer.parameters()], 1.0)
         optimizer.step()
         schedule.step()
-    return lambda texts: layer(20 * encoder.encode(texts)).argmax(1).numpy()
+    return lambda texts: layer(20 * encoder.encode(texts).to(encoder.device)).argmax(1).cpu().numpy()
 
 
 def _order(n: int, *seed: int) -> np.ndarray:
@@ -55,7 +60,7 @@ def answers(method: str, model: mt.MetaModel, task: mt.Task, texts: list, config
     numbers = lambda clf: np.array([place[label] for label in clf.predict(texts)])  # noqa: E731
     if method == "frozen":
         clf = model.adapt(task)
-        logistic = LogisticRegression(C=10, max_iter=500).fit(clf.support.x[0].numpy(), task.targets)
+        logistic = LogisticRegression(C=10, max_iter=500).fit(clf.support.x[0].cpu().numpy(), task.targets)
         return {"adapted": numbers(clf), "logistic regression": logistic.predict(model.encoder.encode(texts).numpy())}, {}
     if method == "bare":
         return {"bare encoder, full": bare(model.encoder, task, config.seed, config.num_train_epochs)(texts)}, {}
@@ -65,7 +70,7 @@ def answers(method: str, model: mt.MetaModel, task: mt.Task, texts: list, config
 
 def measure(model: str, tasks_dir: str, output_dir: str) -> None:
     """Measure the cells that ``output_dir``/finetuning lacks, and print the tables."""
-    loaded, folder = _load(model), Path(output_dir) / "finetuning"
+    loaded, folder = load_model(model), Path(output_dir) / "finetuning"
     tasks = [mt.load_task(str(Path(tasks_dir) / name), split=None) for name in TASKS]
     for (k, draw, method), task in product(PLAN, tasks):
         path, what = folder / f"{task.name}-{k}-{draw}-{method}.json", "params" if method in ("frozen", "bare") else method

@@ -104,7 +104,7 @@ def measure(encoder: mt.Encoder, tasks: Sequence[mt.Task], shots: Sequence[int],
     Raises:
         ConfigError: the package setfit is missing; a file there was measured with other settings.
     """
-    fit, head = setfit(encoder), mt.MetaModel.from_encoder(encoder, "gp").eval()
+    fit, head = setfit(encoder), mt.MetaModel.from_encoder(encoder, "gp").to(encoder.device).eval()
     disable_progress_bars()  # SetFit would show one for every fit
     sources = corpora.tokenized(encoder, tasks)
     every = list(cells(encoder, sources, shots, n_draws, folder))  # all of them first: other settings show before hours of work
@@ -136,6 +136,7 @@ def _fit(fit, head: mt.MetaModel, draw: Draw) -> dict:
         "examples": len(texts),
         "seconds": {"fit": fitting, "predict": predicting, "adapt": adapting},  # each (wall, processor)
         "threads": torch.get_num_threads(),
+        "device": head.device.type,
         "setfit": importlib.metadata.version("setfit"),
         "targets": targets.tolist(),
         "probabilities": probabilities.round(6).tolist(),

@@ -72,11 +72,12 @@ def _others(report: Report, to: str) -> list[str]:
 
 
 def ratios(fits: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """By the shots of fits: how many, median seconds of fitting SetFit and of adapting a head (processor time, which others on the
-    machine do not lengthen), and the median and the smallest of their ratios."""
+    """By the shots of fits on a CPU: how many, median seconds of fitting SetFit and of adapting a head (processor time, which others on
+    the machine do not lengthen; on a GPU it says little), and the median and the smallest of their ratios."""
     by_shots: dict[int, list] = {}
     for cell in fits:
-        by_shots.setdefault(cell["k"], []).append((cell["seconds"]["fit"][1], cell["seconds"]["adapt"][1]))
+        if cell.get("device", "cpu") == "cpu":
+            by_shots.setdefault(cell["k"], []).append((cell["seconds"]["fit"][1], cell["seconds"]["adapt"][1]))
     found = {}
     for k, seconds in sorted(by_shots.items()):
         slow, fast = zip(*seconds)
@@ -92,7 +93,7 @@ def speed(found: Mapping[str, Mapping[str, float]]) -> str:
     for k, row in found.items():
         cells.append([k, str(row["fits"]), f"{row['setfit']:.1f}", f"{row['adapting']:.3f}", f"{row['times']:.0f}"])
         cells[-1].append(f"{row['times_at_least']:.0f}")
-    return f"{align(cells)}\nfrom texts to a classifier, on the same examples; processor time, medians over the fits"
+    return f"{align(cells)}\nfrom texts to a classifier, on the same examples; processor time, medians over the fits made on a CPU"
 
 
 def draw(panels: Mapping[str, Mapping[int, Report]], folder: Path) -> None:
