@@ -269,7 +269,8 @@ def _training(config: Mapping[str, Any]) -> str:
         f"```bash\n{train_command(config, settings)}\n```",
     ]
     if settings.get("warm_start"):
-        parts.append(f"It began with the weights of another model, {_code(settings['warm_start'].get('name'))}.")
+        names = str(settings["warm_start"].get("name"))
+        parts.append(f"It began with the {'mean of the ' if ', ' in names else ''}weights of {_code(names)}.")
     for title, key in (("Trained on", "tasks"), ("Chosen on, and its risk learned on", "eval_tasks")):
         if settings[key]:
             parts.append(f"{title} (rows): " + ", ".join(f"{_cell(name)} ({rows})" for name, rows in settings[key].items()) + ".")

@@ -48,7 +48,9 @@ class TrainData(_Checked):
         None, "at most so many rows of a task, in proportion to its classes; the same whatever the seed", low=10
     )
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
-    warm_start: str | None = option(None, "folder of a saved model whose weights training begins with; its head and encoder")
+    warm_start: tuple[str, ...] = option(
+        (), "saved models whose weights, head and encoder, training begins with: folders, names or Hub ids; of several their mean"
+    )
     test_heads: tuple[str, ...] = option(
         (), "heads shown beside the trained one on test_tasks: saved folders, names of released heads, repos on the Hub"
     )

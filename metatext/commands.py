@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from .adapted import AdaptedModel
 from .baselines import USUAL, Method, baseline, by_model
@@ -299,8 +300,23 @@ def load_model(name: str) -> MetaModel:
     return made.to(best_device())
 
 
-def _warm_start(model: MetaModel, folder: str) -> None:
-    """Begin with the saved weights of ``folder``; one whose encoder was frozen gives the head alone."""
+def _warm_start(model: MetaModel, folders: Sequence[str]) -> None:
+    """Begin with the saved weights of ``folders``, of several with their mean; one whose encoder was frozen gives the head alone."""
+    every = [_saved_weights(model, folder) for folder in folders]
+    for folder, tensors in zip(folders[1:], every[1:]):
+        if other := sorted(tensors.keys() ^ every[0].keys()):
+            raise ConfigError(
+                f"warm_start: {folders[0]} and {folder} do not hold the same weights, {other[0]} for one; the mean is taken of models of one "
+                f"tuning and the same kinds of task"
+            )
+    tensors = {name: sum(weights[name] for weights in every) / len(every) for name in every[0]}
+    model.load_tensors({**model.tensors(), **tensors})
+    names = ", ".join(Path(folder).name for folder in folders)
+    model.notes = {"warm_start": {"name": names, "weights": digest(tensors)}}  # a run that goes on began with the same
+
+
+def _saved_weights(model: MetaModel, folder: str) -> dict[str, Tensor]:
+    """What ``model`` may take over of a saved model; kinds that this was not trained on begin anew."""
     saved = MetaModel.from_pretrained(folder)
     own, its = ({"head": m.describe()["head"], "encoder": m.describe()["encoder"]} for m in (model, saved))
     if not saved.encoder.is_tuned:  # its head may begin any tuning
@@ -325,11 +341,8 @@ def _warm_start(model: MetaModel, folder: str) -> None:
     ]
     if other:
         raise ConfigError(f"warm_start: {folder} has {'; '.join(other)}. Begin with a model of the same head and encoder.")
-    tensors = {**model.tensors(), **saved.tensors()}  # kinds that it was not trained on begin anew
-    model.load_tensors({name: tensor for name, tensor in tensors.items() if name in model.tensors()})
-    model.notes = {
-        "warm_start": {"name": Path(folder).name, "weights": digest(saved.tensors())}
-    }  # a run that goes on began with the same
+    known = model.tensors()
+    return {name: tensor for name, tensor in saved.tensors().items() if name in known}
 
 
 def _untrained(name: str) -> bool:

@@ -425,6 +425,13 @@ def test_a_warm_start(corpora, tiny_folder, tmp_path, capsys):
     before, after = (mt.MetaModel.from_pretrained(folder).tensors() for folder in (first, second))
     assert all((before[name] == after[name]).all() for name in before)
     assert any(tensor.any() for name, tensor in before.items() if "lora_B" in name)
+    train(str(tmp_path / "third"), "--warm_start", first, "--encoder_lr", "0.01")
+    train(str(tmp_path / "mean"), "--warm_start", first, str(tmp_path / "third"), "--encoder_lr", "0", "--meta_lr", "0")
+    third, mean = (mt.MetaModel.from_pretrained(tmp_path / name).tensors() for name in ("third", "mean"))
+    assert all(((before[name] + third[name]) / 2 == tensor).all() for name, tensor in mean.items())
+    assert any((before[name] != third[name]).any() for name in mean if "lora_B" in name)
+    with pytest.raises(SystemExit, match=r"do not hold the same weights, encoder\..* for one"):
+        train(str(tmp_path / "other"), "--warm_start", first, frozen)
     for flag, value, said in (
         ("lora_alpha", "5", "encoder lora_alpha: 32.0, the settings say 5.0"),
         ("head", "ridge", "head name: 'gp'"),

@@ -93,7 +93,9 @@ def speed(found: Mapping[str, Mapping[str, float]]) -> str:
     for k, row in found.items():
         cells.append([k, str(row["fits"]), f"{row['setfit']:.1f}", f"{row['adapting']:.3f}", f"{row['times']:.0f}"])
         cells[-1].append(f"{row['times_at_least']:.0f}")
-    return f"{align(cells)}\nfrom texts to a classifier, on the same examples; processor time, medians over the fits made on a CPU"
+    return (
+        f"{align(cells)}\nfrom texts to a classifier, on the same examples; processor time, medians over the fits made on a CPU"
+    )
 
 
 def draw(panels: Mapping[str, Mapping[int, Report]], folder: Path) -> None:
