@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from .adapted import AdaptedModel
 from .baselines import USUAL, Method, baseline, by_model
@@ -32,10 +31,11 @@ from .plots import plot_risk_coverage, plot_shots
 from .pools import check_pool
 from .readings import READINGS
 from .report import MEAN, Report, summary
-from .storage import digest, read_json, write_json, write_text
+from .storage import read_json, write_json, write_text
 from .store import FeatureStore, local_share
 from .tasks import Task, check_tasks, load_task
 from .training import meta_train
+from .warm_start import warm_start
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def train(settings: Settings) -> None:
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], config.seed, settings[LanguageConfig])
     model.to(PartialState().device)
     if data.warm_start:
-        _warm_start(model, data.warm_start)
+        warm_start(model, data.warm_start)
     store = None
     if not (model.encoder.is_tuned and config.encoder_lr > 0):
         store = FeatureStore(model.encoder, data.cache_dir, progress=main, share=local_share())
@@ -298,51 +298,6 @@ def load_model(name: str) -> MetaModel:
     """A saved head, or one that is named: untrained, on the embedded encoder."""
     made = MetaModel.from_encoder("embedded", name) if _untrained(name) else MetaModel.from_pretrained(name)
     return made.to(best_device())
-
-
-def _warm_start(model: MetaModel, folders: Sequence[str]) -> None:
-    """Begin with the saved weights of ``folders``, of several with their mean; one whose encoder was frozen gives the head alone."""
-    every = [_saved_weights(model, folder) for folder in folders]
-    for folder, tensors in zip(folders[1:], every[1:]):
-        if other := sorted(tensors.keys() ^ every[0].keys()):
-            raise ConfigError(
-                f"warm_start: {folders[0]} and {folder} do not hold the same weights, {other[0]} for one; the mean is taken of models of one "
-                f"tuning and the same kinds of task"
-            )
-    tensors = {name: sum(weights[name] for weights in every) / len(every) for name in every[0]}
-    model.load_tensors({**model.tensors(), **tensors})
-    names = ", ".join(Path(folder).name for folder in folders)
-    model.notes = {"warm_start": {"name": names, "weights": digest(tensors)}}  # a run that goes on began with the same
-
-
-def _saved_weights(model: MetaModel, folder: str) -> dict[str, Tensor]:
-    """What ``model`` may take over of a saved model; kinds that this was not trained on begin anew."""
-    saved = MetaModel.from_pretrained(folder)
-    own, its = ({"head": m.describe()["head"], "encoder": m.describe()["encoder"]} for m in (model, saved))
-    if not saved.encoder.is_tuned:  # its head may begin any tuning
-        own["encoder"] = {key: value for key, value in own["encoder"].items() if key in its["encoder"]}
-    for encoder in (
-        own["encoder"],
-        its["encoder"],
-    ):  # the fingerprint says which it is, wherever it lies; shapes are compared below
-        for key in ("name", "revision", "dim", "pretrained_share"):
-            encoder.pop(key, None)
-    other = [
-        f"{part} {key}: {its[part].get(key)!r}, the settings say {own[part].get(key)!r}"
-        for part in own
-        for key in sorted({*own[part], *its[part]})
-        if own[part].get(key) != its[part].get(key)
-    ]
-    mine, wanted = saved.heads.state_dict(), model.heads.state_dict()
-    other += [
-        f"head {name}: {tuple(tensor.shape)}, the settings say {tuple(wanted[name].shape)}"
-        for name, tensor in mine.items()
-        if not other and name in wanted and tensor.shape != wanted[name].shape
-    ]
-    if other:
-        raise ConfigError(f"warm_start: {folder} has {'; '.join(other)}. Begin with a model of the same head and encoder.")
-    known = model.tensors()
-    return {name: tensor for name, tensor in saved.tensors().items() if name in known}
 
 
 def _untrained(name: str) -> bool:

@@ -35,7 +35,7 @@ LEVELS = [
     ["model"],
     ["adapted", "rivals", "baselines"],
     ["evaluation"],
-    ["objective", "launch"],
+    ["objective", "launch", "warm_start"],
     ["heldout"],
     ["training", "finetuning"],
     ["sklearn"],
