@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from .losses import meta_loss
 from .model import MetaModel
 from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, task_weights
 from .plots import plot_learning_curve
+from .progress import Progress
 from .risk import RiskCurve
 from .storage import read_folder, write_json
 from .store import FeatureStore, TokenStore, local_share
@@ -94,8 +93,6 @@ def meta_train(
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
             never synchronise, cuts the weights into shards, or compiles what needs second derivatives.
     """
-    from tqdm.auto import tqdm
-
     check_tasks(tasks, eval_tasks)
     model.check_kinds([task.kind for task in tasks])
     kinds = [kind for kind in model.kinds if kind in {task.kind for task in tasks}]
@@ -106,11 +103,6 @@ def meta_train(
         )
     tasks = sorted(tasks, key=lambda task: kinds.index(task.kind))  # those of a kind stand together
     accelerator = make_accelerator(config)
-    classifies = any(KINDS[kind].by_class for kind in kinds)
-    if accelerator.is_main_process and classifies and not episodes.n_outside:
-        logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
-    if accelerator.is_main_process and not len(eval_tasks):
-        logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
     parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
     if config.meta_batch_size < parts:
         raise TrainingError(
@@ -121,13 +113,8 @@ def meta_train(
     reads_anew = model.encoder.is_tuned and (config.encoder_lr > 0 or config.encoder_share < 1 or model.adapts_encoder)
     weights, distilled = task_weights(tasks, config), distilled_tasks(tasks, config)
     factors = kind_weights(kinds, config)
-    if accelerator.is_main_process and not reads_anew:
-        why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"
-        for name in ("distillation", "encoder_share", "max_text_tokens"):
-            if getattr(config, name) != getattr(TrainConfig(), name):
-                logger.warning("%s has no effect: %s", name, why)
-        if model.encoder.config.pretrained_share and not model.encoder.is_tuned:
-            logger.warning("pretrained_share has no effect: the encoder is frozen")
+    if accelerator.is_main_process:
+        _warn(model, kinds, eval_tasks, episodes, config, reads_anew)
     output_dir = Path(config.output_dir)
     checkpoints = Checkpoints(output_dir / "checkpoints", config.save_total_limit)
     settings = _settings(model, tasks, eval_tasks, episodes, config)
@@ -206,12 +193,7 @@ def meta_train(
 
     if unseen and not history:
         evaluate(0)
-    running, drifted, counted = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    texts, rate, waited = 0, 0.0, 0.0  # texts read, texts per second of training, and seconds that were not training
-    # None: where nobody looks, lines with the time left are logged instead
-    hidden = None if accelerator.is_main_process else True
-    bar = tqdm(total=config.meta_steps, initial=start, desc="meta-training", unit="step", disable=hidden)
-    step, began = start, time.monotonic()
+    progress, step = Progress(accelerator, config.meta_steps, start), start
     while step < config.meta_steps and not _stop_early(stale, config):
         batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=step)
         torch.manual_seed(_noise_seed(config.seed, step, accelerator.process_index))
@@ -223,7 +205,6 @@ def meta_train(
             with accelerator.accumulate(wrapped):
                 of_kinds = batch.part(part)
                 data = [features[kind].gather(own, device) for kind, own in of_kinds]
-                texts += sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures))
                 losses, drift = wrapped(data)
                 factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
                 # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
@@ -238,61 +219,58 @@ def meta_train(
                     _check_finite(norm, step_losses, step, checkpoints, accelerator)
                 optimizer.step()
                 optimizer.zero_grad()
-            running += losses.detach().float().sum()
-            drifted += drift.detach().float().sum()
-            counted += len(losses)
+            progress.add(losses, drift, sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures)))
         step += 1
-        bar.update()
+        progress.bar.update()
         if step % config.logging_steps == 0 or step == config.meta_steps:
-            sums = torch.stack([running, drifted, *running.new_tensor([counted, texts])])
-            total, drift_seen, episodes_seen, texts_seen = accelerator.reduce(sums, "sum").tolist()
-            mean, rate = total / episodes_seen, texts_seen / (time.monotonic() - began - waited)
-            point = {"step": step, "loss": mean, "lr": config.meta_lr * schedule(step - 1)}
+            loss, drift_seen = progress.means()
+            point = {"step": step, "loss": loss, "lr": config.meta_lr * schedule(step - 1)}
             if distills:
-                point["distillation"] = (
-                    config.distillation * drift_seen / episodes_seen
-                )  # as much as it adds to the loss of an episode
+                point["distillation"] = config.distillation * drift_seen  # as much as it adds to the loss of an episode
             history.append(point)
             accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
-            bar.set_postfix(loss=f"{mean:.3f}", **({"unseen": f"{best['eval_loss']:.3f}"} if best else {}))
-            if bar.disable and accelerator.is_main_process:
-                left = (time.monotonic() - began) / (step - start) * (config.meta_steps - step)
-                speed = f"{rate:.0f} texts/s, " if texts else ""
-                left = timedelta(seconds=round(left))
-                logger.info("step %d of %d, loss %.3f, %s%s left", step, config.meta_steps, mean, speed, left)
-            running, drifted, counted = torch.zeros_like(running), torch.zeros_like(drifted), 0
-        paused = time.monotonic()
-        if unseen and (step % config.eval_steps == 0 or step == config.meta_steps):
-            evaluate(step)
-        if step % config.save_steps == 0 or step == config.meta_steps or _stop_early(stale, config):
-            save(step)
-        waited += time.monotonic() - paused
-    bar.close()
+            progress.show(step, loss, best)
+        with progress.pause():
+            if unseen and (step % config.eval_steps == 0 or step == config.meta_steps):
+                evaluate(step)
+            if step % config.save_steps == 0 or step == config.meta_steps or _stop_early(stale, config):
+                save(step)
+    progress.bar.close()
     if accelerator.is_main_process:
         if not unseen:
             with averaged(model.encoder, base, config.encoder_share):
                 _keep(model, output_dir, settings, {"step": step})
         figures = {"settings": settings, "steps": step, "best": best, "history": history}
-        if texts:
-            figures |= {"processes": accelerator.num_processes, "texts_per_second": round(rate, 1)}
+        if progress.texts:
+            figures |= {"processes": accelerator.num_processes, "texts_per_second": round(progress.rate, 1)}
         if step > start or not (output_dir / "metrics.json").exists():  # a finished run that is started again has no new figures
             write_json(output_dir / "metrics.json", figures)
         plot_learning_curve(history, output_dir / "learning_curve.png")
     accelerator.wait_for_everyone()
     _load_best(model, output_dir)
-    model.eval()
-    classified = [task for task in unseen if KINDS[task.kind].by_class]
-    several = [task for task in unseen if task.kind == "multilabel"]
-    if classified:
-        model.risk = learn_risk(model, classified, config, accelerator)
-    if several:
-        model.threshold = learn_threshold(model, several, config, accelerator)
-    if (classified or several) and accelerator.is_main_process:
-        model.save_pretrained(output_dir)
+    _learn_limits(model, unseen, output_dir, config, accelerator)
     if accelerator.is_main_process:
         for tracker in accelerator.trackers:  # not end_training(): it would part processes that have more to do together
             tracker.finish()
     return TrainResult(output_dir, step, best, history)
+
+
+def _warn(
+    model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeConfig, config: TrainConfig, reads_anew: bool
+) -> None:
+    """Say what the settings leave out, or ask for in vain."""
+    if any(KINDS[kind].by_class for kind in kinds) and not episodes.n_outside:
+        logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
+    if not len(eval_tasks):
+        logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
+    if reads_anew:
+        return
+    why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"
+    for name in ("distillation", "encoder_share", "max_text_tokens"):
+        if getattr(config, name) != getattr(TrainConfig(), name):
+            logger.warning("%s has no effect: %s", name, why)
+    if model.encoder.config.pretrained_share and not model.encoder.is_tuned:
+        logger.warning("pretrained_share has no effect: the encoder is frozen")
 
 
 def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig) -> dict[str, Any]:
@@ -354,6 +332,19 @@ def _check_finite(norm, step_losses: list, step: int, checkpoints: Checkpoints, 
 def _keep(model: MetaModel, output_dir: Path, settings: dict[str, Any], best: dict[str, float]) -> None:
     model.notes = {"settings": {k: v for k, v in settings.items() if k not in ("encoder", "head", "language")}, "kept": best}
     model.save_pretrained(output_dir)
+
+
+def _learn_limits(model: MetaModel, unseen: Sequence, output_dir: Path, config: TrainConfig, accelerator) -> None:
+    """Learn on the unseen tasks how often answers are wrong, and which probability makes a label an answer; save both with the model."""
+    model.eval()
+    classified = [task for task in unseen if KINDS[task.kind].by_class]
+    several = [task for task in unseen if task.kind == "multilabel"]
+    if classified:
+        model.risk = learn_risk(model, classified, config, accelerator)
+    if several:
+        model.threshold = learn_threshold(model, several, config, accelerator)
+    if (classified or several) and accelerator.is_main_process:
+        model.save_pretrained(output_dir)
 
 
 def _load_best(model: MetaModel, output_dir: Path) -> None:
