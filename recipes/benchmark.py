@@ -4,12 +4,12 @@ What:   heads: meta-training of every head at meta-batch 32 beside the same head
         encoding the same texts and beside fitting a logistic regression; encoding: beside sentence-transformers; learning: an
         encoder that learns beside a bare PyTorch loop on the same batches; processes: two beside one; start: of the package.
         setfit: fits SetFit to three episodes of each of eleven unseen tasks at 1, 4, 8 and 16 examples per class; hours: a file for
-        each fit, and a second start goes on. accuracy: heads and fast baselines on these very episodes and on many more: paired
-        differences, calibration, the time that adapting takes beside fitting SetFit, pictures; prints what is there, also while
-        setfit still runs. abstention: are rows that belong to no class told apart? finetuning: gradient steps on two tasks beside
+        each fit, and a second start goes on. finetuned: the same of heads that take gradient steps on these episodes. accuracy: heads
+        and fast baselines on these very episodes and on many more: paired differences, calibration, the time that adapting takes
+        beside fitting, pictures; prints what is there, also while setfit still runs. abstention: are rows that belong to no class told apart? finetuning: gradient steps on two tasks beside
         adapting, logistic regression and the bare encoder. predictions: does a released head answer as its metrics.json says?
 Needs:  the first six nothing but the installation, and nothing else that keeps the machine busy. setfit: metatext[bench]. setfit,
-        accuracy, abstention, finetuning: a folder with the corpora (--tasks_dir), one folder each; the last two those of their own.
+        finetuned, accuracy, abstention, finetuning: a folder with the corpora (--tasks_dir), one folder each; the last two those of their own.
 Launch: python recipes/benchmark.py
         python recipes/benchmark.py encoding learning processes --repeats 7
         python recipes/benchmark.py setfit --tasks_dir path/to/corpora --output_dir runs/benchmark
@@ -54,7 +54,11 @@ def main() -> None:
         "learning": lambda: encoder.learning(repeats),
         "processes": lambda: encoder.processes(repeats),
         "start": lambda: start(repeats),
-        "setfit": lambda: rival.measure(short(), load(), shots, n_draws, folder),
+        "setfit": lambda: rival.measure(rival.SETFIT, short(), load(), shots, n_draws, folder),
+        "finetuned": lambda: [
+            rival.measure(rival.finetuned(column, model), short(), load(), shots, n_draws, folder)
+            for column, model in accuracy.load(options.models, options.max_tokens).items()
+        ],
         "accuracy": lambda: accuracy.run(options.models, load(), short(), shots, n_draws, options.n_episodes, folder),
         "abstention": lambda: abstention.run(options.models, *both(), embedded.to(best_device()), folder),
         "finetuning": lambda: finetuning.measure(options.models[0], options.tasks_dir, folder),

@@ -106,21 +106,21 @@ def test_a_run_that_is_cut_off_goes_on(tiny, tasks, fits, tmp_path, monkeypatch)
 
     monkeypatch.setattr(rival, "write_text", write)
     with pytest.raises(KeyboardInterrupt):
-        rival.measure(tiny, tasks, SHOTS, 2, tmp_path)
+        rival.measure(rival.SETFIT, tiny, tasks, SHOTS, 2, tmp_path)
     files = sorted((tmp_path / "setfit").iterdir())
     assert [file.name for file in files] == ["letters-1-0.json", "letters-2-0.json", "pairs-1-0.json"] and len(fits) == 4
     before = [file.read_bytes() for file in files]
     monkeypatch.setattr(rival, "write_text", real)
-    rival.measure(tiny, tasks, SHOTS, 2, tmp_path)
+    rival.measure(rival.SETFIT, tiny, tasks, SHOTS, 2, tmp_path)
     assert len(fits) == 4 + 5 and fits[:4] == [3, 3, 6, 6]
     assert [file.read_bytes() for file in files] == before
-    rival.measure(tiny, tasks, SHOTS, 2, tmp_path)
-    rival.measure(tiny, tasks[:1], [0, 2], 1, tmp_path)  # fewer are among them
+    rival.measure(rival.SETFIT, tiny, tasks, SHOTS, 2, tmp_path)
+    rival.measure(rival.SETFIT, tiny, tasks[:1], [0, 2], 1, tmp_path)  # fewer are among them
     assert len(fits) == 9
 
 
 def test_what_is_kept_of_a_fit(tiny, tasks, fits, tmp_path):
-    rival.measure(tiny, tasks, [2], 1, tmp_path)
+    rival.measure(rival.SETFIT, tiny, tasks, [2], 1, tmp_path)
     cell = json.loads((tmp_path / "setfit" / "pairs-2-0.json").read_text())
     assert (cell["task"], cell["k"], cell["draw"], cell["examples"], cell["setfit"]) == ("pairs", 2, 0, 6, "1.2")
     assert np.shape(cell["probabilities"]) == (3 * 7, 3) and cell["targets"] == [0] * 7 + [1] * 7 + [2] * 7
@@ -129,20 +129,20 @@ def test_what_is_kept_of_a_fit(tiny, tasks, fits, tmp_path):
 
 
 def test_fits_that_come_with_metatext_are_not_made_again(tiny_folder, tiny, tasks, fits, tmp_path, monkeypatch):
-    rival.measure(tiny, tasks, [1], 1, tmp_path)
-    monkeypatch.setattr(rival, "MADE", tmp_path / "setfit")
+    rival.measure(rival.SETFIT, tiny, tasks, [1], 1, tmp_path)
+    monkeypatch.setattr(rival, "MADE", tmp_path)
     own = tmp_path / "own"
-    rival.measure(tiny, tasks, SHOTS, 1, own)
+    rival.measure(rival.SETFIT, tiny, tasks, SHOTS, 1, own)
     assert sorted(file.name for file in (own / "setfit").iterdir()) == ["letters-2-0.json", "pairs-2-0.json"] and len(fits) == 4
-    assert all(cell for *_, cell in rival.cells(tiny, corpora.tokenized(tiny, tasks), SHOTS, 1, own))
+    assert all(cell for *_, cell in rival.cells(rival.SETFIT, tiny, corpora.tokenized(tiny, tasks), SHOTS, 1, own))
     shorter = mt.Encoder.load(mt.EncoderConfig(str(tiny_folder), max_length=9))  # of another reading they say nothing
-    rival.measure(shorter, tasks, [1], 1, tmp_path / "shorter")
+    rival.measure(rival.SETFIT, shorter, tasks, [1], 1, tmp_path / "shorter")
     assert len(fits) == 6
 
 
 @pytest.mark.parametrize("change", ["text", "length", "damage"])
 def test_a_fit_with_other_settings_is_refused(tiny_folder, tiny, tasks, fits, tmp_path, change):
-    rival.measure(tiny, tasks[:1], [1], 1, tmp_path)
+    rival.measure(rival.SETFIT, tiny, tasks[:1], [1], 1, tmp_path)
     encoder, given, message = (
         tiny,
         tasks[:1],
@@ -155,42 +155,63 @@ def test_a_fit_with_other_settings_is_refused(tiny_folder, tiny, tasks, fits, tm
     else:
         next((tmp_path / "setfit").iterdir()).write_text('{"settings"')
         message = "letters-1-0.json is not valid JSON"
-    for call in (rival.measure, lambda *given: list(rival.cells(given[0], corpora.tokenized(*given[:2]), *given[2:]))):
+    for sought in (given, corpora.tokenized(encoder, given)):
+        call = rival.measure if sought is given else lambda *of: list(rival.cells(*of))
         with pytest.raises(MetatextError, match=message):
-            call(encoder, given, [1], 1, tmp_path)
+            call(rival.SETFIT, encoder, sought, [1], 1, tmp_path)
     assert len(fits) == 1
 
 
 def test_a_rival_that_is_not_installed(tiny, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(mt.ConfigError, match="needs the package setfit"):
-        rival.measure(tiny, tasks, SHOTS, 2, tmp_path)
+        rival.measure(rival.SETFIT, tiny, tasks, SHOTS, 2, tmp_path)
 
 
 @pytest.mark.filterwarnings("default")  # the package's
 def test_setfit_itself(tiny, tasks, tmp_path):
     pytest.importorskip("setfit")
-    rival.measure(tiny, tasks[1:], [1], 1, tmp_path)
+    rival.measure(rival.SETFIT, tiny, tasks[1:], [1], 1, tmp_path)
     cell = json.loads((tmp_path / "setfit" / "pairs-1-0.json").read_text())
     np.testing.assert_allclose(np.sum(cell["probabilities"], 1), 1, atol=1e-5)
     assert cell["seconds"]["fit"][1] > cell["seconds"]["adapt"][1]
+
+
+def test_a_head_that_is_fine_tuned(tiny, tasks, fits, heads, tmp_path, capsys):
+    """What it answered is found again by its weights; another head of that name is refused."""
+    head = mt.MetaModel.from_encoder(tiny, "gp").eval()
+    own = rival.finetuned("gp", head)
+    for each in (rival.SETFIT, own):
+        rival.measure(each, tiny, tasks[:1], [4], 1, tmp_path)
+    cell = json.loads((tmp_path / "gp, fine-tuned" / "letters-4-0.json").read_text())
+    ((*_, draw, _),) = rival.cells(own, tiny, corpora.tokenized(tiny, tasks[:1]), [4], 1, tmp_path)
+    texts, ways = draw.texts(draw.batch.support[0]), draw.batch.support_y[0].tolist()
+    clf = mt.finetune(head, texts, ways, mt.FinetuneConfig("lora"), label_names=draw.names(0))
+    np.testing.assert_allclose(cell["probabilities"], clf.predict_proba(draw.texts(draw.batch.query[0])), atol=1e-5)
+    accuracy.run(["gp"], tasks[:1], tiny, [4], 1, 0, tmp_path)
+    printed = capsys.readouterr().out
+    assert "1 of 1 fits of gp, fine-tuned are measured" in printed and "gp, fine-tuned - setfit" in printed
+    with torch.no_grad():
+        next(head.heads.parameters()).add_(1)
+    with pytest.raises(mt.ConfigError, match="was measured with weights"):
+        rival.measure(rival.finetuned("gp", head), tiny, tasks[:1], [4], 1, tmp_path)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
 def test_heads_answer_the_episodes_that_setfit_was_fitted_to(tiny, tasks, fits, heads, tmp_path, capsys):
-    rival.measure(tiny, tasks, [1], 2, tmp_path)
-    rival.path(tmp_path, "pairs", 1, 0).unlink()  # only one of its two episodes is left
+    rival.measure(rival.SETFIT, tiny, tasks, [1], 2, tmp_path)
+    rival.path(tmp_path, rival.SETFIT, "pairs", 1, 0).unlink()  # only one of its two episodes is left
     accuracy.run(["gp"], tasks, tiny, [0, 1, 4], 2, 4, tmp_path)
     printed, found = capsys.readouterr().out, json.loads((tmp_path / "accuracy.json").read_text())
-    assert "3 of 8 fits of SetFit are measured" in printed and "gp - setfit" in printed and "times as fast" in printed
+    assert "3 of 8 fits of setfit are measured" in printed and "gp - setfit" in printed and "times as fast" in printed
     assert "4 examples per class, the query rows of all tasks together" in printed
     few = found["beside_setfit"]
     assert set(few) == {"0", "1"} and "setfit" not in few["0"]["mean"] and set(found["many_episodes"]) == {"0", "1", "4"}
     assert few["1"]["mean"]["setfit"]["accuracy"] == pytest.approx(1 / 3, abs=1e-6)
     assert few["1"]["reference"] == "setfit" and len(few["1"]["over_tasks"]["gp"]) == 3
-    assert found["speed"]["1"]["fits"] == 3
+    assert found["speed"]["setfit"]["1"]["fits"] == 3
     assert (tmp_path / "accuracy.png").stat().st_size and (tmp_path / "risk.png").stat().st_size
 
 
@@ -226,8 +247,8 @@ def test_differences_over_tasks():
 def test_ratios_are_of_fits_on_the_same_examples():
     fits = [{"k": 1, "seconds": {"fit": [9, fit], "adapt": [1, adapt]}} for fit, adapt in ((10, 0.1), (30, 0.1), (40, 0.2))]
     found = tables.ratios([*fits, {**fits[0], "k": 4}])
-    assert found["1"] == {"fits": 3, "setfit": 30, "adapting": 0.1, "times": 200, "times_at_least": 100}
-    assert found["4"]["fits"] == 1 and "200" in tables.speed(found)
+    assert found["1"] == {"fits": 3, "fitting": 30, "adapting": 0.1, "times": 200, "times_at_least": 100}
+    assert found["4"]["fits"] == 1 and "200" in tables.speed("setfit", found)
 
 
 def test_heads_by_name():

@@ -1,4 +1,4 @@
-"""Accuracy of heads beside SetFit on the episodes that it was fitted to, and beside fast baselines on many more."""
+"""Accuracy of heads beside SetFit on the episodes that it was fitted to, and themselves fine-tuned, and beside fast baselines on many more."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load(names: Sequence[str], max_tokens: int | None) -> dict[str, mt.MetaModel
     for name in names:
         untrained = name in HEADS and not Path(name).is_dir()
         column = f"untrained {name}" if untrained else Path(name).name
-        if column in found or column in ("setfit", *BASELINES):
+        if column in found or column in (rival.SETFIT.name, *BASELINES):
             raise mt.ConfigError(f"models: two columns would be called {column!r}; give each head's folder a name of its own")
         found[column] = load_model(name)
         found[column].eval().encoder.max_length = min(max_tokens or 10**9, found[column].encoder.max_length)
@@ -101,25 +101,27 @@ def run(
         shots: examples per class; 0: label names alone.
         n_draws: episodes of each task and number of shots that SetFit may have been fitted to; those without a file are left out.
         n_episodes: of each task and number of shots in the second table; 0: without it.
-        folder: where SetFit's fits lie and the results go.
+        folder: where the fits of SetFit and of fine-tuned heads lie, and the results go.
 
     Raises:
         ConfigError: there is nothing to measure; a fit there was measured with other settings; see `load`.
     """
-    columns = methods(load(names, encoder.max_length), encoder)
-    sources = corpora.tokenized(encoder, tasks)
-    fits = {file.stem: cell for file, _, _, cell in rival.cells(encoder, sources, shots, n_draws, folder) if cell}
+    models = load(names, encoder.max_length)
+    columns, sources = methods(models, encoder), corpora.tokenized(encoder, tasks)
+    rivals = [rival.SETFIT, *(rival.finetuned(column, model) for column, model in models.items())]
+    found = {each.name: list(rival.cells(each, encoder, sources, shots, n_draws, folder)) for each in rivals}
+    fits = {name: {file.stem: cell for file, *_, cell in cells if cell} for name, cells in found.items()}
+    answers = {r.name: rival.kept(r, encoder, list(fits[r.name].values())) for r in rivals if fits[r.name]}
     few, many = {}, {}
     for k in shots:
         said = {"n_way": corpora.WAYS, "k_shot": k, "max_tokens": encoder.max_length}
         episodes = []
         for source in sources:
             task = source.tasks[0]
-            own = [number for number in range(n_draws) if not k or rival.path(folder, task.name, k, number).stem in fits]
+            own = [number for number in range(n_draws) if not k or f"{task.name}-{k}-{number}" in fits[rival.SETFIT.name]]
             episodes += [(task, corpora.draws(source, k, own))] if own else []
         if episodes:
-            setfit = {"setfit": rival.kept(encoder, list(fits.values()))} if k else {}
-            few[k] = measured({**columns, **setfit}, encoder, episodes, {**said, "n_draws": n_draws})
+            few[k] = measured({**columns, **(answers if k else {})}, encoder, episodes, {**said, "n_draws": n_draws})
         if n_episodes:
             drawn = [(s.tasks[0], draw_for(s, corpora.shape(s.pool, k, MANY_QUERY), n_episodes, 0)) for s in sources]
             many[k] = measured(columns, encoder, drawn, {**said, "n_query": MANY_QUERY, "n_episodes": n_episodes, "seed": 0})
@@ -127,11 +129,15 @@ def run(
         raise mt.ConfigError(
             f"{folder} holds no fit of SetFit at these shots yet; run the part setfit first, or set --n_episodes above 0"
         )
-    values = {"models": list(names), "speed": tables.ratios(fits.values())}
-    print(f"\n{len(fits)} of {len(rival.order(shots, n_draws)) * len(sources)} fits of SetFit are measured; on their episodes:")
-    values["beside_setfit"] = tables.show(few, "setfit")
-    if fits:
-        print(f"\n{tables.speed(values['speed'])}")
+    values = {"models": list(names), "speed": {name: tables.ratios(cells.values()) for name, cells in fits.items() if cells}}
+    print()
+    for name, cells in fits.items():
+        if cells or name == rival.SETFIT.name:
+            print(f"{len(cells)} of {len(found[name])} fits of {name} are measured")
+    print("on the episodes of SetFit:")
+    values["beside_setfit"] = tables.show(few, rival.SETFIT.name)
+    for name, seconds in values["speed"].items():
+        print(f"\n{tables.speed(name, seconds)}")
     if many:
         print(f"\nOn {n_episodes} episodes of each task, up to {MANY_QUERY} query rows per class:")
         values["many_episodes"] = tables.show(many, "logistic_regression")

@@ -5,7 +5,7 @@ import argparse
 from . import abstention, corpora, finetuning
 
 SPEED = ("heads", "adapting", "encoding", "learning", "processes", "start")
-CORPORA = ("setfit", "accuracy", "abstention", "finetuning")
+CORPORA = ("setfit", "finetuned", "accuracy", "abstention", "finetuning")
 HEADS = ("predictions",)
 
 
@@ -27,12 +27,12 @@ def parse(description: str) -> argparse.Namespace:
         "--max_rows",
         type=int,
         default=2500,
-        help="of setfit and accuracy: at most so many rows of a corpus, by class in proportion [2500]",
+        help="of setfit, finetuned and accuracy: at most so many rows of a corpus, by class in proportion [2500]",
     )
     add("--models", nargs="+", default=["gp"], metavar="X", help="heads: saved folders, names, Hub repos; gp: untrained [gp]")
-    add("--output_dir", default="runs/benchmark", help="where results go, and fits of SetFit are looked for [runs/benchmark]")
+    add("--output_dir", default="runs/benchmark", help="where results go, and fits are looked for [runs/benchmark]")
     add("--shots", nargs="+", type=int, default=[0, 1, 4, 8, 16], metavar="K", help="examples per class [0 1 4 8 16]")
-    add("--draws", type=int, default=3, help="episodes of a task and number of shots that SetFit is fitted to [3]")
+    add("--draws", type=int, default=3, help="episodes of a task and number of shots that are fitted to [3]")
     add("--n_episodes", type=int, default=300, help="the same of the table without SetFit; 0: without that table [300]")
     add("--max_tokens", type=int, default=64, help="what all methods read of a text; abstention: all that encoders can [64]")
     options = parser.parse_args()

@@ -72,7 +72,7 @@ def _others(report: Report, to: str) -> list[str]:
 
 
 def ratios(fits: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """By the shots of fits on a CPU: how many, median seconds of fitting SetFit and of adapting a head (processor time, which others on
+    """By the shots of fits on a CPU: how many, median seconds of fitting a rival and of adapting a head (processor time, which others on
     the machine do not lengthen; on a GPU it says little), and the median and the smallest of their ratios."""
     by_shots: dict[int, list] = {}
     for cell in fits:
@@ -82,16 +82,16 @@ def ratios(fits: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     for k, seconds in sorted(by_shots.items()):
         slow, fast = zip(*seconds)
         times = [a / b for a, b in seconds]
-        found[str(k)] = {"fits": len(seconds), "setfit": statistics.median(slow), "adapting": statistics.median(fast)}
+        found[str(k)] = {"fits": len(seconds), "fitting": statistics.median(slow), "adapting": statistics.median(fast)}
         found[str(k)] |= {"times": statistics.median(times), "times_at_least": min(times)}
     return found
 
 
-def speed(found: Mapping[str, Mapping[str, float]]) -> str:
-    """The table of `ratios`."""
-    cells = [["examples per class", "fits", "SetFit, s", "adapting, s", "times as fast", "at least"]]
+def speed(name: str, found: Mapping[str, Mapping[str, float]]) -> str:
+    """The table of `ratios` of the rival ``name``."""
+    cells = [["examples per class", "fits", f"{name}, s", "adapting, s", "times as fast", "at least"]]
     for k, row in found.items():
-        cells.append([k, str(row["fits"]), f"{row['setfit']:.1f}", f"{row['adapting']:.3f}", f"{row['times']:.0f}"])
+        cells.append([k, str(row["fits"]), f"{row['fitting']:.1f}", f"{row['adapting']:.3f}", f"{row['times']:.0f}"])
         cells[-1].append(f"{row['times_at_least']:.0f}")
     return (
         f"{align(cells)}\nfrom texts to a classifier, on the same examples; processor time, medians over the fits made on a CPU"
