@@ -336,9 +336,9 @@ class TrainConfig(_Checked):
 class FinetuneConfig(_Checked):
     """Gradient steps on one task, after adapting to it. Names are those of ``transformers.TrainingArguments`` where the meaning is equal."""
 
-    what: Literal["params", "lora", "full"] = option(
-        "params",
-        "what learns: the task's own parameters on frozen features, low-rank updates of the encoder as well, or all of its weights",
+    what: Literal["lora", "full", "params"] = option(
+        "lora",
+        "what learns: low-rank updates of the encoder, all of its weights, or the task's own parameters alone, on frozen features",
     )
     num_train_epochs: int = option(10, "passes over the examples, fewer where training stops early", low=1)
     per_device_train_batch_size: int = option(16, "examples per step and process", low=1)

@@ -331,7 +331,7 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["test", "--model", "nowhere"], "nowhere is not a folder"),
         (["finetune", "--model", "gp"], "--examples is missing"),
         (["finetune", "--model", "nowhere", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
-        (["finetune", "--what", "head"], "what: expected one of 'params', 'lora', 'full', got 'head'"),
+        (["finetune", "--what", "head"], "what: expected one of 'lora', 'full', 'params', got 'head'"),
         (["push", "nowhere"], "nowhere does not exist; the first argument is a YAML file of settings"),
         (["push", "--model", "nowhere"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),
         (["push", "nowhere", "me/head"], "nowhere is not a folder"),

@@ -67,7 +67,7 @@ def test_parameters_alone_learn_what_features_say(model):
     """The closed form of `prototype` is far from the best linear classifier; gradient steps on frozen features get nearer."""
     prototypes = MetaModel.from_encoder(model.encoder, "prototype")
     task, unseen = orders(400), orders(300, seed=1)
-    config = FinetuneConfig(num_train_epochs=40, learning_rate=0.1, **SMALL)
+    config = FinetuneConfig(what="params", num_train_epochs=40, learning_rate=0.1, **SMALL)
     clf = finetune(prototypes, task, config=config)
     assert clf.is_finetuned and clf.encoder is prototypes.encoder
     assert clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"] - 0.02
@@ -89,7 +89,7 @@ def test_what_pays_is_learned_anew_from_all_examples(model):
 )
 def test_the_adapted_model_is_kept_where_nothing_beats_it(model, options):
     task = orders(80)
-    clf = finetune(model, task, config=FinetuneConfig(num_train_epochs=3, **options))
+    clf = finetune(model, task, config=FinetuneConfig(what="params", num_train_epochs=3, **options))
     assert clf.finetuning["kept"] == "adapted" and not clf.is_finetuned
     assert clf.finetuning["fine-tuned"]["loss"] >= clf.finetuning["adapted"]["loss"]
     rows = orders(20, seed=1).inputs()
@@ -99,7 +99,7 @@ def test_the_adapted_model_is_kept_where_nothing_beats_it(model, options):
 @pytest.mark.parametrize("figure", ["accuracy", "macro_f1"])
 def test_the_figure_that_decides(model, figure):
     """All held-out letters are answered rightly by adapting: a better loss alone is no reason then."""
-    clf = finetune(model, make_task("letters", classes=3, size=20), config=FinetuneConfig(metric_for_best_model=figure))
+    clf = finetune(model, make_task("letters", classes=3, size=20), config=FinetuneConfig(what="params", metric_for_best_model=figure))
     assert clf.finetuning["adapted"]["accuracy"] == 1 and clf.finetuning["kept"] == "adapted"
     assert clf.finetuning["fine-tuned"]["epoch"] == 1 and clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"]
 
@@ -125,7 +125,7 @@ def test_the_seed_fixes_the_weights(model):
 
 
 def test_class_weights_move_answers_to_the_class_that_counts(model):
-    config = {"num_train_epochs": 20, "learning_rate": 0.05, **SMALL}
+    config = {"what": "params", "num_train_epochs": 20, "learning_rate": 0.05, **SMALL}
     task, unseen = orders(160), orders(200, seed=1)
     share = {}
     for name, weights in (("plain", ()), ("ab", ("ab=8",)), ("ba", ("ba=8",))):

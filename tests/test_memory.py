@@ -68,7 +68,7 @@ def test_a_hundred_thousand_examples_are_fine_tuned(tiny_folder, tmp_path):
     letters = np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz"), (ROWS, 8))
     with open(tmp_path / "examples.csv", "w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *(("".join(row), f"begins with {row[0]}") for row in letters)])
-    command = ["finetune", "--model", "head", "--examples", "examples.csv", "--output_dir", "out"]
+    command = ["finetune", "--what", "params", "--model", "head", "--examples", "examples.csv", "--output_dir", "out"]
     env = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
     start = time.monotonic()
     with (

@@ -153,7 +153,7 @@ def processes(repeats: int) -> None:
         recipes = Path(__file__).parents[1]
         file = recipes / "launch" / ("two_cpu_processes.yaml" if count == 2 else "one_process.yaml")
         with tempfile.TemporaryDirectory() as folder:
-            settings = ["--tasks", "starter/train", "--tuning", "lora", "--meta_steps", "30", "--meta_batch_size", "8"]
+            settings = ["--tasks", "starter/train", "--tuning", "lora", "--meta_steps", "10", "--meta_batch_size", "8"]
             settings += ["--n_way", "2", "8", "--k_shot", "1", "4", "--output_dir", folder]
             launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
             env = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
@@ -162,5 +162,6 @@ def processes(repeats: int) -> None:
 
     speeds = [(speed(1), speed(2)) for _ in range(max(1, repeats // 2))]
     two = statistics.median(b for _, b in speeds)
-    gain = statistics.median(b / a for a, b in speeds)
-    print(f"two processes: {two:.0f} texts/s, {gain:.2f} x one process; one thread each")
+    gains = sorted(b / a for a, b in speeds)
+    spread = f" ({gains[0]:.2f} to {gains[-1]:.2f})" if len(gains) > 1 else ""
+    print(f"two processes: {two:.0f} texts/s, {statistics.median(gains):.2f} x one process{spread}; one thread each")
