@@ -188,9 +188,10 @@ def _fine_tuned(task: Mapping[str, Any]) -> str:
     if not notes or notes["kept"] != "fine-tuned":
         return ""
     before, after = (f"{100 * notes[name]['accuracy']:.1f}" for name in ("adapted", "fine-tuned"))
+    judged = f"accuracy on {notes['held_out']} of them, held out, which also chose the step: {before} % before, {after} % after"
+    refit = ", of a model that learned from the others; then it learned anew from all" if notes["settings"].get("refit") else ""
     return (
-        f", and then fine-tuned by gradient steps on {notes['rows'] - notes['held_out']} of its examples ({notes['settings']['what']}; accuracy on "
-        f"the {notes['held_out']} others, which also chose the step: {before} % before, {after} % after)"
+        f", and then fine-tuned by gradient steps on its {notes['rows']} examples ({notes['settings']['what']}; {judged}{refit})"
     )
 
 

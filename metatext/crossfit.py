@@ -25,24 +25,44 @@ FOLDS = 5
 CHUNK = 4096  # rows answered at a time: each is compared with every row of the support
 
 
-def hold_out(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the rows to train on, and of those held out: ``share`` of every class, one at least where it has two."""
+def same_rows(rows: Sequence) -> np.ndarray:
+    """(n,) numbers of the distinct rows in the order in which they first stand there: a row that is repeated is not two, one of which
+    could judge what was learned from the other."""
+    numbers: dict = {}
+    return np.array([numbers.setdefault(row, len(numbers)) for row in rows], np.int64)
+
+
+def hold_out(y: np.ndarray, share: float, seed: int, same: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows to train on, and of those held out: ``share`` of every class, one at least where it has two.
+
+    Args:
+        y: (n,) classes.
+        share: of the distinct rows.
+        seed: of the draw.
+        same: (n,) of `same_rows`, rows of one number stay together (a text with several labels counts for its first); None: all differ.
+    """
+    _, first, group = np.unique(np.arange(len(y)) if same is None else same, return_index=True, return_inverse=True)
     rng, held = np.random.default_rng(seed), []
-    for c in np.unique(y):
-        own = rng.permutation(np.flatnonzero(y == c))
+    for c in np.unique(y[first]):
+        own = rng.permutation(np.flatnonzero(y[first] == c))
         held.append(own[: max(1, round(share * len(own))) if len(own) > 1 else 0])
-    held = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(y)), held), held
+    is_held = np.isin(group, np.concatenate(held))
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def assign_folds(y: np.ndarray, seed: int) -> np.ndarray:
-    """(n,) fold of each row, 0 to `FOLDS` - 1, no class wholly in one; `FOLDS` for the only row of a class, which none leaves out."""
-    rng, fold = np.random.default_rng([seed, 1]), np.full(len(y), FOLDS)
-    for c in np.unique(y):
-        own = rng.permutation(np.flatnonzero(y == c))
+def assign_folds(y: np.ndarray, seed: int, same: np.ndarray | None = None) -> np.ndarray:
+    """(n,) fold of each row, 0 to `FOLDS` - 1, no class wholly in one; `FOLDS` for the only row of a class, which none leaves out.
+
+    Args:
+        y, seed, same: see `hold_out`.
+    """
+    _, first, group = np.unique(np.arange(len(y)) if same is None else same, return_index=True, return_inverse=True)
+    rng, fold = np.random.default_rng([seed, 1]), np.full(len(first), FOLDS)
+    for c in np.unique(y[first]):
+        own = rng.permutation(np.flatnonzero(y[first] == c))
         if len(own) > 1:
             fold[own] = (np.arange(len(own)) + c) % FOLDS
-    return fold
+    return fold[group]
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from .adapted import AdaptedModel
 from .changes import extended, take_rows, with_rows
 from .columns import DataError
 from .config import ConfigError, EncoderConfig, FinetuneConfig, to_dict
-from .crossfit import FOLDS, TaskLoss, assign_folds, cross_fit, hold_out
+from .crossfit import FOLDS, TaskLoss, assign_folds, cross_fit, hold_out, same_rows
 from .encoder import Encoder
 from .features import read_inputs
-from .launch import TrainingError, make_accelerator
+from .launch import TrainingError, compiled, make_accelerator
 from .metrics import accuracy, macro_f1, row_nll
 from .model import MetaModel
 from .objective import named_factors
@@ -77,21 +77,22 @@ def finetune(
     whole = whole.to(accelerator.device)
     y = whole.support.y[0].argmax(1).cpu().numpy()
     weights = class_weights(y, whole.labels, config.class_weights)
-    train, held = hold_out(y, config.eval_share, config.seed)
+    same = same_rows(rows)
+    train, held = hold_out(y, config.eval_share, config.seed, same)
     notes = {"rows": len(rows), "held_out": len(held), "settings": to_dict(config)}
     if not len(held):
         logger.warning("no class has two examples: none can be held out to judge, so the adapted model is kept")
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
     if not weights[y[held]].sum() > 0:
         raise ConfigError(f"class_weights: every held-out example has the weight 0, got {' '.join(config.class_weights)}")
-    make, history = _train(whole, rows, y, weights, train, held, config, accelerator)
+    make, history = _train(whole, rows, same, y, weights, train, held, config, accelerator)
     figure = config.metric_for_best_model
     best = max(history[1:], key=lambda point: _better(point, figure))
     notes |= {"adapted": history[0], "fine-tuned": best}
     if make is None:
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
     if config.refit:
-        make, _ = _train(whole, rows, y, weights, np.arange(len(y)), held[:0], config, accelerator, best["epoch"])
+        make, _ = _train(whole, rows, same, y, weights, np.arange(len(y)), held[:0], config, accelerator, best["epoch"])
     return make(finetuning={"kept": KEPT[1], **notes})
 
 
@@ -138,6 +139,7 @@ def class_weights(y: np.ndarray, labels: Sequence, entries: Sequence[str]) -> np
 def _train(
     whole: AdaptedModel,
     rows: list,
+    same: np.ndarray,
     y: np.ndarray,
     weights: np.ndarray,
     train: np.ndarray,
@@ -160,12 +162,13 @@ def _train(
     residual = whole.residual or start_residual(len(whole.labels), whole.support.x.shape[2])
     module = TaskLoss(whole.head, {name: t.to(device, dtype) for name, t in residual.items()}, encoder)
     fold = np.full(len(y), FOLDS)
-    fold[train] = assign_folds(y[train], config.seed)
+    fold[train] = assign_folds(y[train], config.seed, same[train])
     reading = cross_fit(whole.head, whole.support, train, fold)
     per_step = config.per_device_train_batch_size * accelerator.num_processes
     steps = math.ceil(len(train) / per_step)
     optimizer = torch.optim.AdamW(_groups(module, config))
-    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    with compiled(accelerator, encoder):
+        wrapped, optimizer = accelerator.prepare(module, optimizer)
     wrapped.eval()  # no dropout: a frozen encoder was loaded with that of its pretraining
     trainable = [p for p in module.parameters() if p.requires_grad]
     targets = torch.from_numpy(y).to(device)
@@ -174,7 +177,7 @@ def _train(
     def judge() -> dict[str, float]:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             x = reading.support.x[0, torch.from_numpy(held).to(device)].to(dtype)
-            found = module.logits(reading.values[held], x).softmax(-1).double().cpu().numpy()
+            found = module.logits(reading.values[held], x).softmax(-1).cpu().double().numpy()
         loss = float(np.average(row_nll(found, y[held]), weights=weights[y[held]]))
         if not math.isfinite(loss):
             raise TrainingError(
@@ -200,16 +203,19 @@ def _train(
             at = torch.from_numpy(own).to(device)
             seen = reading.support.x[0, at].to(dtype) if encoder is None else [rows[i] for i in own]
             values = reading.values[at] if encoder is None else None
-            loss = wrapped(seen, values, fold[own], reading.params, targets[at], weight[at])
-            total = max(float(weights[y[everyone]].sum()), 1e-12)
-            accelerator.backward(loss / total * accelerator.num_processes)  # DDP takes the mean over processes
-            norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
-            if accelerator.scaler is None and not math.isfinite(float(norm)):  # a scaler skips such a step by itself
-                raise TrainingError(
-                    f"epoch {epoch + 1}: a gradient is not a number; lower learning_rate ({_rates(config)[0]}) or encoder_lr"
-                )
-            optimizer.step()
-            optimizer.zero_grad()
+            with accelerator.accumulate(
+                wrapped
+            ):  # a training that was cut off in this process may have left steps unsynchronised
+                loss = wrapped(seen, values, fold[own], reading.params, targets[at], weight[at])
+                total = max(float(weights[y[everyone]].sum()), 1e-12)
+                accelerator.backward(loss / total * accelerator.num_processes)  # DDP takes the mean over processes
+                norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
+                if accelerator.scaler is None and not math.isfinite(float(norm)):  # a scaler skips such a step by itself
+                    raise TrainingError(
+                        f"epoch {epoch + 1}: a gradient is not a number; lower learning_rate ({_rates(config)[0]}) or encoder_lr"
+                    )
+                optimizer.step()
+                optimizer.zero_grad()
             bar.update()
         if encoder is not None:
             reading = cross_fit(whole.head, _support(whole, encoder, rows), train, fold)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .config import ConfigError, MetatextError, TrainConfig, nearest
-from .model import MetaModel
+from .encoder import Encoder
 
 
 class TrainingError(MetatextError, RuntimeError):
@@ -52,18 +52,27 @@ def make_accelerator(config: TrainConfig | None = None):
 
 
 @contextlib.contextmanager
-def compiled(accelerator, model: MetaModel) -> Iterator[None]:
-    """The launch's dynamo backend compiles the backbone alone, for any shape: around it every step has other shapes and numpy."""
+def compiled(accelerator, encoder: Encoder | None, second_order: bool = False) -> Iterator[None]:
+    """The launch's dynamo backend compiles the backbone alone, for any shape: around it every step has other shapes and numpy.
+
+    Args:
+        accelerator: of the launch; what it prepares in the block is not compiled.
+        encoder: one that may learn; None: there is none.
+        second_order: whether second derivatives go through it.
+
+    Raises:
+        TrainingError: what is to be compiled needs second derivatives.
+    """
     from accelerate.utils import DynamoBackend
 
     plugin = accelerator.state.dynamo_plugin
     backend = plugin.backend
-    if backend != DynamoBackend.NO and model.encoder.is_tuned:
-        if model.adapts_encoder and not model.head_config.first_order:
+    if backend != DynamoBackend.NO and encoder is not None and encoder.is_tuned:
+        if second_order:
             raise TrainingError(
                 "a compiled encoder has no second derivative, which encoder_steps needs; launch with --dynamo_backend no, or set first_order"
             )
-        model.encoder.backbone.compile(**{**plugin.to_kwargs(), "dynamic": True})
+        encoder.backbone.compile(**{**plugin.to_kwargs(), "dynamic": True})
     plugin.backend = DynamoBackend.NO  # prepare() would compile all it is given
     try:
         yield

@@ -20,7 +20,7 @@ import torch
 
 from .checkpoints import Checkpoints, check_same_run
 from .columns import DataError
-from .config import EpisodeConfig, TrainConfig, to_dict
+from .config import ConfigError, EpisodeConfig, TrainConfig, to_dict
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
 from .features import encode_tasks
@@ -85,7 +85,7 @@ def meta_train(
             folder, its work shared among the processes of a launch. An encoder that learns keeps none.
 
     Raises:
-        ConfigError: ``output_dir`` holds a run with other settings; an unknown tracker, or task in ``task_weights`` or
+        ConfigError: ``output_dir`` holds a run with other settings; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or
             ``distillation_tasks``; the head has no form for the kind of a task.
         DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``; a target that is longer than the language model's
             ``max_target_tokens``.
@@ -135,6 +135,8 @@ def meta_train(
     whole = store  # evaluation reads texts as the trained model will; only training cuts them
     if reads_anew:
         store, whole = TokenStore(model.encoder, config.max_text_tokens), TokenStore(model.encoder)
+    elif store is not None and store.encoder.key != model.encoder.frozen().key:
+        raise ConfigError("store: its features are of another encoder; make a new FeatureStore of the model's")
     elif store is None:
         store = whole = FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
     groups = [[task for task in tasks if task.kind == kind] for kind in kinds]
@@ -159,7 +161,7 @@ def meta_train(
         start, best, history, stale = (resume.state[k] for k in ("step", "best", "history", "stale"))
         if accelerator.is_main_process:
             logger.info("going on from %s", resume.folder)
-    with compiled(accelerator, model):
+    with compiled(accelerator, model.encoder, model.adapts_encoder and not model.head_config.first_order):
         wrapped, optimizer = accelerator.prepare(objective, optimizer)
     if resume and accelerator.scaler is not None and resume.state["scaler"]:
         accelerator.scaler.load_state_dict(resume.state["scaler"])

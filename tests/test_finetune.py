@@ -20,7 +20,7 @@ from scripts.processes import LAUNCH, finish, free_port, started
 import metatext as mt
 from metatext import AdaptedModel, ConfigError, DataError, EncoderConfig, FinetuneConfig, MetaModel
 from metatext.card import make_card
-from metatext.crossfit import FOLDS, assign_folds, hold_out
+from metatext.crossfit import FOLDS, assign_folds, hold_out, same_rows
 from metatext.encoder import EncoderError
 from metatext.finetuning import class_weights, finetune
 from metatext.storage import StorageError, read_folder, write_folder
@@ -99,7 +99,9 @@ def test_the_adapted_model_is_kept_where_nothing_beats_it(model, options):
 @pytest.mark.parametrize("figure", ["accuracy", "macro_f1"])
 def test_the_figure_that_decides(model, figure):
     """All held-out letters are answered rightly by adapting: a better loss alone is no reason then."""
-    clf = finetune(model, make_task("letters", classes=3, size=20), config=FinetuneConfig(what="params", metric_for_best_model=figure))
+    clf = finetune(
+        model, make_task("letters", classes=3, size=20), config=FinetuneConfig(what="params", metric_for_best_model=figure)
+    )
     assert clf.finetuning["adapted"]["accuracy"] == 1 and clf.finetuning["kept"] == "adapted"
     assert clf.finetuning["fine-tuned"]["epoch"] == 1 and clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"]
 
@@ -155,6 +157,33 @@ def test_no_fold_takes_a_whole_class():
     assert fold[0] == FOLDS  # nothing would be left of its class
     for c in range(1, 4):
         assert max(np.bincount(fold[y == c])) < (y == c).sum() and fold[y == c].max() < FOLDS
+
+
+def test_a_repeated_row_judges_nothing(model):
+    """Neither held-out rows nor folds share a text with what is learned from; meaningless labels then pay nothing, however often they stand there."""
+    same = same_rows(["a", ("a", "b"), "a", "c", ("a", "b"), "d"])
+    assert same.tolist() == [0, 1, 0, 2, 1, 3]
+    y = np.tile(np.arange(2), 100)
+    same = np.tile(np.arange(40), 5)  # 40 texts, five times each
+    train, held = hold_out(y, 0.2, 0, same)
+    assert len(held) == 40 and not set(same[train]) & set(same[held])
+    fold = assign_folds(y, 0, same)
+    assert all(len(set(fold[same == text])) == 1 for text in range(40)) and set(fold) == set(range(FOLDS))
+    once, plain = hold_out(y, 0.2, 0, np.arange(200)), hold_out(y, 0.2, 0)
+    assert all(np.array_equal(a, b) for a, b in zip(once, plain))
+    texts = list(dict.fromkeys(orders(200).inputs()))[:40]
+    clf = finetune(model, texts * 5, ["x", "y"] * 100, FinetuneConfig("params", num_train_epochs=2, learning_rate=0.05))
+    assert clf.finetuning["adapted"]["accuracy"] < 0.9
+
+
+def test_a_training_that_was_cut_off_before_leaves_no_trace(model):
+    from accelerate.state import GradientState
+
+    task, config = orders(80), FinetuneConfig("params", num_train_epochs=1, learning_rate=0.05)
+    expected = finetune(model, task, config=config).finetuning
+    GradientState()._set_sync_gradients(False)  # as `accumulate` leaves it where an error passes through
+    assert finetune(model, task, config=config).finetuning == expected
+    assert expected["fine-tuned"]["loss"] != expected["adapted"]["loss"]
 
 
 def test_labels_that_have_no_example_stay(model):
@@ -391,7 +420,7 @@ def test_the_card_tells_of_it(tuned, model, tmp_path):
     for name, clf in (("tuned", tuned), ("adapted", model.adapt(orders(20)))):
         clf.save_pretrained(tmp_path / name)
         card = str(make_card(read_folder(tmp_path / name, "adapted")[0], "me/classifier"))
-        assert ("fine-tuned by gradient steps on 128 of its examples" in card) is (name == "tuned")
+        assert ("fine-tuned by gradient steps on its 160 examples" in card) is (name == "tuned")
 
 
 def test_figures_are_plain_json(tuned):
