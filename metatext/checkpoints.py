@@ -68,7 +68,8 @@ class Checkpoints:
             fsync_folder(self.folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-        for old in self._steps()[: -self.limit]:
+        passed_over = [number for number in self._steps() if number > step]  # damaged, or the run would have gone on from there
+        for old in passed_over + [number for number in self._steps() if number <= step][: -self.limit]:
             shutil.rmtree(self.folder / f"checkpoint-{old}", ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROWS = 40_000  # support and query rows gathered at a time
 RISK_EPISODES = EpisodeConfig(n_way=(2, 16), k_shot=(0, 10), n_query=2, n_outside=8)
 RISK_N = 200  # episodes per task
-THRESHOLD_EPISODES = EpisodeConfig(k_shot=(0, 48), n_query=24)
+THRESHOLD_EPISODES = EpisodeConfig(k_shot=(0, 48), n_query=20)  # no more rows than `heldout.EVAL_ROWS` asks for
 THRESHOLDS = np.linspace(0.02, 0.98, 49)
 OUTSIDE_SHARE = 0.2  # of the rows belong to no class, as far as `risk_answers` is concerned
 CELLS = 10_000_000  # numbers that a method may hold at a time: one for a query row and a support row, some for a query row and a class

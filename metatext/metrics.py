@@ -132,7 +132,8 @@ def rouge_l(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
 
     scorer = RougeScorer(["rougeL"])
     best = [
-        max(scorer.score(right, said)["rougeL"].fmeasure for right in golds) for said, golds in zip(answers, targets, strict=True)
+        max(scorer.score(right, said)["rougeL"].fmeasure for right in golds or [""])
+        for said, golds in zip(answers, targets, strict=True)
     ]
     return float(np.mean(best))
 
@@ -142,6 +143,7 @@ def bleu(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
     check_installed("bleu")
     from sacrebleu import corpus_bleu
 
+    targets = [list(golds) or [""] for golds in targets]
     most = max(map(len, targets))
     streams = [[golds[i] if i < len(golds) else None for golds in targets] for i in range(most)]
     return corpus_bleu(list(answers), streams).score / 100

@@ -220,29 +220,30 @@ class FeatureStore:
                     self.encoded += len(part)
                 bar.update(processes * len(part))
 
-        encode(range(rank, len(starts), processes))
-        bar.close()
         done = final.exists if rank else lambda: final.exists() or all(file.is_file() for file in files)
-        alone = self._wait(done, parts) is False
-        if alone and not final.exists():  # the others found other texts missing and are at another segment
-            encode(range(len(starts)))
-        if (rank == 0 or alone) and not final.exists():
-            try:
+        alone = False
+        try:
+            encode(range(rank, len(starts), processes))
+            alone = self._wait(done, parts) is False
+            if alone and not final.exists():  # the others found other texts missing and are at another segment
+                encode(range(len(starts)))
+            if (rank == 0 or alone) and not final.exists():
                 self._merge(files, self.folder / f"{name}.npy", len(inputs))
                 _save(final, keys)
-            except FileNotFoundError:  # another run made the same segment meanwhile and took its parts away
-                if not final.exists():
-                    raise
+        except FileNotFoundError:  # another run made the same segment meanwhile and took its parts away
+            if not final.exists():
+                raise
+        finally:
+            bar.close()
         if rank == 0 or alone:
             shutil.rmtree(parts, ignore_errors=True)
 
     def _merge(self, files: list[Path], path: Path, n: int) -> None:
-        with atomic_path(path) as temporary:
-            table = np.lib.format.open_memmap(temporary, "w+", np.float32, (n, self.encoder.dim))
-            for number, file in enumerate(files):
-                table[number * PART : (number + 1) * PART] = np.load(file)
-            table.flush()
-            del table
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n, self.encoder.dim)}
+        with atomic_path(path) as temporary, open(temporary, "wb") as table:  # a full disk would end a memory map by a signal
+            np.lib.format.write_array_header_1_0(table, header)
+            for file in files:
+                table.write(np.load(file).astype("<f4", copy=False).tobytes())
 
     @staticmethod
     def _wait(done: Callable[[], bool], parts: Path) -> bool:

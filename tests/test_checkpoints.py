@@ -148,6 +148,13 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path, ca
     assert not caplog.text
 
 
+def test_a_damaged_newer_one_does_not_count_towards_the_limit(tmp_path):
+    checkpoints = saved(tmp_path, limit=1)
+    cut(tmp_path / "checkpoint-3" / "model.safetensors")
+    save(checkpoints, 2)
+    assert names(tmp_path) == ["checkpoint-2"] and checkpoints.latest().state == {"step": 2}
+
+
 @pytest.mark.parametrize("name", ["write_tensors", "write_json", "rename"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError("no space left on the disk")], ids=["interrupt", "full"])
 def test_interrupted_save_leaves_no_half_folder(tmp_path, monkeypatch, name, error):

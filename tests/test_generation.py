@@ -81,6 +81,7 @@ def test_rouge_and_bleu_take_the_closest_right_answer():
     assert metrics.rouge_l(said, right) == pytest.approx((2 * 3 / (3 + 4) + 1) / 2)
     assert metrics.bleu(["the cat sat on the mat"], [["x", "the cat sat on the mat"]]) == pytest.approx(1)
     assert metrics.bleu(["the cat sat on the mat", "b"], [["the cat sat on a mat"], ["c", "d"]]) < 0.7
+    assert metrics.rouge_l([""], [[]]) == metrics.rouge_l([""], [[""]]) and metrics.bleu(["a", "b"], [[], ["b"]]) < 1
     assert metrics.as_metric("rouge_l").compute(predictions=said, references=right) == {"rouge_l": metrics.rouge_l(said, right)}
     assert metrics.as_metric("bleu").compute(predictions=said, references=right)["bleu"] == metrics.bleu(said, right)
 

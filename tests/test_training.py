@@ -214,6 +214,12 @@ def test_metrics_and_learning_curve_are_written(tiny, tmp_path):
     assert picture.rstrip().endswith(b"IEND\xaeB`\x82")
 
 
+def test_features_of_another_encoder_are_refused(tiny_folder, tiny, tmp_path):
+    other = FeatureStore(mt.Encoder.load(mt.EncoderConfig(str(tiny_folder), pooling="cls")), tmp_path / "store")
+    with pytest.raises(ConfigError, match="store: its features are of another encoder"):
+        meta_train(fresh(tiny), letter_tasks(), episodes=EPISODES, config=loop(tmp_path / "run"), store=other)
+
+
 def test_progress_is_logged_where_no_terminal_is(tiny, tmp_path, caplog, capsys):
     with caplog.at_level("INFO"):
         run(tiny, tmp_path / "run", unseen=True)
