@@ -15,10 +15,12 @@ from letters import make_task
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import benchmark
-from benchmarks import abstention, accuracy, corpora, rival, tables
+from benchmarks import abstention, accuracy, corpora, predictions, rival, tables
+from benchmarks import heads as heads_benchmark
 
 import metatext as mt
 from metatext.config import MetatextError
+from metatext.heads import HEADS
 from metatext.pools import EpisodeError
 from metatext.report import Report
 
@@ -186,7 +188,7 @@ def test_a_head_that_is_fine_tuned(tiny, tasks, fits, heads, tmp_path, capsys):
     cell = json.loads((tmp_path / "gp, fine-tuned" / "letters-4-0.json").read_text())
     ((*_, draw, _),) = rival.cells(own, tiny, corpora.tokenized(tiny, tasks[:1]), [4], 1, tmp_path)
     texts, ways = draw.texts(draw.batch.support[0]), draw.batch.support_y[0].tolist()
-    clf = mt.finetune(head, texts, ways, mt.FinetuneConfig("lora"), label_names=draw.names(0))
+    clf = mt.finetune(head, texts, ways, label_names=dict(enumerate(draw.names(0))))
     np.testing.assert_allclose(cell["probabilities"], clf.predict_proba(draw.texts(draw.batch.query[0])), atol=1e-5)
     accuracy.run(["gp"], tasks[:1], tiny, [4], 1, 0, tmp_path)
     printed = capsys.readouterr().out
@@ -195,6 +197,17 @@ def test_a_head_that_is_fine_tuned(tiny, tasks, fits, heads, tmp_path, capsys):
         next(head.heads.parameters()).add_(1)
     with pytest.raises(mt.ConfigError, match="was measured with weights"):
         rival.measure(rival.finetuned("gp", head), tiny, tasks[:1], [4], 1, tmp_path)
+
+
+def test_what_adapting_costs(tiny, capsys):
+    heads_benchmark.adaptation(tiny, 1)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(HEADS)
+
+
+def test_probabilities_that_are_no_numbers_differ():
+    recorded = {"one": [[0.5, 0.5]], "two": [[0.5, 0.5]]}
+    assert predictions.difference(recorded, recorded) == 0
+    assert not predictions.difference(recorded, {**recorded, "two": [[float("nan"), 0.5]]}) <= predictions.TOLERANCE
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------

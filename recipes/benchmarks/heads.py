@@ -81,7 +81,7 @@ def adaptation(encoder: mt.Encoder, repeats: int) -> None:
     for name in HEADS:
         model = mt.MetaModel.from_encoder(encoder, name)
         more = excess(lambda model=model: model.adapt(texts, list(y), label_names=names), read, 5 * repeats)
-        support = model._support(texts, torch.from_numpy(y), names, None)
+        support = model.adapt(texts, list(y), label_names=names).support
         with torch.no_grad():
             alone = clock(lambda model=model, support=support: model.head.adapt(support), repeats)
         rival = f"{logistic / alone:.1f} x as fast as fitting the logistic regression"

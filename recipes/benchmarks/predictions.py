@@ -50,4 +50,4 @@ def difference(recorded: dict[str, list[list[float]]], found: dict[str, list[lis
     """The largest of a probability; infinite where tasks or shapes differ."""
     if recorded.keys() != found.keys() or any(np.shape(recorded[name]) != np.shape(found[name]) for name in found):
         return float("inf")
-    return max(float(np.abs(np.subtract(recorded[name], found[name])).max()) for name in found)
+    return float(np.max([np.abs(np.subtract(recorded[name], found[name])).max() for name in found]))  # NaN stays NaN

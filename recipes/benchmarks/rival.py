@@ -27,6 +27,7 @@ from metatext.config import to_dict
 from metatext.encoder import fingerprint
 from metatext.episodes import EpisodeBatch
 from metatext.features import TaskFeatures
+from metatext.finetuning import ENCODER_LR, LEARNING_RATE
 from metatext.rivals import TEMPLATE, TEMPLATED, setfit, templated
 from metatext.storage import read_json, write_text
 
@@ -64,11 +65,11 @@ SETFIT = Rival(
 
 def finetuned(column: str, model: mt.MetaModel) -> Rival:
     """A head that takes gradient steps on every episode, low-rank updates of its encoder among them."""
-    config = mt.FinetuneConfig("lora")
+    config = mt.FinetuneConfig("lora", learning_rate=LEARNING_RATE["lora"], encoder_lr=ENCODER_LR["lora"])
     said = {"weights": [model.encoder.frozen().key, fingerprint(model.heads)], **to_dict(config)}
 
     def fit(texts: Sequence, ways: np.ndarray, w: int, names: Sequence[str | None]) -> Callable:
-        clf = mt.finetune(model, texts, ways.tolist(), config, label_names=names)
+        clf = mt.finetune(model, texts, ways.tolist(), config, label_names=dict(enumerate(names)))
         return lambda rows: torch.from_numpy(clf.predict_proba(rows))
 
     return Rival(f"{column}, fine-tuned", "metatext", lambda encoder: fit, lambda ways, names: said)
@@ -172,7 +173,7 @@ def measure(
 def _fit(fit, head: mt.MetaModel, draw: Draw) -> dict:
     batch = draw.batch
     texts, ways, names = draw.texts(batch.support[0]), batch.support_y[0], draw.names(0)
-    adapt = lambda: head.adapt(texts, ways.tolist(), label_names=names)  # noqa: E731
+    adapt = lambda: head.adapt(texts, ways.tolist(), label_names=dict(enumerate(names)))  # noqa: E731
     adapt()  # what happens once only is not counted
     adapting = sorted((_seconds(adapt)[1] for _ in range(REPEATS)), key=lambda pair: pair[1])[REPEATS // 2]
     predict, fitting = _seconds(lambda: fit(texts, ways, len(names), names))
