@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ class AdaptedModel:
         Raises:
             DataError: ``max_risk`` is no share, or the task no classification; the inputs are not what the examples were.
         """
-        if max_risk is not None and not 0 <= max_risk <= 1:
+        if max_risk is not None and not (isinstance(max_risk, Real) and 0 <= max_risk <= 1):
             raise DataError(f"max_risk: expected a share of errors between 0 and 1, got {max_risk!r}")
         if max_risk is not None:
             self._need("max_risk", KINDS[self.kind].by_class)
@@ -265,7 +265,10 @@ class AdaptedModel:
         """
         rows = check_inputs(inputs)
         if rows and self.pairs is not None and isinstance(rows[0], tuple) != self.pairs:
-            raise DataError(f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not")
+            hint = "; one pair is written [(first, second)]" if self.pairs else ""
+            raise DataError(
+                f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not{hint}"
+            )
         return rows
 
     def _logits(self, rows: list) -> Logits:
@@ -275,32 +278,36 @@ class AdaptedModel:
             return corrected(self.head.logits(self.params, query, there), self.params, query)
 
     def __call__(
-        self, inputs: str | tuple[str, str] | Sequence, *, top_k: int | None = 1, batch_size: int = CHUNK
+        self, inputs: str | tuple[str, str] | Mapping | Sequence, *, top_k: int | Literal[""] | None = "", batch_size: int = CHUNK
     ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
         """Answers as the text-classification pipeline of transformers gives them, of labels and their probabilities.
 
         Args:
-            inputs: one text, or a tuple of two; or a list of them.
-            top_k: so many labels of each row, the most probable first; None: all.
+            inputs: one text, or a tuple of two, or ``{"text": ..., "text_pair": ...}``; or a list of them.
+            top_k: so many labels of each row, the most probable first; None: all; not given: the most probable one.
             batch_size: rows read at a time.
 
         Returns:
-            Of one row a list of ``{"label": ..., "score": ...}``; of a list of rows a list of such lists.
+            A list with one ``{"label": ..., "score": ...}`` for each row; with ``top_k`` of one row a list of them, of a list of rows
+            a list of such lists.
 
         Raises:
             DataError: the task has no probabilities of labels; the inputs are not what the examples were; a number below 1.
         """
         self._need("a call", KINDS[self.kind].column == "label")
+        alone, top_k = top_k == "", top_k or (1 if top_k == "" else top_k)
         for name, number in (("top_k", top_k), ("batch_size", batch_size)):
             if not (isinstance(number, int) and number > 0) and not (name == "top_k" and number is None):
                 raise DataError(f"{name}: expected a whole number of at least 1, got {number!r}")
-        one = isinstance(inputs, (str, tuple, Mapping))  # a dict is none of these rows, and its error names it
-        rows = [inputs] if one else list(inputs)
+        one = isinstance(inputs, (str, tuple, Mapping))
+        rows = [_row(row) for row in ([inputs] if one else inputs)]
         found = []
         for start in range(0, len(rows), batch_size):
             for scores in self._predict(rows[start : start + batch_size])[0]:
                 best = np.argsort(-scores, kind="stable")[:top_k]
                 found.append([{"label": self.labels[c], "score": float(scores[c])} for c in best])
+        if alone:
+            return [best for (best,) in found]
         return found[0] if one else found
 
     add_class, add_examples, remove_class = add_class, add_examples, remove_class
@@ -402,6 +409,13 @@ class AdaptedModel:
         if found != expected or not all(tensor.isfinite().all() for tensor in residual.values()):
             raise StorageError(f"{folder}/model.safetensors: fine-tuned parameters are {found}, expected finite {expected}")
         return cls(model, support, *parts, scale=scale, residual=residual, finetuning=task.get("finetuning"))
+
+
+def _row(row: Any) -> Any:
+    """A row as a pipeline is given it: ``{"text": ..., "text_pair": ...}`` is a text or a pair."""
+    if isinstance(row, Mapping) and "text" in row and set(row) <= {"text", "text_pair"}:
+        return (row["text"], row["text_pair"]) if row.get("text_pair") is not None else row["text"]
+    return row
 
 
 def _span(context: str, begin: int, end: int, score: float) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class AdaptData(_Checked):
     """Which examples make a classifier, and what it is asked."""
 
     model: str = option(
-        "runs/metatext",
+        "metatext-minilm-general",
         "a saved head: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
     )
     examples: str | None = option(
@@ -147,7 +147,7 @@ class FinetuneData(_Checked):
     """Which head is fine-tuned on which examples, and what the classifier is asked."""
 
     model: str = option(
-        "runs/metatext",
+        "metatext-minilm-general",
         "a saved head: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
     )
     examples: str | None = option(
@@ -228,7 +228,7 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
 
         getattr(finetune_command if command == "finetune" else commands, command)(settings)
     except MetatextError as error:
-        sys.exit(f"metatext {command}: {error}")
+        sys.exit(f"metatext {command}: {str(error).removeprefix(f'{command}: ')}")
 
 
 def parse(command: str, arguments: Sequence[str], description: str | None = None) -> Settings:

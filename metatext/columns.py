@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,7 +68,11 @@ def encode_labels(
         if value is None or value != value or (isinstance(value, str) and not value.strip()):
             raise DataError(f"{where}: row {i} has no label ({value!r}); drop the row or label it", row=i)
         if not isinstance(value, (str, int)):
-            raise DataError(f"{where}: row {i} has the label {value!r} ({type(value).__name__}); labels are str or int", row=i)
+            other = "multilabel" if isinstance(value, (list, tuple, set)) else "regression" if isinstance(value, float) else None
+            hint = f"; for {'lists of labels' if other == 'multilabel' else 'scores'} give kind={other!r}" if other else ""
+            raise DataError(
+                f"{where}: row {i} has the label {value!r} ({type(value).__name__}); labels are str or int{hint}", row=i
+            )
         if isinstance(value, str) != isinstance(values[0], str):
             raise DataError(
                 f"{where}: row {i} has the label {value!r}, row {numbers[0]} {values[0]!r}; labels must be all text or all numbers",
@@ -81,7 +87,12 @@ def encode_labels(
     else:
         if isinstance(label_names, str):
             raise DataError(f"label_names: expected a list or a dict of texts, got the text {label_names!r}")
-        labels, names = tuple(label_names), tuple(readable(label) for label in label_names)
+        labels = tuple(name.item() if isinstance(name, np.generic) else name for name in label_names)
+        if None in labels:
+            raise DataError(
+                f"label_names: entry {labels.index(None)} is None; give a dict {{label: None}} for a label without a name"
+            )
+        names = tuple(readable(label) for label in labels)
         if values and not isinstance(values[0], str):
             outside = next((i for i, v in enumerate(values) if not 0 <= v < len(labels)), None)
             if outside is not None:
@@ -106,10 +117,17 @@ def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
     """Texts, or pairs of texts, as a list.
 
     Raises:
-        DataError: it is one text, or a row is not a text (or two), is empty, or is a pair among single texts.
+        DataError: it is one text, or a table; a row is not a text (or two), is empty, or is a pair among single texts.
     """
     if isinstance(inputs, (str, bytes)):
-        raise DataError(f"{where}: expected a list of texts, got one text; write [text]")
+        file = "; metatext.load_task reads the rows of a file" if Path(os.fsdecode(inputs)).is_file() else ""
+        raise DataError(f"{where}: expected a list of texts, got one text; write [text]{file}")
+    # iterating a table gives the names of its columns, which are texts as well
+    is_table = isinstance(inputs, Mapping) or hasattr(inputs, "columns") or hasattr(inputs, "column_names")
+    if is_table or not isinstance(inputs, Iterable) or getattr(inputs, "shape", None) == ():
+        raise DataError(
+            f"{where}: expected a list of texts, got one {type(inputs).__name__}; of a table give one column, as in list(table['text'])"
+        )
     rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in inputs]
     for i, row in enumerate(rows):
         parts = row if isinstance(row, tuple) else (row,)
@@ -198,7 +216,8 @@ def find_columns(
         return {**role_columns(present, found, name, ROLES[kind]), "kind": kind}
     found |= text_columns(present, given, name)
     if "label" not in found:
-        order = (*SCORE_COLUMNS, *TARGET_COLUMNS) if kind == "regression" else TARGET_COLUMNS
+        orders = {"regression": (*SCORE_COLUMNS, *TARGET_COLUMNS), "classification": (*TARGET_COLUMNS, *SCORE_COLUMNS)}
+        order = orders.get(kind, TARGET_COLUMNS)
         found["label"] = _pick(present, order, "label", name)
     if "label_name" not in given and found["label"] == "label" and kind in (None, "classification"):
         extra = next((c for c in ("label_name", "label_text") if c in present), None)

@@ -72,6 +72,13 @@ def train(settings: Settings) -> None:
     foreign = next((task for task in test if task.kind not in {task.kind for task in tasks}), None)
     if foreign is not None:  # hours of training would end in this
         raise DataError(f"test_tasks: {foreign.name!r} is of kind {foreign.kind}, which no task to train on is")
+    others = {}  # loaded before hours of training would end in a head that is not there
+    for name in data.test_heads if test and main else ():
+        if _column(name) in others:
+            raise ConfigError(
+                f"test_heads: two columns would be called {_column(name)!r}; give each head's folder a name of its own"
+            )
+        others[_column(name)] = load_model(name)
     if main:
         print(
             f"{len(tasks)} tasks to train on ({sum(map(len, tasks))} rows), {len(unseen)} to choose the head, {len(test)} to measure it"
@@ -81,7 +88,6 @@ def train(settings: Settings) -> None:
         return
     store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
     reference, figures = TestData().reference, {}
-    others = {_column(name): load_model(name) for name in data.test_heads if test}
     for kind in dict.fromkeys(task.kind for task in test):
         group = [task for task in test if task.kind == kind]
         by_class = KINDS[kind].by_class
@@ -171,26 +177,30 @@ def adapt(settings: Settings) -> None:
     columns = {role: column for role, column in columns.items() if column}
     given = {"kind": data.kind, "columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(data.examples, split=None, **given)
-    model = load_model(data.model)
-    labelled = KINDS[task.kind].column == "label"
-    names = dict(zip(task.labels, task.label_names, strict=True)) if labelled else None
-    classifier = model.adapt(task.inputs(), task.answers(), kind=task.kind, label_names=names, description=data.description)
+    asked = read_asked(task, data)
+    classifier = load_model(data.model).adapt(task)
     classifier.save_pretrained(data.output_dir)
-    shape = f" of {len(task.labels)} classes" if labelled else ""
+    shape = f" of {len(task.labels)} classes" if KINDS[task.kind].column == "label" else ""
     shape = " of scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else shape
     shape = " of texts to write" if KINDS[task.kind].written else shape
     print(f"{len(task)} examples{shape} -> {data.output_dir}")
-    if data.predict:
-        write_predictions(classifier, task, data)
+    if asked is not None:
+        write_predictions(classifier, task, asked, data)
 
 
-def write_predictions(classifier: AdaptedModel, task: Task, data: AdaptData | FinetuneData) -> None:
-    """Answers to the rows of the file ``predict`` as a csv; ``task``: the examples, whose columns and kind those rows have."""
+def read_asked(task: Task, data: AdaptData | FinetuneData) -> list | None:
+    """The rows of the file ``predict``, None where there is none; ``task``: the examples, whose columns and kind those rows have."""
     from .tasks import load_inputs
 
     columns = {"text": data.text_column, "text_pair": data.text_pair_column}
     columns = {role: column for role, column in columns.items() if column}
-    rows = load_inputs(data.predict, columns, pairs=task.is_pair, kind=task.kind)
+    if data.predict is None:
+        return None
+    return load_inputs(data.predict, columns, pairs=task.is_pair, kind=task.kind, skip_bad_rows=data.skip_bad_rows)
+
+
+def write_predictions(classifier: AdaptedModel, task: Task, rows: list, data: AdaptData | FinetuneData) -> None:
+    """Answers to rows of `read_asked` as a csv."""
     table = classifier.predict_table(rows, data.max_risk, progress=True)
     out = io.StringIO()
     writer = csv.writer(out)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .cli import FinetuneData, Settings
 from .columns import DataError
-from .commands import _log, load_model, write_predictions
+from .commands import _log, load_model, read_asked, write_predictions
 from .config import FinetuneConfig
 from .finetuning import finetune as finetune_model
 from .kinds import KINDS
@@ -31,17 +31,16 @@ def finetune(settings: Settings) -> None:
         raise DataError(
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
         )
+    asked = read_asked(task, data)
     main = PartialState(cpu=best_device().type == "cpu").is_main_process
-    names = dict(zip(task.labels, task.label_names, strict=True))
-    given = {"label_names": names, "description": data.description}
-    classifier = finetune_model(load_model(data.model), task.inputs(), task.answers(), settings[FinetuneConfig], **given)
+    classifier = finetune_model(load_model(data.model), task, config=settings[FinetuneConfig])
     if not main:
         return
     classifier.save_pretrained(data.output_dir)
     print(table(classifier.finetuning))
     print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
-    if data.predict:
-        write_predictions(classifier, task, data)
+    if asked is not None:
+        write_predictions(classifier, task, asked, data)
 
 
 def table(notes: dict) -> str:

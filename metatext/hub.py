@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .card import make_card, reports_of
-from .config import ConfigError
+from .config import ConfigError, nearest
 from .hub_errors import HubError, asking
 from .loading import Access
 from .storage import CONFIG, WEIGHTS, StorageError, read_config, read_folder, read_json, write_folder, write_json, write_text
@@ -50,6 +50,8 @@ def read_pretrained(
     """
     if not Path(source).exists() and source in RELEASED:
         source = released(source)
+    elif not Path(source).exists() and str(source).startswith("metatext-minilm"):
+        raise HubError(f"{source} is no head that comes with metatext{nearest(str(source), RELEASED)}")
     if Path(source).exists() or not _is_repo_id(source):
         if revision is not None and Path(source).exists():
             raise ConfigError(f"revision: {source} lies here, only a repo on the Hub has revisions; got {revision!r}")

@@ -20,7 +20,7 @@ from .episode_features import EpisodeFeatures
 from .examples import check_examples
 from .features import EpisodeTexts
 from .generation import GenerationTexts
-from .heads import NO_LANGUAGE, Head, Logits, kinds_of, make_head
+from .heads import HEADS, NO_LANGUAGE, Head, Logits, kinds_of, make_head
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageError, LanguageModel
@@ -242,7 +242,13 @@ class MetaModel(nn.Module):
         if given.kind not in self.kinds:
             if KINDS[given.kind].written and self.language is None:
                 raise ConfigError(NO_LANGUAGE)
-            raise DataError(f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}")
+            asked = (
+                f"give kind={self.kinds[0]!r} (--kind {self.kinds[0]}) to read it so, or " if given.kind == "regression" else ""
+            )
+            raise DataError(
+                f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}; {asked}take a head of that kind, "
+                f"or untrained MetaModel.from_encoder('embedded'), --model gp in the shell"
+            )
         encoder = self.encoder.frozen()
         with torch.no_grad():
             if self.adapts_encoder and given.rows:
@@ -309,6 +315,10 @@ class MetaModel(nn.Module):
             HubError: the repo cannot be had.
             EncoderError, LanguageError: the encoder or language model cannot be had, or its weights are not those that the head was trained on.
         """
+        if str(folder_or_repo_id) in HEADS and not Path(folder_or_repo_id).exists():
+            raise StorageError(
+                f"{folder_or_repo_id} is the name of a head that nobody has trained: MetaModel.from_encoder('embedded', {str(folder_or_repo_id)!r})"
+            )
         access = Access(token, cache_dir, local_files_only)
         config, tensors, where = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
         return cls.restore(config, tensors, where, encoder, language, access)

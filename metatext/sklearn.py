@@ -24,7 +24,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     It stands in pipelines, cross-validation and grid searches, also one over heads: ``GridSearchCV(TextClassifier(), {"model": ["gp", folder]})``.
 
     Args:
-        model: a saved head (a folder, or a repo on the Hub), a `MetaModel`, which copies made by ``clone`` share, or the name of a head, untrained on
+        model: a saved head (a folder, one that comes with metatext, or a repo on the Hub), a `MetaModel`, which copies made by ``clone`` share, or the name of a head, untrained on
             the embedded encoder.
         label_names: {label: text that the encoder reads}, labels without examples among them; None: labels that are texts name themselves.
         finetune: how to fine-tune after adapting, see `metatext.finetune`; None: not at all.
@@ -36,7 +36,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: str | Path | MetaModel = "gp",
+        model: str | Path | MetaModel = "metatext-minilm-general",
         label_names: Mapping[Any, str] | None = None,
         finetune: FinetuneConfig | None = None,
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,11 +217,7 @@ def load_task(
         check_texts(part, columns, name)
         return read_targets(kind, part, columns, name, label_names, known.label_names)
 
-    if skip_bad_rows:
-        good, error = usable_rows(rows, read)
-        if error is not None:
-            logger.warning("%s: left out %d of %d rows; the first: %s", name, len(rows) - len(good), len(rows), error)
-            rows = rows.select(good)
+    rows = _usable(rows, read, name) if skip_bad_rows else rows
     targets, labels, names = read(rows)
     if kind == "classification" and max_rows is not None and len(np.unique(targets)) == 1:
         logger.warning(
@@ -258,7 +254,13 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
             seen[task.name] = number
 
 
-def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pairs: bool = False, kind: str | None = None) -> list:
+def load_inputs(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    pairs: bool = False,
+    kind: str | None = None,
+    skip_bad_rows: bool = False,
+) -> list:
     """The texts (or pairs) of a file whose rows need no label; of a kind with several columns of its own (`columns.INPUTS`)
     dicts of them.
 
@@ -267,6 +269,7 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
         columns: where ``text`` and ``text_pair``, or ``question`` and ``context``, stand, when their names are not usual.
         pairs: two texts per row are wanted.
         kind: of the task.
+        skip_bad_rows: leave out rows with an empty text, with a warning that counts them, instead of an error.
 
     Raises:
         DataError: no such file or column, or an empty text.
@@ -284,12 +287,23 @@ def load_inputs(path: str | Path, columns: Mapping[str, str] | None = None, pair
             raise DataError(
                 f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
             )
+    if skip_bad_rows:
+        rows = _usable(rows, lambda part: check_texts(part, found, name), name)
     check_texts(rows, found, name)
     table = rows.with_format("arrow")[:]
     texts = {role: table.column(column).to_pylist() for role, column in found.items()}
     if len(INPUTS.get(kind, ())) > 1:
         return [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
     return list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
+
+
+def _usable(rows: Dataset, check: Callable[[Dataset], object], name: str) -> Dataset:
+    """The rows that pass `usable_rows`; how many do not is logged."""
+    good, error = usable_rows(rows, check)
+    if error is None:
+        return rows
+    logger.warning("%s: left out %d of %d rows; the first: %s", name, len(rows) - len(good), len(rows), error)
+    return rows.select(good)
 
 
 def _known(source: str, config: str | None, name: str) -> Known:

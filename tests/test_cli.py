@@ -208,6 +208,38 @@ def test_finetune_a_head_on_a_file(tmp_path, small_head, capsys):
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
+@pytest.mark.parametrize("command", ["adapt", "finetune"])
+def test_rows_that_cannot_be_asked(tmp_path, small_head, capsys, caplog, command):
+    """They are found before anything is made, so what was saved stays; or they are left out."""
+    examples, asked, output = tmp_path / "examples.csv", tmp_path / "asked.csv", tmp_path / "out"
+    examples.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(5)))
+    asked.write_text('text\na\n""\nb\n')
+    arguments = [command, "--model", str(small_head), "--examples", str(examples), "--output_dir", str(output)]
+    arguments += ["--what", "params", "--num_train_epochs", "1"] if command == "finetune" else []
+    with pytest.raises(SystemExit, match=f"metatext {command}: task 'asked': row 1 of column 'text' is empty"):
+        cli.main([*arguments, "--predict", str(asked)])
+    assert not output.exists()
+    cli.main([*arguments, "--predict", str(asked), "--skip_bad_rows"])
+    assert "left out 1 of 3 rows" in caplog.text and "2 predictions" in capsys.readouterr().out
+
+
+def test_scores_can_be_read_as_classes(tmp_path, tiny):
+    """A csv of ratings is a regression unless it is said to be a classification; the shell reads it as Python does."""
+    head, examples, output = tmp_path / "head", tmp_path / "stars.csv", tmp_path / "out"
+    model = mt.MetaModel.from_encoder(tiny)
+    model.keep_kinds(["classification"])
+    model.save_pretrained(head)
+    examples.write_text("review,rating\nbad,1\nworse,1\ngood,5\nbetter,5\n")
+    arguments = ["adapt", "--model", str(head), "--examples", str(examples), "--output_dir", str(output)]
+    with pytest.raises(SystemExit, match=r"^metatext adapt: kind 'regression', but.*--kind classification"):
+        cli.main(arguments)
+    cli.main([*arguments, "--kind", "classification"])
+    clf = mt.AdaptedModel.from_pretrained(output)
+    same = model.adapt(mt.load_task(str(examples), kind="classification"))
+    assert clf.labels == [1, 5]
+    np.testing.assert_allclose(clf.predict_proba(["fine"]), same.predict_proba(["fine"]), atol=1e-6)
+
+
 def test_questions_from_a_file(tmp_path, tiny):
     """Examples and questions in files, answers in a csv."""
     head, examples, asked = tmp_path / "head", tmp_path / "examples.jsonl", tmp_path / "asked.csv"

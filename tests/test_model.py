@@ -31,6 +31,7 @@ from metatext.encoder import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EncoderError
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
 from metatext.heads import HEADS, KIND_HEADS
+from metatext.hub_errors import HubError
 from metatext.storage import StorageError, read_folder, write_folder
 
 TEXTS = ["aaa bbb", "abab ab", "aab aaab", "xyz zz", "zzzy xxyz", "z y x"]
@@ -669,14 +670,57 @@ def test_a_call_answers_as_a_pipeline(model):
     for row, expected in zip(clf(QUERIES, top_k=None, batch_size=2), probabilities, strict=True):
         assert [answer["label"] for answer in row] == [clf.labels[c] for c in np.argsort(-expected)]
         np.testing.assert_allclose([answer["score"] for answer in row], np.sort(expected)[::-1], atol=1e-6)
-    assert [len(row) for row in clf(QUERIES)] == [1] * 5 and clf([]) == []
+    assert clf(QUERIES) == [best for (best,) in clf(QUERIES, top_k=1)] and clf([]) == []
     assert [len(row) for row in clf(QUERIES[:1], top_k=9)] == [2]
     pairs = model.adapt(PAIRS, PAIR_TARGETS)
-    assert pairs(("ab", "ba")) == pairs([("ab", "ba")])[0]
+    assert (
+        pairs(("ab", "ba"))
+        == pairs([("ab", "ba")])
+        == pairs({"text": "ab", "text_pair": "ba"})
+        == pairs([{"text": "ab", "text_pair": "ba"}])
+    )
+    assert clf({"text": "aa bb"}) == clf("aa bb")
     tags = model.adapt(TEXTS, [["x"], ["x", "y"], ["x"], ["y"], [], ["y"]], kind="multilabel")
     assert {answer["label"]: answer["score"] for answer in tags("aa", top_k=None)} == pytest.approx(
         dict(zip(tags.labels, map(float, tags.predict_proba(["aa"])[0]), strict=True)), abs=1e-6
     )
+
+
+def test_a_table_is_no_list_of_texts(model):
+    """Iterating one would give the names of its columns, which are texts as well."""
+    import datasets
+    import pandas
+
+    clf, columns = model.adapt(TEXTS, TARGETS), {"text": ["aa", "zz"], "number": [1, 2]}
+    frame, table = pandas.DataFrame(columns), datasets.Dataset.from_dict(columns)
+    for given in (frame, columns, table, np.array("aa"), 3):
+        with pytest.raises(
+            DataError, match=rf"expected a list of texts, got one {type(given).__name__}; of a table give one column"
+        ):
+            clf.predict(given)
+    with pytest.raises(DataError, match="got one DataFrame"):
+        clf.add_class("new", frame)
+    assert clf.predict(frame["text"]) == clf.predict(table["text"]) == clf.predict(["aa", "zz"])
+
+
+def test_names_of_heads_are_no_folders():
+    with pytest.raises(
+        StorageError, match=r"gp is the name of a head that nobody has trained: MetaModel.from_encoder\('embedded', 'gp'\)"
+    ):
+        MetaModel.from_pretrained("gp")
+    with pytest.raises(HubError, match="no head that comes with metatext; did you mean 'metatext-minilm-general'"):
+        MetaModel.from_pretrained("metatext-minilm-generl")
+
+
+@pytest.mark.parametrize(
+    "targets, message",
+    [([["x"], ["y"]], "lists of labels give kind='multilabel'"), ([0.5, 1.0], "scores give kind='regression'")],
+)
+def test_labels_of_another_kind(model, targets, message):
+    with pytest.raises(DataError, match=message):
+        model.adapt(["a", "b"], targets)
+    with pytest.raises(DataError, match=r"label_names: entry 1 is None; give a dict"):
+        model.adapt(["a", "b"], [0, 1], label_names=["x", None])
 
 
 def test_what_no_pipeline_answers(model):
@@ -686,8 +730,8 @@ def test_what_no_pipeline_answers(model):
             clf("a", **options)
     with pytest.raises(DataError, match="the examples were single texts"):
         clf(("a", "b"))
-    with pytest.raises(DataError, match=r"row 0 must be a text or a pair of texts, got \{'text': 'a'\}"):
-        clf({"text": "a"})
+    with pytest.raises(DataError, match=r"row 0 must be a text or a pair of texts, got \{'label': 'a'\}"):
+        clf({"label": "a"})
     with pytest.raises(DataError, match="a call: there is none for a task of kind regression"):
         model.adapt(TEXTS, [1, 2, 3, 4, 5, 6], kind="regression")("a")
 

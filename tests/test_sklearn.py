@@ -68,7 +68,7 @@ def test_parameters_and_clone(model):
     fitted = TextClassifier(model).fit(X, Y)
     again = clone(fitted)
     assert again.model is model and not hasattr(again, "classes_")  # no copy of an encoder
-    assert TextClassifier().model == "gp"
+    assert TextClassifier().model == "metatext-minilm-general"
 
 
 def test_cross_validation_and_a_search_over_heads(model, tiny, tmp_path):
