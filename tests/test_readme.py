@@ -52,7 +52,7 @@ def test_the_path_of_a_newcomer(tmp_path, monkeypatch):
     names: dict = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["clf"]("give me my money back")[0]["label"] == "refund"
-    command = re.search(r"^metatext (adapt --model metatext-minilm-general .*)$", README, re.M).group(1)
+    command = re.search(r"^metatext (adapt --examples tickets.*)$", README, re.M).group(1)
     cli.main(shlex.split(command))
     assert "my parcel is late,delivery" in Path("runs/tickets/predictions.csv").read_text()
 
