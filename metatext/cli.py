@@ -323,5 +323,6 @@ def _read_yaml(path: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, got {type(values).__name__}")
+        rows = "; a file of rows is given by --examples" if path.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")) else ""
+        raise ConfigError(f"{path} must hold `key: value` lines, got {type(values).__name__}{rows}")
     return values

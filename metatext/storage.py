@@ -169,7 +169,9 @@ def read_config(folder: str | Path, content: str) -> dict[str, Any]:
     if version > FORMAT_VERSION:
         raise StorageError(f"{folder} has format_version {version}, this metatext reads up to {FORMAT_VERSION}; upgrade metatext")
     if config.get("content") != content:
-        raise StorageError(f"{folder} holds {config.get('content')!r}, expected {content!r}")
+        other = {"head": "MetaModel.from_pretrained", "adapted": "AdaptedModel.from_pretrained"}.get(config.get("content"))
+        way = f"; {other} loads it" if other and content in ("head", "adapted") else ""
+        raise StorageError(f"{folder} holds {config.get('content')!r}, expected {content!r}{way}")
     return config
 
 

@@ -333,7 +333,8 @@ def test_columns_that_do_not_exist(columns, message):
             {"text": "a", "zzz": 0},
             r"no column for the label found\. Columns present: text, zzz\. Expected one of: label, labels,",
         ),
-        ({"text": "a", "zzz": 0}, r"or name it: columns=\{'label': '<column>'\}"),
+        ({"text": "a", "zzz": 0}, r"or name it: columns=\{'label': '<column>'\} \(--label_column in the shell\)"),
+        ({"text;label": "a;b"}, r"one column, 'text;label': its values are separated by ';'; save the file with commas"),
     ],
 )
 def test_missing_column_lists_present_and_expected_ones(row, message):
