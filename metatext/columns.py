@@ -290,7 +290,9 @@ def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
     if column is not None:
         return column
     if len(names) == 1 and (mark := next((mark for mark in (";", "|", "\t") if mark in names[0]), None)):
-        raise DataError(f"task {task!r}: one column, {names[0]!r}: its values are separated by {mark!r}; save the file with commas")
+        raise DataError(
+            f"task {task!r}: one column, {names[0]!r}: its values are separated by {mark!r}; save the file with commas"
+        )
     close = next((n for n in names if nearest(n.lower(), (role, *usual[:1]))), None)
     guess = f"; did you mean {close!r}?" if close else "."
     shell = f" (--{role}_column in the shell)" if role in ("text", "text_pair", "label") else ""

@@ -578,9 +578,9 @@ def test_tensors_that_are_not_the_heads(tiny, tmp_path, what):
 def test_a_head_is_no_classifier(model, tmp_path):
     model.save_pretrained(tmp_path / "head")
     model.adapt(TEXTS, TARGETS).save_pretrained(tmp_path / "clf")
-    with pytest.raises(StorageError, match="holds 'head', expected 'adapted'; MetaModel.from_pretrained loads it"):
+    with pytest.raises(StorageError, match=r"holds 'head', expected 'adapted'; MetaModel.from_pretrained loads it"):
         AdaptedModel.from_pretrained(tmp_path / "head", model.encoder)
-    with pytest.raises(StorageError, match="holds 'adapted', expected 'head'; AdaptedModel.from_pretrained loads it"):
+    with pytest.raises(StorageError, match=r"holds 'adapted', expected 'head'; AdaptedModel.from_pretrained loads it"):
         MetaModel.from_pretrained(tmp_path / "clf", model.encoder)
     with pytest.raises(StorageError, match="is not a folder"):
         MetaModel.from_pretrained(tmp_path / "nothing", model.encoder)
