@@ -295,7 +295,8 @@ class AdaptedModel:
             DataError: the task has no probabilities of labels; the inputs are not what the examples were; a number below 1.
         """
         self._need("a call", KINDS[self.kind].column == "label")
-        alone, top_k = top_k == "", top_k or (1 if top_k == "" else top_k)
+        alone = top_k == ""
+        top_k = 1 if alone else top_k
         for name, number in (("top_k", top_k), ("batch_size", batch_size)):
             if not (isinstance(number, int) and number > 0) and not (name == "top_k" and number is None):
                 raise DataError(f"{name}: expected a whole number of at least 1, got {number!r}")
