@@ -31,8 +31,11 @@ def make_accelerator(config: TrainConfig | None = None):
         TrainingError: processes that would not synchronise, or weights in shards.
     """
     from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
 
-    options: dict[str, Any] = {"gradient_accumulation_steps": config.gradient_accumulation_steps if config else 1}
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS") or (config.gradient_accumulation_steps if config else 1)
+    # a data loader that another loop left at its end in this process would make every part of a step the last one
+    options: dict[str, Any] = {"gradient_accumulation_plugin": GradientAccumulationPlugin(int(steps), sync_with_dataloader=False)}
     if config and trackers(config):
         options |= {"log_with": trackers(config), "project_dir": config.output_dir}
     # a CPU launch that does not say so runs processes that never synchronise

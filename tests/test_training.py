@@ -120,6 +120,20 @@ def test_same_seed_same_dropout(tiny, tmp_path):
     assert not same(final("b", 0.5), final("c", 0.0))
 
 
+def test_a_data_loader_that_another_loop_left_does_not_cut_accumulation_short(tiny, tmp_path):
+    from accelerate import Accelerator
+
+    def final(name, parts):
+        return copy_of(run(tiny, tmp_path / name, gradient_accumulation_steps=parts)[0].heads)
+
+    expected = final("one", 1)
+    loader = iter(Accelerator(cpu=True).prepare(torch.utils.data.DataLoader([0.0])))
+    next(loader)  # its last batch: to Accelerate the loader is in use, and at its end, until somebody asks for another
+    found = final("two", 2)
+    next(loader, None)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-4) for name in expected)
+
+
 def test_max_grad_norm_0_means_no_clipping(tiny, tmp_path):
     off, never, always = (run(tiny, tmp_path / str(norm), max_grad_norm=norm)[0] for norm in (0, 1e9, 1e-4))
     assert same(copy_of(off.heads), copy_of(never.heads))
