@@ -1,10 +1,11 @@
 # make quickstart   install, meta-train on the starter tasks, adapt to unseen ones, print the table
-# make test         install, lint, run the tests
+# make test         install, lint, run the tests, in WORKERS processes of one thread each
 # make test-slow    the tests that take minutes
 # make bench        speed, as ratios
 # All paths are relative, so a path with a space in it does no harm.
 
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/installed
 
@@ -31,7 +32,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

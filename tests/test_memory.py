@@ -87,9 +87,9 @@ def test_a_hundred_thousand_examples_are_fine_tuned(tiny_folder, tmp_path):
 
 
 def test_memory_without_a_file_behind_it_is_seen():
-    """The watch of the test above: 64 MB of ones count."""
+    """The watch of the test above: 320 MB of ones count, whatever else the process lets go meanwhile."""
     with Memory() as memory:
         until(lambda: "start" in memory.peaks)
         memory.phase = "more"
-        ones = np.ones(8_000_000)
-        until(lambda: memory.peaks.get("more", 0) >= memory.peaks["start"] + 0.9 * ones.nbytes)
+        ones = np.ones(40_000_000)
+        until(lambda: memory.peaks.get("more", 0) >= memory.peaks["start"] + 0.5 * ones.nbytes)
