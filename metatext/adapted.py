@@ -23,6 +23,7 @@ from .loading import Access
 from .model import ENCODER, LANGUAGE, MetaModel
 from .representation import Support
 from .residual import corrected, residual_shapes
+from .scoring import evaluate
 from .spans import answer_questions
 from .storage import StorageError, write_folder
 
@@ -311,7 +312,7 @@ class AdaptedModel:
             return [best for (best,) in found]
         return found[0] if one else found
 
-    add_class, add_examples, remove_class = add_class, add_examples, remove_class
+    add_class, add_examples, remove_class, evaluate = add_class, add_examples, remove_class, evaluate
 
     def with_support(self, support: Support, **values: Any) -> AdaptedModel:
         """The same head and encoder adapted to another support: a new model, with these of its attributes."""

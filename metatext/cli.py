@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib
 import itertools
 import sys
 import typing
@@ -224,9 +225,7 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
     """
     try:
         settings = parse(command, sys.argv[1:] if arguments is None else arguments, description)
-        from . import commands, finetune_command  # only now: --help must not wait for torch
-
-        getattr(finetune_command if command == "finetune" else commands, command)(settings)
+        importlib.import_module(f"{__package__}.commands.{command}").main(settings)  # only now: --help must not wait for torch
     except MetatextError as error:
         sys.exit(f"metatext {command}: {str(error).removeprefix(f'{command}: ')}")
 

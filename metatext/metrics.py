@@ -48,7 +48,9 @@ def mcc(probabilities: np.ndarray, targets: np.ndarray) -> float:
     """Matthews correlation of answers and targets, -1 to 1 (Gorodkin 2004, for any number of classes); 0 where either is constant."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(targets, probabilities.argmax(1)))
+    answers = probabilities.argmax(1)
+    constant = len(np.unique(answers)) < 2 or len(np.unique(targets)) < 2  # scikit-learn warns of it
+    return 0.0 if constant else float(matthews_corrcoef(targets, answers))
 
 
 def multilabel_macro_f1(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -74,16 +74,12 @@ def _find(
         return source, source.info.dataset_name or "task"
     if isinstance(source, Mapping) and source and all(isinstance(v, (Dataset, IterableDataset)) for v in source.values()):
         return _pick_split(dict(source), split, "the DatasetDict", concatenate_datasets), "task"
-    if isinstance(source, (list, tuple)):
-        if not source or not all(isinstance(row, Mapping) for row in source):
-            raise DataError("source: expected a non-empty list of dicts, one per row")
-        try:
-            return Dataset.from_list([dict(row) for row in source]), "task"
-        except (ValueError, TypeError) as error:  # pyarrow: values of several types in one column
-            raise DataError(f"source: the rows do not form a table: {error}") from None
+    if (made := _table(source)) is not None:
+        return made, "task"
     if not isinstance(source, (str, Path)):
         raise DataError(
-            f"source: expected a Hub id, a path, a Dataset, a DatasetDict, an IterableDataset or a list of dicts, got {type(source).__name__}"
+            f"source: expected a Hub id, a path, a Dataset, a DatasetDict, an IterableDataset, a pandas DataFrame, a list of dicts or a "
+            f"dict of columns, got {type(source).__name__}"
         )
     path = Path(source)
     if path.is_file():
@@ -110,6 +106,25 @@ def _find(
     if isinstance(loaded, Mapping):
         loaded = _pick_split(loaded, None, str(source), concatenate_datasets)
     return loaded, str(source).split("/")[-1] + (f" {config}" if config else "")
+
+
+def _table(source: Any) -> Dataset | None:
+    """What lies in memory as a table: a data frame of pandas, columns by name, or rows; None where it is none of them."""
+    from datasets import Dataset
+
+    rows = isinstance(source, (list, tuple))
+    if rows and not (source and all(isinstance(row, Mapping) for row in source)):
+        raise DataError("source: expected a non-empty list of dicts, one per row")
+    try:
+        if rows:
+            return Dataset.from_list([dict(row) for row in source])
+        if isinstance(source, Mapping) and source:
+            return Dataset.from_dict({name: list(values) for name, values in source.items()})
+        if type(source).__name__ == "DataFrame" and hasattr(source, "iloc"):
+            return Dataset.from_pandas(source, preserve_index=False)
+    except (ValueError, TypeError) as error:  # pyarrow: values of several types in one column, columns of several lengths
+        raise DataError(f"source: {'the rows' if rows else 'the columns'} do not form a table: {_reason(error)}") from None
+    return None
 
 
 def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dataset | IterableDataset:
@@ -147,6 +162,8 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
     except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
         cause = str(error.__cause__ or error).strip()
         reason = "it has no rows" if not cause or "corresponds to no data" in cause else cause.splitlines()[0]
+        if "codec can't decode" in reason:
+            reason = f"it is no UTF-8; save it so ({reason})"
         raise DataError(f"{path} cannot be read as {kind}: {reason}") from error
     finally:
         if shown:

@@ -182,7 +182,8 @@ def load_task(
 
     Args:
         source: a Hub id; a path of a csv, tsv, json, jsonl or parquet file, or of a folder with one such file per
-            split; a `datasets.Dataset` or `DatasetDict`; an `IterableDataset`, of which ``max_rows`` are taken; a list of dicts.
+            split; a `datasets.Dataset` or `DatasetDict`; an `IterableDataset`, of which ``max_rows`` are taken; a pandas DataFrame, a
+            list of dicts, or a dict of columns.
         config: configuration of a Hub data set.
         split: which split; "full" counts as "train". None: all rows of all splits. Ignored for a single table.
         revision: branch, tag or commit on the Hub.
@@ -254,19 +255,33 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
             seen[task.name] = number
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What is asked of a task's model.
+
+    Attributes:
+        rows: texts, pairs of texts, or of a kind with several columns of its own (`columns.INPUTS`) dicts of them.
+        table: the same rows with every column of their file.
+        targets: their right answers as the file has them, or None where it has no such column.
+    """
+
+    rows: list
+    table: Dataset
+    targets: list | None
+
+
 def load_inputs(
     path: str | Path,
     columns: Mapping[str, str] | None = None,
     pairs: bool = False,
-    kind: str | None = None,
+    kind: str = "classification",
     skip_bad_rows: bool = False,
-) -> list:
-    """The texts (or pairs) of a file whose rows need no label; of a kind with several columns of its own (`columns.INPUTS`)
-    dicts of them.
+) -> Inputs:
+    """The rows of a file, which need no label.
 
     Args:
         path: csv, tsv, json, jsonl or parquet.
-        columns: where ``text`` and ``text_pair``, or ``question`` and ``context``, stand, when their names are not usual.
+        columns: as of `load_task`; a column of labels need not be there.
         pairs: two texts per row are wanted.
         kind: of the task.
         skip_bad_rows: leave out rows with an empty text, with a warning that counts them, instead of an error.
@@ -277,12 +292,14 @@ def load_inputs(
     if not Path(path).is_file() or not reader(Path(path)):
         raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
     rows, name = read_file(Path(path)), Path(path).stem
-    given = {k: v for k, v in (columns or {}).items() if k not in ("label", "answers")}
+    answer = "label" if kind not in ROLES else ROLES[kind][-1]
+    given = {role: column for role, column in (columns or {}).items() if role != answer or column in rows.column_names}
+    asked = {role: column for role, column in given.items() if role != answer}
     check_columns(rows.column_names, given, name)
     if kind in INPUTS:
-        found = role_columns(rows.column_names, given, name, INPUTS[kind])
+        found = role_columns(rows.column_names, asked, name, INPUTS[kind])
     else:
-        found = text_columns(rows.column_names, given, name)
+        found = text_columns(rows.column_names, asked, name)
         if pairs != ("text_pair" in found):
             raise DataError(
                 f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
@@ -293,8 +310,27 @@ def load_inputs(
     table = rows.with_format("arrow")[:]
     texts = {role: table.column(column).to_pylist() for role, column in found.items()}
     if len(INPUTS.get(kind, ())) > 1:
-        return [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
-    return list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
+        listed = [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
+    else:
+        listed = list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
+    return Inputs(listed, rows, known_answers(rows, given, name, kind))
+
+
+def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str) -> list | None:
+    """What a table says is right, row by row as `Task.answers` has it (of spans as SQuAD has it); None where it does not say, or not of
+    every row."""
+    try:
+        columns = find_columns(rows, given, name, kind)
+    except DataError:  # there is no such column
+        return None
+    try:
+        targets, labels, names = read_targets(kind, rows, columns, name)
+    except DataError as error:
+        logger.warning("the answers are not judged: %s", error)
+        return None
+    if kind == "span":
+        return rows.with_format(None)[columns["answers"]][:]
+    return Task(name, kind, rows, targets, labels, names).answers()
 
 
 def _usable(rows: Dataset, check: Callable[[Dataset], object], name: str) -> Dataset:

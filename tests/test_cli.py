@@ -167,7 +167,7 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
 
     examples, new = tmp_path / "examples.csv", tmp_path / "new rows.csv"
     examples.write_text('body,queue\n"my card is gone",cards\n"lost, my card",cards\n"hello there",talk\n"good day",talk\n')
-    new.write_text("body\nwhere is my card\nhi\n")
+    new.write_text("number,body\n7,where is my card\n8,hi\n")
     columns = ["--text_column", "body", "--label_column", "queue"]
     output = tmp_path / "adapted"
     cli.main(
@@ -175,7 +175,8 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
     )
     with open(output / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["text"] for row in rows] == ["where is my card", "hi"]
+    assert [list(row)[:2] for row in rows] == [["number", "body"]] * 2
+    assert [(row["number"], row["body"]) for row in rows] == [("7", "where is my card"), ("8", "hi")]
     classifier = mt.AdaptedModel.from_pretrained(output)
     assert [row["label"] for row in rows] == classifier.predict(["where is my card", "hi"])
     np.testing.assert_allclose([float(row["risk"]) for row in rows], classifier.risk(["where is my card", "hi"]), atol=1e-4)
@@ -201,7 +202,7 @@ def test_finetune_a_head_on_a_file(tmp_path, small_head, capsys):
     classifier = mt.AdaptedModel.from_pretrained(output)
     with open(output / "predictions.csv", newline="") as file:
         found = list(csv.DictReader(file))
-    assert [row["label"] for row in found] == classifier.predict([row["text"] for row in found]) and len(found) == 3
+    assert [row["label"] for row in found] == classifier.predict([row["body"] for row in found]) and len(found) == 3
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     with pytest.raises(SystemExit, match="class_weights: no label is called 'nobody'"):
         cli.main([*arguments, "--class_weights", "nobody=3"])
@@ -221,6 +222,37 @@ def test_rows_that_cannot_be_asked(tmp_path, small_head, capsys, caplog, command
     assert not output.exists()
     cli.main([*arguments, "--predict", str(asked), "--skip_bad_rows"])
     assert "left out 1 of 3 rows" in caplog.text and "2 predictions" in capsys.readouterr().out
+
+
+def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, capsys, caplog):
+    """The file's own columns stay as they are, beside the answers; of a label that no example has there is a word."""
+    examples, asked, output = tmp_path / "examples.csv", tmp_path / "asked.csv", tmp_path / "out"
+    examples.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(5)))
+    arguments = ["adapt", "--model", str(small_head), "--examples", str(examples), "--output_dir", str(output)]
+    arguments += ["--predict", str(asked)]
+    asked.write_text("id,text,label\n1,a a,a\n2,b b,b\n3,b,a\n4,a,a\n")
+    cli.main(arguments)
+    with open(output / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "text", "label", "predicted_label", "probability", "confidence", "risk"]
+    assert [row["label"] for row in rows] == ["a", "b", "a", "a"]
+    right = [row["label"] == row["predicted_label"] for row in rows]
+    out = capsys.readouterr().out
+    assert f"accuracy {100 * np.mean(right):.1f} %" in out and "4 of 4 rows answered" in out
+    cli.main([*arguments, "--max_risk", "0"])
+    assert "answered" not in capsys.readouterr().out
+    asked.write_text("text,label\na,a\nb,c\n")
+    cli.main(arguments)
+    assert "not judged: targets: row 1 has the label 'c'" in caplog.text and "accuracy" not in capsys.readouterr().out
+
+
+def test_test_tasks_that_are_too_small_show_before_training(tmp_path, tiny_folder):
+    few = tmp_path / "few.csv"
+    few.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(8)))
+    arguments = ["train", "--tasks", "starter/train", "--test_tasks", str(few), "--encoder", str(tiny_folder)]
+    with pytest.raises(SystemExit, match=r"task 'few': 0 of its 2 classes have the 10 distinct texts .*k_shot 5 \+ n_query 5"):
+        cli.main([*arguments, *SMALL, "--output_dir", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
 
 
 def test_scores_can_be_read_as_classes(tmp_path, tiny):
@@ -254,7 +286,7 @@ def test_questions_from_a_file(tmp_path, tiny):
     with open(output / "predictions.csv", newline="") as file:
         found = list(csv.DictReader(file))
     answers = mt.AdaptedModel.from_pretrained(output).predict(rows[8:])
-    assert next(list(row) for row in found) == ["question", "context", "text", "start", "end", "score"]
+    assert next(list(row) for row in found) == ["context", "question", "text", "start", "end", "score"]
     assert [row["text"] for row in found] == [answer["text"] for answer in answers]
     assert [row["question"] for row in found] == [row["question"] for row in rows[8:]]
 
@@ -303,7 +335,7 @@ def test_a_task_too_small_for_the_most_shots_shows_before_anything_is_measured(s
 
 
 def test_numbered_names_change_names_alone():
-    from metatext.commands import NAMES
+    from metatext.commands.test import NAMES
 
     (task,) = (t for t in mt.load_tasks("starter/test") if t.name == "hobby_topics")
     other = NAMES["numbered"](task)

@@ -574,7 +574,7 @@ def test_the_commands(tiny_folder, tiny_writer_folder, tmp_path, capsys):
 
     with open(tmp_path / "examples.jsonl", "w") as file:
         file.writelines(json.dumps({"input": text, "target": text[::-1]}) + "\n" for text in ("abc", "de", "fab"))
-    (tmp_path / "new.csv").write_text("input\nabc\nfed\n")
+    (tmp_path / "new.csv").write_text("id,input\n1,abc\n2,fed\n")
     train = ["train", "--tasks", "starter/generation/train", "--test_tasks", "starter/generation/test", "--test_rows", "2"]
     train += ["--encoder", str(tiny_folder), "--language_model", str(tiny_writer_folder), "--prompt_length", "3"]
     cli.main(
@@ -587,7 +587,7 @@ def test_the_commands(tiny_folder, tiny_writer_folder, tmp_path, capsys):
     assert "3 examples of texts to write" in capsys.readouterr().out
     with open(tmp_path / "adapted" / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["input"] for row in rows] == ["abc", "fed"]
+    assert [(row["id"], row["input"]) for row in rows] == [("1", "abc"), ("2", "fed")]
     clf = mt.AdaptedModel.from_pretrained(tmp_path / "adapted")
     assert [row["text"] for row in rows] == clf.predict(["abc", "fed"])
 

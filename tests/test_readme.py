@@ -37,7 +37,7 @@ def test_the_snippet_on_other_kinds(tmp_path, monkeypatch, embedded):
 
 
 def test_the_path_of_a_newcomer(tmp_path, monkeypatch):
-    """A csv becomes a classifier in five lines of Python, and in one command."""
+    """A csv becomes a classifier that is judged in six lines of Python, and in one command."""
     monkeypatch.chdir(tmp_path)
     rows = (
         "where is my parcel,delivery",
@@ -46,9 +46,10 @@ def test_the_path_of_a_newcomer(tmp_path, monkeypatch):
         "please refund me,refund",
     )
     Path("tickets.csv").write_text("\n".join(["text,label", *rows]))
+    Path("held_out.csv").write_text("text,label\nthe parcel is lost,delivery\n")
     Path("new_tickets.csv").write_text("text\nmy parcel is late\n")
     snippet = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "tickets.csv" in code)
-    assert len([line for line in snippet.splitlines() if line]) <= 5
+    assert len([line for line in snippet.splitlines() if line]) <= 6
     names: dict = {}
     exec(compile(snippet, "README.md", "exec"), names)
     assert names["clf"]("give me my money back")[0]["label"] == "refund"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, List, Value
 from tables import OTHER_KINDS, PAIR, ROWS, arrow_cache, raw, rows_of, write  # noqa: F401
@@ -37,8 +38,11 @@ def test_files(tmp_path, suffix, kind_of_path):
 
 @pytest.mark.parametrize(
     "source",
-    [ROWS, tuple(ROWS), Dataset.from_list(ROWS), DatasetDict(train=Dataset.from_list(ROWS)), {"train": Dataset.from_list(ROWS)}],
-    ids=["list", "tuple", "Dataset", "DatasetDict", "dict"],
+    [
+        *(ROWS, tuple(ROWS), {name: [row[name] for row in ROWS] for name in ROWS[0]}, pd.DataFrame(ROWS, index=[7, 5, 9])),
+        *(Dataset.from_list(ROWS), DatasetDict(train=Dataset.from_list(ROWS)), {"train": Dataset.from_list(ROWS)}),
+    ],
+    ids=["list", "tuple", "columns", "DataFrame", "Dataset", "DatasetDict", "dict"],
 )
 def test_tables_in_memory(source):
     assert_is_rows(load_task(source))
@@ -213,7 +217,9 @@ def test_file_that_cannot_be_read_is_named(tmp_path, name, content):
 
 
 def test_file_of_another_encoding_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"latin\.csv cannot be read as csv: 'utf-8' codec can't decode"):
+    with pytest.raises(
+        DataError, match=r"latin\.csv cannot be read as csv: it is no UTF-8; save it so \('utf-8' codec can't decode"
+    ):
         load_task(str(raw(tmp_path / "latin.csv", "text,label\ncafé,p\n", "latin-1")))
 
 
@@ -222,8 +228,9 @@ def test_file_of_another_encoding_is_named(tmp_path):
     [
         ([], "expected a non-empty list of dicts"),
         ([["a", "b"]], "expected a non-empty list of dicts"),
-        (3, "expected a Hub id, a path, a Dataset, a DatasetDict, an IterableDataset or a list of dicts, got int"),
-        ({}, "expected a Hub id, a path, a Dataset, a DatasetDict, an IterableDataset or a list of dicts, got dict"),
+        (3, "an IterableDataset, a pandas DataFrame, a list of dicts or a dict of columns, got int"),
+        ({}, "a pandas DataFrame, a list of dicts or a dict of columns, got dict"),
+        ({"text": ["a", "b"], "label": ["p"]}, "the columns do not form a table: .*expected length 2 but got length 1"),
         (Dataset.from_dict({"text": [], "label": []}), "has no rows"),
     ],
 )
@@ -980,14 +987,37 @@ def test_prompt_without_a_description():
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
 def test_load_inputs(tmp_path, suffix):
-    assert load_inputs(write(tmp_path / f"new{suffix}", [{"text": "a"}, {"text": "b"}])) == ["a", "b"]
+    found = load_inputs(write(tmp_path / f"new{suffix}", [{"id": 7, "text": "a"}, {"id": 8, "text": "b"}]))
+    assert found.rows == ["a", "b"] and found.table["id"][:] == [7, 8] and found.targets is None
     pairs = write(tmp_path / f"pairs{suffix}", PAIR)
-    assert load_inputs(pairs, pairs=True) == [(PAIR[0]["premise"], PAIR[0]["hypothesis"])]
+    assert load_inputs(pairs, pairs=True).rows == [(PAIR[0]["premise"], PAIR[0]["hypothesis"])]
 
 
 def test_load_inputs_by_column(tmp_path):
     path = write(tmp_path / "new.csv", [{"body": "a", "title": "b"}])
-    assert load_inputs(path, {"text": "title", "label": "none here"}) == ["b"]
+    found = load_inputs(path, {"text": "title", "label": "none here"})
+    assert found.rows == ["b"] and found.targets is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "kind", "targets"),
+    [
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": "y"}], {}, "classification", ["x", "y"]),
+        ([{"text": "a", "label": 1, "label_name": "one"}], {}, "classification", ["one"]),
+        ([{"text": "a", "queue": 3}], {"label": "queue"}, "classification", [3]),
+        ([{"text": "a", "label": ["x", "z"]}, {"text": "b", "label": []}], {}, "multilabel", [["x", "z"], []]),
+        ([{"text": "a", "score": 2.5}], {}, "regression", [2.5]),
+        ([{"input": "a", "target": "b"}], {}, "generation", ["b"]),
+    ],
+)
+def test_load_inputs_with_right_answers(tmp_path, rows, columns, kind, targets):
+    assert load_inputs(write(tmp_path / "new.jsonl", rows), columns, kind=kind).targets == targets
+
+
+def test_load_inputs_of_which_some_have_no_answer(tmp_path, caplog):
+    path = write(tmp_path / "new.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": None}])
+    assert load_inputs(path).targets is None
+    assert "not judged: task 'new', column 'label': row 1 has no label" in caplog.text
 
 
 @pytest.mark.parametrize(

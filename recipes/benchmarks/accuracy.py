@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 import metatext as mt
 from metatext.baselines import Method, baseline, by_model
-from metatext.commands import load_model
+from metatext.commands.common import load_model
 from metatext.episodes import EpisodeBatch
 from metatext.evaluation import draw_for, measure
 from metatext.features import encode_tasks

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
 import metatext as mt
-from metatext.commands import load_model
+from metatext.commands.common import load_model
 from metatext.config import to_dict
 from metatext.metrics import interval
 from metatext.storage import read_json, write_json

@@ -1,24 +1,25 @@
-"""What ``metatext finetune`` does: load, fine-tune, print how both models did, write."""
+"""``metatext finetune``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .cli import FinetuneData, Settings
-from .columns import DataError
-from .commands import _log, load_model, read_asked, write_predictions
-from .config import FinetuneConfig
-from .finetuning import finetune as finetune_model
-from .kinds import KINDS
-from .launch import best_device
-from .tasks import load_task
+from ..cli import FinetuneData, Settings
+from ..columns import DataError
+from ..config import FinetuneConfig
+from ..finetuning import finetune
+from ..kinds import KINDS
+from ..launch import best_device
+from ..tasks import load_task
+from .asked import read_asked, write_predictions
+from .common import load_model, log
 
 
-def finetune(settings: Settings) -> None:
+def main(settings: Settings) -> None:
     """Labelled examples + a head -> a saved classifier, fine-tuned where that pays; predictions for a second file."""
     from accelerate import PartialState
 
-    _log()
+    log()
     data = settings[FinetuneData]
     if data.examples is None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row, or a data set on the Hub")
@@ -32,15 +33,15 @@ def finetune(settings: Settings) -> None:
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
         )
     asked = read_asked(task, data)
-    main = PartialState(cpu=best_device().type == "cpu").is_main_process
-    classifier = finetune_model(load_model(data.model), task, config=settings[FinetuneConfig])
-    if not main:
+    is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
+    classifier = finetune(load_model(data.model), task, config=settings[FinetuneConfig])
+    if not is_main:
         return
     classifier.save_pretrained(data.output_dir)
     print(table(classifier.finetuning))
     print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
     if asked is not None:
-        write_predictions(classifier, task, asked, data)
+        write_predictions(classifier, asked, data)
 
 
 def table(notes: dict) -> str:

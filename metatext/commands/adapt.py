@@ -1,0 +1,31 @@
+"""``metatext adapt``."""
+
+from __future__ import annotations
+
+from ..cli import AdaptData, Settings
+from ..columns import DataError
+from ..kinds import KINDS
+from ..tasks import load_task
+from .asked import read_asked, write_predictions
+from .common import load_model, log
+
+
+def main(settings: Settings) -> None:
+    """Labelled examples + a head -> a saved classifier, and predictions for a second file."""
+    log()
+    data = settings[AdaptData]
+    if data.examples is None:
+        raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
+    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    columns = {role: column for role, column in columns.items() if column}
+    given = {"kind": data.kind, "columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
+    task = load_task(data.examples, split=None, **given)
+    asked = read_asked(task, data)
+    classifier = load_model(data.model).adapt(task)
+    classifier.save_pretrained(data.output_dir)
+    shape = f" of {len(task.labels)} classes" if KINDS[task.kind].column == "label" else ""
+    shape = " of scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else shape
+    shape = " of texts to write" if KINDS[task.kind].written else shape
+    print(f"{len(task)} examples{shape} -> {data.output_dir}")
+    if asked is not None:
+        write_predictions(classifier, asked, data)

@@ -1,0 +1,80 @@
+"""The rows of ``--predict``: read before anything is made, answered and where they are labelled judged at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..adapted import AdaptedModel
+from ..cli import AdaptData, FinetuneData
+from ..columns import DataError
+from ..kinds import KINDS
+from ..metrics import UNITS
+from ..scoring import answer_figures
+from ..storage import write_text
+from ..tasks import Inputs, Task, load_inputs
+
+logger = logging.getLogger(__name__)
+
+
+def read_asked(task: Task, data: AdaptData | FinetuneData) -> Inputs | None:
+    """The file ``predict``, None where there is none; ``task``: the examples, whose columns, kind and labels its rows have."""
+    if data.predict is None:
+        return None
+    given = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    given = {role: column for role, column in given.items() if column}
+    return load_inputs(data.predict, given, pairs=task.is_pair, kind=task.kind, skip_bad_rows=data.skip_bad_rows)
+
+
+def write_predictions(classifier: AdaptedModel, asked: Inputs, data: AdaptData | FinetuneData) -> None:
+    """The file's own columns and the answers beside them as a csv; how many are right, where its rows are labelled."""
+    answers = classifier.predict_table(asked.rows, data.max_risk, progress=True)
+    own = asked.table.column_names
+    names = [f"predicted_{name}" if name in own else name for name in answers]
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*own, *names])
+    for row, *said in zip(asked.table.with_format(None), *answers.values(), strict=True):
+        writer.writerow([*map(_cell, row.values()), *map(_answer, said)])
+    path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
+    write_text(path, out.getvalue())
+    print(f"{len(asked.rows)} predictions -> {path}")
+    if asked.targets is not None:
+        judge(classifier, answers, asked.targets)
+
+
+def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) -> None:
+    """Print the figures of the rows that were answered."""
+    column = KINDS[classifier.kind].column
+    said = answers[column] if column else [dict(zip(answers, row)) for row in zip(*answers.values())]
+    given = [i for i, answer in enumerate(said) if answer is not None]  # max_risk leaves some without
+    if not given:
+        return
+    try:
+        figures = answer_figures(classifier.kind, classifier.labels, [said[i] for i in given], [targets[i] for i in given])
+    except DataError as error:  # a file may hold labels that the examples lack, or none in some rows: it was asked all the same
+        logger.warning("the answers are not judged: %s", error)
+        return
+    shown = ", ".join(
+        f"{name} {value:.3f}" if name in UNITS else f"{name} {100 * value:.1f} %" for name, value in figures.items()
+    )
+    print(f"{shown} (the file's own labels, {len(given)} of {len(said)} rows answered)")
+
+
+def _cell(value: Any) -> Any:
+    """A value of the file as it is; lists and dicts as JSON."""
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, (list, dict)) else value
+
+
+def _answer(answer: Any) -> Any:
+    """A number with four places, a list of labels with semicolons between them, a label as it is."""
+    if isinstance(answer, list):
+        return "; ".join(map(str, answer))
+    return f"{answer:.4f}" if isinstance(answer, (float, np.floating)) else answer

@@ -1,0 +1,71 @@
+"""What several commands do alike: tasks and heads by name, tables, the words for shots."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..corpora import load_tasks
+from ..heads import HEADS
+from ..launch import best_device
+from ..model import MetaModel
+from ..readings import READINGS
+from ..report import Report
+from ..tasks import Task
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(name: str) -> MetaModel:
+    """A saved head, or one that is named: untrained, on the embedded encoder."""
+    made = MetaModel.from_encoder("embedded", name) if is_untrained(name) else MetaModel.from_pretrained(name)
+    return made.to(best_device())
+
+
+def is_untrained(name: str) -> bool:
+    return name in HEADS and not Path(name).is_dir()
+
+
+def column_name(name: str) -> str:
+    return f"untrained_{name}" if is_untrained(name) else Path(name).name
+
+
+def sources(names, tasks_dir: str | None, skip_bad_rows: bool = False) -> list[Task]:
+    """Tasks by name; plain names are looked up in ``tasks_dir`` first."""
+    if not names:
+        return []
+    found = []
+    for name in names:
+        reading = f"{name.partition('=')[0]}=" if name.partition("=")[0] in READINGS else ""
+        name = name.removeprefix(reading)
+        inside = Path(tasks_dir) / name.partition("@")[0] if tasks_dir else None
+        there = inside is not None and inside.exists()
+        found.append(reading + (str(Path(tasks_dir) / name) if there else name))
+        if tasks_dir is None and "/" not in name and "." not in name and name != "starter" and not Path(name).exists():
+            logger.warning("%s is taken for a Hub data set; name the folder of your corpora with --tasks_dir if it is one", name)
+    return load_tasks(found, skip_bad_rows=skip_bad_rows)
+
+
+def print_report(report: Report, title: str, reference: Sequence[str]) -> None:
+    print(f"\n{title}:\n{report}")
+    to = report.reference(reference)
+    if to is not None and len(report.methods) > 1:
+        print(f"\n{report.differences(to)}")
+    if report.judged:
+        print(f"\n{report.calibration()}\nover all query rows together")
+
+
+def of_shots(k: int, by_class: bool = True) -> str:
+    return f"{k} example{'s' * (k != 1)}{' per class' * by_class}"
+
+
+def texts_of(row: str | tuple[str, str] | dict[str, str]) -> tuple[str, ...]:
+    """The texts of a row of any kind."""
+    return (row,) if isinstance(row, str) else tuple(row.values()) if isinstance(row, dict) else row
+
+
+def log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("httpx", "httpx2", "filelock", "datasets", "fsspec", "accelerate"):
+        logging.getLogger(name).setLevel(logging.WARNING)

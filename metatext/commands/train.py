@@ -1,0 +1,140 @@
+"""``metatext train``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from ..cli import Settings, TestData, TrainData
+from ..columns import DataError
+from ..config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
+from ..encoder import Encoder
+from ..evaluation import evaluate_tasks
+from ..features import encode_tasks
+from ..kinds import KINDS
+from ..launch import best_device
+from ..model import MetaModel
+from ..pools import check_pool
+from ..storage import write_json
+from ..store import FeatureStore, TokenStore, local_share
+from ..tasks import Task, check_tasks
+from ..training import meta_train
+from ..warm_start import warm_start
+from .common import column_name, load_model, log, of_shots, print_report, sources, texts_of
+
+
+def main(settings: Settings) -> None:
+    """Load tasks, meta-train, and measure the head on test tasks that chose nothing."""
+    from accelerate import PartialState
+
+    log()
+    data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
+    is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
+    model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], config.seed, settings[LanguageConfig])
+    model.to(PartialState().device)
+    if data.warm_start:
+        warm_start(model, data.warm_start)
+    store = None
+    if not (model.encoder.is_tuned and config.encoder_lr > 0):
+        store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
+    read = partial(sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
+    loaded = read(data.tasks)
+    inner = [task for task in loaded if task.name in data.eval_tasks]
+    outer = read([name for name in data.eval_tasks if name not in {task.name for task in loaded}])
+    test = read(data.test_tasks)
+    limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
+    tasks = [limit(task) for task in loaded if task.name not in data.eval_tasks]
+    unseen = [limit(task) for task in inner + outer]
+    check_tasks(tasks, unseen, test)
+    # whatever could stop the last table is found now: hours of training would end in it
+    check_tests(test, {task.kind for task in tasks}, data, model.encoder)
+    others = load_heads(data.test_heads) if test and is_main else {}
+    if is_main:
+        print(
+            f"{len(tasks)} tasks to train on ({sum(map(len, tasks))} rows), {len(unseen)} to choose the head, {len(test)} to measure it"
+        )
+    result = meta_train(model, tasks, eval_tasks=unseen, episodes=shape, config=config, store=store)
+    if not is_main:
+        return
+    store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
+    reference, figures = TestData().reference, {}
+    for kind in dict.fromkeys(task.kind for task in test):
+        group = [task for task in test if task.kind == kind]
+        heads = {name: head for name, head in others.items() if kind in head.kinds}
+        by_class = KINDS[kind].by_class
+        for drawn in test_shapes(kind, data):
+            report = evaluate_tasks(model, group, drawn, data.test_episodes, config.seed, heads=heads, store=store)
+            said = f"Unseen tasks{'' if by_class else f' ({kind})'}, {of_shots(drawn.k_shot, by_class)}, no gradient step"
+            print_report(report, said, reference)
+            figures[str(drawn.k_shot) if by_class else f"{kind} {drawn.k_shot}"] = report.to_dict(reference)
+    metrics = result.output_dir / "metrics.json"
+    written = json.loads(metrics.read_text(encoding="utf-8"))
+    write_json(metrics, {**written, "test": figures})
+    if test:
+        show(model, max(test, key=lambda task: len(task.labels)), config.seed)
+    print(
+        f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / 'learning_curve.png'}\nmetrics         {metrics}"
+    )
+
+
+def test_shapes(kind: str, data: TrainData) -> list[EpisodeConfig]:
+    """The episodes of each table on the test tasks of a kind."""
+    by_class = KINDS[kind].by_class
+    shape = EpisodeConfig(n_way=10, fewer_ways=True, n_query=5 if by_class else 20, k_shot=1)
+    return [replace(shape, k_shot=k) for k in (data.test_shots if by_class else data.test_rows)]
+
+
+def check_tests(tasks: Sequence[Task], kinds: Collection[str], data: TrainData, encoder: Encoder) -> None:
+    """Raises `DataError` where a task is of none of these kinds, `EpisodeError` where it has too few rows."""
+    for task in tasks:
+        if task.kind not in kinds:
+            raise DataError(f"test_tasks: {task.name!r} is of kind {task.kind}, which no task to train on is")
+        pool = encode_tasks(TokenStore(encoder), [task]).pool
+        for shape in test_shapes(task.kind, data):
+            check_pool(pool, shape)
+
+
+def load_heads(names: Sequence[str]) -> dict[str, MetaModel]:
+    """Heads by the names of their columns."""
+    heads: dict[str, MetaModel] = {}
+    for name in names:
+        if column_name(name) in heads:
+            raise ConfigError(
+                f"test_heads: two columns would be called {column_name(name)!r}; give each head's folder a name of its own"
+            )
+        heads[column_name(name)] = load_model(name)
+    return heads
+
+
+def show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 5) -> None:
+    """Adapt to a few rows of a task and print a few predictions."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(task))
+    if by_class := KINDS[task.kind].by_class:
+        support = np.concatenate([order[task.targets[order] == c][:shots] for c in range(len(task.labels))])
+    else:
+        firsts = [np.flatnonzero(column)[:1] for column in task.targets.T] if task.targets.dtype == bool else []
+        support = np.unique(np.concatenate([order[: shots * max(1, len(task.labels))], *firsts]))  # a row of every label
+    rest = [i for i in order if i not in set(support)][:shown]
+    classifier = model.adapt(task.select(support))
+    asked = task.select(rest)
+    print(f"\n{task.name}, adapted with {of_shots(shots, by_class) if by_class else of_shots(len(support), by_class)}:")
+    table = classifier.predict_table(asked.inputs())
+    for i, (row, right) in enumerate(zip(asked.inputs(), right_answers(asked), strict=True)):
+        text = " | ".join(
+            texts_of({name: value for name, value in row.items() if name in task.text_roles} if isinstance(row, dict) else row)
+        )
+        answer = next(iter(table.values()))[i]
+        said = f"{answer:.2f}" if KINDS[task.kind].scored else answer
+        mark = "right" if answer == right else f"it is: {right}" if not by_class else f"wrong, it is: {right}"
+        sure = f"{100 * table['probability'][i]:.0f} %; " if "probability" in table else ""
+        print(f"  {text[:90]!r}\n    -> {said} ({sure}{mark})")
+
+
+def right_answers(task: Task) -> list:
+    """What `show` says an answer should be."""
+    return task.answers() or [row["answers"]["text"][:1] or [""] for row in task.inputs()]

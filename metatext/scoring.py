@@ -1,0 +1,96 @@
+"""How well answers are, where the right ones are known: of a classifier, or of answers that were given before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .columns import DataError
+from .kinds import KINDS
+from .metrics import METRICS
+from .targets import ENCODERS, encode_answers
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from .adapted import AdaptedModel
+
+PROBABILITIES = ("nll", "brier", "ece")  # figures of a classification that need more than the answers
+
+
+def evaluate(self: AdaptedModel, inputs: Sequence | Task, targets: Sequence | None = None) -> dict[str, float]:
+    """Figures of the answers to rows whose right answers are known.
+
+    Args:
+        inputs: as of `predict`; of a span task every row brings its ``answers``, as in `MetaModel.adapt`. Or a `Task`, all of whose
+            rows are asked.
+        targets: the right answer of each row, as in `MetaModel.adapt`; of texts that are written, a text or a list of right ones.
+
+    Returns:
+        By name, as in `metrics.METRICS`, the main one first: those that `kinds.KINDS` names, and of a classification also nll, brier
+        and ece. Shares are between 0 and 1.
+
+    Raises:
+        DataError: a target is none of `labels`, or missing; the task is of another kind; see `predict_table`.
+        ConfigError: a figure of written texts needs a package that is not installed.
+    """
+    rows, targets = _judged(self.kind, inputs, targets)
+    if not len(rows):
+        raise DataError("evaluate: there are no rows to judge by")
+    if not KINDS[self.kind].by_class:
+        return answer_figures(self.kind, self.labels, self.predict(rows), targets)
+    classes = known_classes(self.labels, targets)
+    probabilities = self.predict_proba(rows)
+    return {name: METRICS[name](probabilities, classes) for name in (*KINDS[self.kind].metrics, *PROBABILITIES)}
+
+
+def answer_figures(kind: str, labels: Sequence, answers: Sequence, targets: Sequence) -> dict[str, float]:
+    """The figures of `kinds.KINDS` by what `AdaptedModel.predict` answered and what would have been right.
+
+    Raises:
+        DataError: a target is none of ``labels``, or missing.
+    """
+    names = KINDS[kind].metrics
+    if kind == "span":  # those of SQuAD 2.0 are the same functions
+        names = names[:2]
+        said = [answer["text"] for answer in answers]
+        right: Any = [list(value["text"]) for value in targets]
+    elif KINDS[kind].written:
+        said, right = answers, [[value] if isinstance(value, str) else list(value) for value in targets]
+    elif KINDS[kind].scored:
+        said, right = np.asarray(answers), ENCODERS[kind](targets)[0]
+    elif KINDS[kind].by_class:
+        said, right = np.eye(len(labels))[known_classes(labels, answers)], known_classes(labels, targets)
+    else:
+        said, right = (ENCODERS[kind](values, dict.fromkeys(labels))[0] for values in (answers, targets))
+    return {name: METRICS[name](said, right) for name in names}
+
+
+def known_classes(labels: Sequence, targets: Sequence) -> np.ndarray:
+    """(n,) numbers of labels among ``labels``.
+
+    Raises:
+        DataError: one is not there, or missing.
+    """
+    return ENCODERS["classification"](targets, dict.fromkeys(labels))[0]
+
+
+def _judged(kind: str, inputs: Sequence | Task, targets: Sequence | None) -> tuple[Sequence, Sequence]:
+    """Rows and their right answers."""
+    if isinstance(inputs, Task):
+        if targets is not None:
+            raise DataError("evaluate: a Task brings its own targets")
+        if inputs.kind != kind:
+            raise DataError(f"evaluate: the classifier is of kind {kind}, task {inputs.name!r} of kind {inputs.kind}")
+        inputs, targets = inputs.inputs(), inputs.answers()
+    if kind == "span":
+        if targets is not None:
+            raise DataError("evaluate: of a span task every input brings its answers; targets must be left out")
+        targets = [row.get("answers") if isinstance(row, Mapping) else None for row in inputs]
+        encode_answers(targets, [row.get("context", "") if isinstance(row, Mapping) else "" for row in inputs], "inputs")
+    if targets is None or isinstance(targets, (str, bytes)):
+        raise DataError(f"evaluate: targets: expected a list with one right answer per input, got {targets!r}")
+    if not isinstance(inputs, (str, bytes)) and len(inputs) != len(targets):
+        raise DataError(f"evaluate: {len(inputs)} inputs but {len(targets)} targets")
+    return inputs, list(targets)
