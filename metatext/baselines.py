@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .config import ConfigError, nearest
 from .encoder import Encoder
 from .episodes import EpisodeBatch
 from .features import EpisodeFeatures, EpisodeTexts, TaskFeatures
@@ -21,6 +20,7 @@ from .kinds import KINDS
 from .model import MetaModel
 from .representation import class_means
 from .rivals import fine_tuned_spans, setfit
+from .settings import ConfigError, nearest
 
 NEIGHBOURS = 5  # of `knn`
 

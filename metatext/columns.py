@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .catalogue import PAIR_COLUMNS, SCORE_COLUMNS, TARGET_COLUMNS, TEXT_COLUMNS, Known
-from .config import MetatextError, nearest
+from .settings import MetatextError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset

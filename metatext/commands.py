@@ -17,7 +17,7 @@ from .adapted import AdaptedModel
 from .baselines import USUAL, Method, baseline, by_model
 from .cli import AdaptData, FinetuneData, PushData, Settings, TestData, TrainData
 from .columns import DataError
-from .config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
+from .config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from .corpora import load_tasks
 from .evaluation import compare, evaluate_tasks
 from .features import encode_tasks
@@ -31,6 +31,7 @@ from .plots import plot_risk_coverage, plot_shots
 from .pools import check_pool
 from .readings import READINGS
 from .report import MEAN, Report, summary
+from .settings import ConfigError
 from .storage import read_json, write_json, write_text
 from .store import FeatureStore, local_share
 from .tasks import Task, check_tasks, load_task

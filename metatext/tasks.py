@@ -26,7 +26,7 @@ from .columns import (
     role_columns,
     text_columns,
 )
-from .config import nearest
+from .settings import nearest
 from .sources import READERS, read_file, read_source, reader
 from .targets import Targets, read_targets
 from .usable import usable_rows

@@ -16,7 +16,6 @@ from test_heads import close, unit
 
 import metatext as mt
 from metatext.columns import DataError
-from metatext.config import ConfigError
 from metatext.episodes import draw_episodes, train_episodes
 from metatext.evaluation import THRESHOLDS, draw_for, threshold_figures
 from metatext.features import encode_tasks
@@ -26,6 +25,7 @@ from metatext.losses import multilabel, regression
 from metatext.metrics import METRICS
 from metatext.pools import EpisodeError
 from metatext.representation import Support, alike_direction, likelihood_gain
+from metatext.settings import ConfigError
 from metatext.storage import StorageError
 from metatext.store import FeatureStore
 

@@ -13,6 +13,7 @@ PACKAGE = Path(metatext.__file__).parent
 
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
+    ["settings"],
     ["config", "storage", "tokens", "snippets"],
     ["pools"],
     [
