@@ -20,7 +20,7 @@ _PUBLIC = {
     "FinetuneConfig": "config",
     "ConfigError": "settings",
     "Task": "tasks",
-    "DataError": "columns",
+    "DataError": "rows",
     "load_task": "tasks",
     "load_tasks": "corpora",
     "Encoder": "encoder",
@@ -52,7 +52,6 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
-    from .columns import DataError
     from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
     from .corpora import load_tasks
     from .encoder import Encoder
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from .language import LanguageModel
     from .model import MetaModel
     from .report import Report
+    from .rows import DataError
     from .settings import ConfigError
     from .store import FeatureStore
     from .tasks import Task, load_task

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from .changes import add_class, add_examples, remove_class
-from .columns import DataError, check_inputs, check_questions
 from .features import encode_inputs
 from .heads import Logits
 from .hub import push_saved, read_pretrained
@@ -23,6 +22,7 @@ from .loading import Access
 from .model import ENCODER, LANGUAGE, MetaModel
 from .representation import Support
 from .residual import corrected, residual_shapes
+from .rows import DataError, check_inputs, check_questions
 from .spans import answer_questions
 from .storage import StorageError, write_folder
 

@@ -16,7 +16,6 @@ import numpy as np
 from .adapted import AdaptedModel
 from .baselines import USUAL, Method, baseline, by_model
 from .cli import AdaptData, FinetuneData, PushData, Settings, TestData, TrainData
-from .columns import DataError
 from .config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from .corpora import load_tasks
 from .evaluation import compare, evaluate_tasks
@@ -31,6 +30,7 @@ from .plots import plot_risk_coverage, plot_shots
 from .pools import check_pool
 from .readings import READINGS
 from .report import MEAN, Report, summary
+from .rows import DataError
 from .settings import ConfigError
 from .storage import read_json, write_json, write_text
 from .store import FeatureStore, local_share

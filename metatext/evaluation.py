@@ -13,7 +13,6 @@ import torch
 from . import calibration
 from .baselines import USUAL, Draw, Method, baseline, by_model
 from .calibration import FAR, INSIDE, NEAR, Rows
-from .columns import DataError
 from .config import EpisodeConfig
 from .episodes import EpisodeBatch, draw_episodes
 from .features import TaskFeatures, encode_tasks
@@ -22,6 +21,7 @@ from .kinds import KINDS, Kind
 from .metrics import METRICS, check_installed
 from .model import MetaModel
 from .report import Report
+from .rows import DataError
 from .settings import ConfigError, nearest, to_dict
 from .spans import SpanFeatures
 from .store import FeatureStore, TokenStore

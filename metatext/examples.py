@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import DataError, check_inputs, check_questions
 from .encoder import Encoder
 from .features import read_inputs
 from .generation import as_support
 from .kinds import KINDS
 from .representation import Support, unit
+from .rows import DataError, check_inputs, check_questions
 from .settings import nearest
 from .spans import read_examples
 from .targets import ENCODERS, encode_answers, scale_of

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from .cli import FinetuneData, Settings
-from .columns import DataError
 from .commands import _log, load_model, read_asked, write_predictions
 from .config import FinetuneConfig
 from .finetuning import finetune as finetune_model
 from .kinds import KINDS
 from .launch import best_device
+from .rows import DataError
 from .tasks import load_task
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from .adapted import AdaptedModel
 from .changes import extended, take_rows, with_rows
-from .columns import DataError
 from .config import EncoderConfig, FinetuneConfig
 from .crossfit import FOLDS, TaskLoss, assign_folds, cross_fit, hold_out, same_rows
 from .encoder import Encoder
@@ -30,6 +29,7 @@ from .model import MetaModel
 from .objective import named_factors
 from .representation import Support
 from .residual import start_residual
+from .rows import DataError
 from .settings import ConfigError, to_dict
 from .tasks import Task
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .columns import DataError
 from .config import EncoderConfig, HeadConfig, LanguageConfig
 from .encoder import Encoder, EncoderError
 from .episode_features import EpisodeFeatures
@@ -27,6 +26,7 @@ from .loading import Access
 from .maml import adapt_encoder
 from .representation import Support
 from .risk import RiskCurve
+from .rows import DataError
 from .settings import ConfigError, from_dict, to_dict
 from .spans import SpanTexts
 from .storage import StorageError, write_folder

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from .checkpoints import Checkpoints, check_same_run
-from .columns import DataError
 from .config import EpisodeConfig, TrainConfig
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
@@ -33,6 +32,7 @@ from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parame
 from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
+from .rows import DataError
 from .settings import ConfigError, to_dict
 from .storage import read_folder, write_json
 from .store import FeatureStore, TokenStore, local_share

@@ -15,7 +15,6 @@ from scripts.train_head import letters_present, share_of_a
 from test_heads import close, unit
 
 import metatext as mt
-from metatext.columns import DataError
 from metatext.episodes import draw_episodes, train_episodes
 from metatext.evaluation import THRESHOLDS, draw_for, threshold_figures
 from metatext.features import encode_tasks
@@ -25,6 +24,7 @@ from metatext.losses import multilabel, regression
 from metatext.metrics import METRICS
 from metatext.pools import EpisodeError
 from metatext.representation import Support, alike_direction, likelihood_gain
+from metatext.rows import DataError
 from metatext.settings import ConfigError
 from metatext.storage import StorageError
 from metatext.store import FeatureStore
