@@ -20,10 +20,10 @@ from .kinds import KINDS
 from .language import ANSWER_TOKENS
 from .loading import Access
 from .model import ENCODER, LANGUAGE, MetaModel
+from .questions import answer_questions
 from .representation import Support
 from .residual import corrected, residual_shapes
 from .rows import DataError, check_inputs, check_questions
-from .spans import answer_questions
 from .storage import StorageError, write_folder
 
 if TYPE_CHECKING:

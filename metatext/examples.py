@@ -15,10 +15,10 @@ from .encoder import Encoder
 from .features import read_inputs
 from .generation import as_support
 from .kinds import KINDS
+from .questions import read_examples
 from .representation import Support, unit
 from .rows import DataError, check_inputs, check_questions
 from .settings import nearest
-from .spans import read_examples
 from .targets import ENCODERS, encode_answers, scale_of
 from .tasks import Task
 

@@ -42,7 +42,7 @@ LEVELS = [
     ["store", "heads", "windows"],
     ["residual"],
     ["spans", "generation"],
-    ["features", "maml"],
+    ["questions", "features", "maml"],
     ["examples", "changes"],
     ["crossfit"],
     ["model"],
