@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .adapted import AdaptedModel
-from .baselines import USUAL, Method, baseline, by_model
+from .baselines import USUAL, baseline
 from .cli import AdaptData, FinetuneData, PushData, Settings, TestData, TrainData
 from .config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from .corpora import load_tasks
@@ -24,6 +24,7 @@ from .heads import HEADS
 from .hub import push_folder
 from .kinds import KINDS
 from .launch import best_device
+from .methods import Method, by_model
 from .metrics import stratified_interval
 from .model import MetaModel
 from .plots import plot_risk_coverage, plot_shots

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from . import calibration
-from .baselines import USUAL, Draw, Method, baseline, by_model
+from .baselines import USUAL, baseline
 from .calibration import FAR, INSIDE, NEAR, Rows
 from .config import EpisodeConfig
 from .episodes import EpisodeBatch, draw_episodes
 from .features import TaskFeatures, encode_tasks
 from .generation import GenerationFeatures
 from .kinds import KINDS, Kind
+from .methods import Draw, Method, by_model
 from .metrics import METRICS, check_installed
 from .model import MetaModel
 from .report import Report

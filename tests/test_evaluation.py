@@ -22,10 +22,11 @@ from metatext import (
     evaluation,
     load_task,
 )
-from metatext.baselines import BASELINES, Answer, Method
+from metatext.baselines import BASELINES
 from metatext.evaluation import chunks, draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.kinds import KINDS
+from metatext.methods import Answer, Method
 from metatext.metrics import brier, ece, interval, nll
 from metatext.settings import ConfigError
 

@@ -537,8 +537,9 @@ def test_the_cosine_of_a_pair_orders_as_its_feature_says(embedded):
 def test_one_against_the_rest_is_scikit_learn(tiny):
     from sklearn.linear_model import LogisticRegression
 
-    from metatext.baselines import Draw, baseline
+    from metatext.baselines import baseline
     from metatext.evaluation import draw_for
+    from metatext.methods import Draw
 
     features = encode_tasks(FeatureStore(tiny, progress=False), [letters_present()])
     batch = draw_for(features, mt.EpisodeConfig(k_shot=12, n_query=5), 3, 0)
