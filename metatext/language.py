@@ -15,9 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from . import tuning
 from .config import LanguageConfig
 from .decoding import greedy, target_likelihoods
-from .encoder import fingerprint
 from .layout import PADDED, SOFT, Layout
-from .loading import Access, LanguageError, load_language
+from .loading import Access, LanguageError, fingerprint, load_language
 from .rows import DataError
 from .settings import to_dict
 

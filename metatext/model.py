@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import EncoderConfig, HeadConfig, LanguageConfig
-from .encoder import Encoder, EncoderError
+from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .examples import check_examples
 from .features import EpisodeTexts
@@ -22,7 +22,7 @@ from .heads import HEADS, NO_LANGUAGE, Head, Logits, kinds_of, make_head
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageError, LanguageModel
-from .loading import Access
+from .loading import Access, EncoderError
 from .maml import adapt_encoder
 from .representation import Support
 from .risk import RiskCurve

@@ -29,7 +29,7 @@ LEVELS = [
         "checkpoints",
         "tuning",
     ],
-    ["rows", "columns", "kinds", "calibration", "loading", "episode_features"],
+    ["rows", "columns", "kinds", "calibration", "loading", "text_reader", "episode_features"],
     ["card", "hub_errors"],
     ["hub"],
     ["report", "targets", "readings", "usable"],

@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 
 import metatext as mt
 from metatext.calibration import INSIDE, judge
-from metatext.encoder import fingerprint
 from metatext.episodes import EpisodeBatch
 from metatext.features import TaskFeatures
 from metatext.finetuning import ENCODER_LR, LEARNING_RATE
+from metatext.loading import fingerprint
 from metatext.methods import Answer, Draw, Method
 from metatext.rivals import TEMPLATE, TEMPLATED, setfit, templated
 from metatext.settings import to_dict
