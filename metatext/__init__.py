@@ -18,9 +18,9 @@ _PUBLIC = {
     "HeadConfig": "config",
     "TrainConfig": "config",
     "FinetuneConfig": "config",
-    "ConfigError": "config",
+    "ConfigError": "settings",
     "Task": "tasks",
-    "DataError": "columns",
+    "DataError": "rows",
     "load_task": "tasks",
     "load_tasks": "corpora",
     "Encoder": "encoder",
@@ -52,8 +52,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
-    from .columns import DataError
-    from .config import ConfigError, EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
+    from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
     from .corpora import load_tasks
     from .encoder import Encoder
     from .evaluation import evaluate_tasks
@@ -61,6 +60,8 @@ if TYPE_CHECKING:
     from .language import LanguageModel
     from .model import MetaModel
     from .report import Report
+    from .rows import DataError
+    from .settings import ConfigError
     from .store import FeatureStore
     from .tasks import Task, load_task
     from .training import TrainResult, meta_train

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from .changes import add_class, add_examples, remove_class
-from .columns import DataError, check_inputs, check_questions
 from .features import encode_inputs
 from .heads import Logits
 from .hub import push_saved, read_pretrained
@@ -21,10 +20,11 @@ from .kinds import KINDS
 from .language import ANSWER_TOKENS
 from .loading import Access
 from .model import ENCODER, LANGUAGE, MetaModel
+from .questions import answer_questions
 from .representation import Support
 from .residual import corrected, residual_shapes
+from .rows import DataError, check_inputs, check_questions
 from .scoring import evaluate
-from .spans import answer_questions
 from .storage import StorageError, write_folder
 
 if TYPE_CHECKING:

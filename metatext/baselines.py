@@ -3,104 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .config import ConfigError, nearest
-from .encoder import Encoder
-from .episodes import EpisodeBatch
-from .features import EpisodeFeatures, EpisodeTexts, TaskFeatures
-from .generation import GenerationFeatures, GenerationTexts
 from .heads import NO_LANGUAGE
 from .heads.protocol import mask_classes
 from .kinds import KINDS
+from .methods import Answer, Draw, Method, by_model, no_answer, written_answer
 from .model import MetaModel
 from .representation import class_means
 from .rivals import fine_tuned_spans, setfit
+from .settings import ConfigError, nearest
 
 NEIGHBOURS = 5  # of `knn`
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Episodes of one task as a method sees them.
-
-    Attributes:
-        features: tensors of the support and of the query rows; their texts for a method that reads those.
-        batch: the numbers of these rows.
-        source: what the numbers count, for methods that read the texts.
-    """
-
-    features: EpisodeFeatures | EpisodeTexts | GenerationTexts
-    batch: EpisodeBatch
-    source: TaskFeatures | GenerationFeatures
-
-    def texts(self, rows: np.ndarray) -> list[str] | list[tuple[str, str]]:
-        """The texts, or pairs of texts, of (n,) row numbers."""
-        starts = np.cumsum([0, *map(len, self.source.tasks)])
-        place = np.searchsorted(starts, rows, side="right") - 1
-        found: list = [None] * len(rows)
-        for number in np.unique(place):
-            here = np.flatnonzero(place == number)
-            texts = self.source.tasks[number].select(rows[here] - starts[number]).inputs()
-            for i, text in zip(here, texts, strict=True):
-                found[i] = text
-        return found
-
-    def names(self, i: int) -> list[str | None]:
-        """The names of the classes of episode ``i``, None where it may not be seen or there is none."""
-        names, classes = self.source.tasks[self.batch.task[i]].label_names, self.batch.classes[i]
-        return [names[c] if named else None for c, named in zip(classes[classes >= 0], self.batch.named[i])]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A method's answer to b episodes of q query rows.
-
-    Attributes:
-        probabilities: (b, q, w), or the answers of another kind, as `Kind.answer` gives them; NaN where the method has no answer to an
-            episode. Of texts that are written (b, q) object, None where there is no answer.
-        confidence: (b, q) score, 0 to 1, that the row belongs to any of the classes. A head has learned it; a baseline gives the
-            score that it decides by: its largest probability, or (1 + its largest cosine) / 2.
-    """
-
-    probabilities: Tensor | np.ndarray
-    confidence: Tensor
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to answer episodes.
-
-    Attributes:
-        answer: what it says of the query rows.
-        encoder: what it reads the texts with; None: the encoder of the comparison.
-        reads_texts: whether its episodes come as texts, because every task adapts that encoder.
-    """
-
-    answer: Callable[[Draw], Answer]
-    encoder: Encoder | None = None
-    reads_texts: bool = False
-
-    def __call__(self, draw: Draw) -> Answer:
-        return self.answer(draw)
-
-
-def by_model(model: MetaModel) -> Method:
-    """A model's own probabilities and confidence, on features of its own encoder."""
-
-    def answer(draw: Draw) -> Answer:
-        if KINDS[draw.source.kind].written:
-            return _texts(model.write(draw.features))
-        logits = model(draw.features)
-        none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
-        return Answer(model.answers(draw.source.kind, logits.values).cpu(), (-none).sigmoid())
-
-    return Method(answer, model.encoder, model.adapts_encoder)
 
 
 def label_names(draw: Draw) -> Answer:
@@ -130,7 +49,7 @@ def knn(draw: Draw) -> Answer:
     support, query = draw.features.support, draw.features.query
     cosine = mask_classes(query @ support.x.mT, support.row_mask)  # (b, q, d) @ (b, d, s) -> (b, q, s)
     if not cosine.shape[2]:
-        return _nothing(draw)
+        return no_answer(draw)
     best, rows = cosine.topk(min(NEIGHBOURS, cosine.shape[2]), -1)
     votes = torch.zeros_like(cosine).scatter_(-1, rows, (20 * best).softmax(-1))
     answer = votes @ support.y  # (b, q, s) @ (b, s, w) -> (b, q, w)
@@ -168,7 +87,7 @@ def pair_cosine(draw: Draw) -> Answer:
     """The cosine of the two texts of each pair, read apart; no support row is used. No answer to single texts."""
     ids = draw.source.row_ids(draw.batch.query)
     if ids.shape[-1] < 3:
-        return _nothing(draw)
+        return no_answer(draw)
     first, second = (draw.source.store.gather(ids[..., i]) for i in (1, 2))
     cosine = torch.from_numpy((first * second).sum(-1))
     return Answer(cosine[..., None], (1 + cosine) / 2)
@@ -176,7 +95,7 @@ def pair_cosine(draw: Draw) -> Answer:
 
 def _copied(draw: Draw) -> Answer:
     """The input, as it is."""
-    return _texts(_by_texts(draw, lambda i, asked: asked))
+    return written_answer(_by_texts(draw, lambda i, asked: asked))
 
 
 def _prompted(model: MetaModel) -> Method:
@@ -192,7 +111,7 @@ def _prompted(model: MetaModel) -> Method:
             seen = draw.source.texts(batch.support[i, batch.support[i] >= 0])
             return language.write_prompted(task.prompt if batch.described[i] else None, list(zip(*seen, strict=True)), asked)
 
-        return _texts(_by_texts(draw, write))
+        return written_answer(_by_texts(draw, write))
 
     return Method(answer)
 
@@ -203,10 +122,6 @@ def _by_texts(draw: Draw, write: Callable[[int, list[str]], list[str]]) -> np.nd
     for i, rows in enumerate(draw.batch.query):
         out[i, rows >= 0] = write(i, draw.texts(rows[rows >= 0]))
     return out
-
-
-def _texts(answers: np.ndarray) -> Answer:
-    return Answer(answers, torch.zeros(answers.shape))
 
 
 def _one_against_the_rest(draw: Draw) -> Answer:
@@ -269,7 +184,7 @@ def _setfit(model: MetaModel) -> Method:
     fit = setfit(model.encoder.frozen())
 
     def answer(draw: Draw) -> Answer:
-        batch, out = draw.batch, _nothing(draw).probabilities.cpu()
+        batch, out = draw.batch, no_answer(draw).probabilities.cpu()
         for i in range(len(batch)):
             rows, live = batch.support[i] >= 0, batch.query[i] >= 0
             if len(np.unique(batch.support_y[i, rows])) > 1:
@@ -327,7 +242,7 @@ def baseline(name: str, model: MetaModel) -> Method:
     method = BASELINES[name](model)
 
     def answer(draw: Draw) -> Answer:
-        return method(draw) if draw.source.kind in FOR_KINDS.get(name, ("classification",)) else _nothing(draw)
+        return method(draw) if draw.source.kind in FOR_KINDS.get(name, ("classification",)) else no_answer(draw)
 
     return replace(method, answer=answer)
 
@@ -358,13 +273,3 @@ def _by_logistic_regression(draw: Draw, x: Tensor, y: Tensor, mask: Tensor) -> A
 def _where(answered: Tensor, probabilities: Tensor, confidence: Tensor) -> Answer:
     """An answer, but none to the episodes where ``answered`` (b,) is False."""
     return Answer(torch.where(answered[:, None, None], probabilities, torch.nan), confidence)
-
-
-def _nothing(draw: Draw) -> Answer:
-    """No answer to any episode."""
-    if KINDS[draw.source.kind].written:
-        return _texts(np.full(draw.batch.query.shape, None, object))
-    query, support = draw.features.query, draw.features.support
-    if query.ndim == 4:  # windows of tokens
-        return Answer(query.new_full((*query.shape[:3], 3), torch.nan), query.new_zeros(query.shape[:2]))
-    return Answer(query.new_full((*query.shape[:2], support.y.shape[2]), torch.nan), query.new_zeros(query.shape[:2]))

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .columns import DataError, readable
-from .config import nearest
 from .features import encode_inputs
 from .kinds import KINDS
 from .representation import Support
+from .rows import DataError, readable
+from .settings import nearest
 from .targets import ENCODERS, scale_of
 
 if TYPE_CHECKING:

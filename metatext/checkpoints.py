@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .config import ConfigError
+from .settings import ConfigError
 from .storage import StorageError, fsync_folder, read_json, read_tensors, write_json, write_tensors
 
 logger = logging.getLogger(__name__)

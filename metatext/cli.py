@@ -15,26 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .config import (
-    ConfigError,
-    EncoderConfig,
-    EpisodeConfig,
-    FinetuneConfig,
-    HeadConfig,
-    LanguageConfig,
-    MetatextError,
-    Range,
-    TrainConfig,
-    _Checked,
-    nearest,
-    option,
-)
+from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
+from .settings import Checked, ConfigError, MetatextError, Range, nearest, option
 
 Settings = dict[type, Any]
 
 
 @dataclass(frozen=True)
-class TrainData(_Checked):
+class TrainData(Checked):
     """Which tasks are trained on, chosen on and measured on."""
 
     tasks: tuple[str, ...] = option(
@@ -62,7 +50,7 @@ class TrainData(_Checked):
 
 
 @dataclass(frozen=True)
-class TestData(_Checked):
+class TestData(Checked):
     """Which heads are measured, on what, beside what."""
 
     model: str = option(
@@ -115,7 +103,7 @@ class TestData(_Checked):
 
 
 @dataclass(frozen=True)
-class AdaptData(_Checked):
+class AdaptData(Checked):
     """Which examples make a classifier, and what it is asked."""
 
     model: str = option(
@@ -144,7 +132,7 @@ class AdaptData(_Checked):
 
 
 @dataclass(frozen=True)
-class FinetuneData(_Checked):
+class FinetuneData(Checked):
     """Which head is fine-tuned on which examples, and what the classifier is asked."""
 
     model: str = option(
@@ -170,7 +158,7 @@ class FinetuneData(_Checked):
 
 
 @dataclass(frozen=True)
-class PushData(_Checked):
+class PushData(Checked):
     """What is pushed to which repo on the Hub."""
 
     model: str = option("runs/metatext", "folder of a saved head or adapted classifier; a README.md in it is the card")

@@ -6,116 +6,14 @@ converted where nothing is lost (``"1e-4"`` from a YAML file is a float) and ref
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import os
-import types
-import typing
-from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from dataclasses import dataclass
+from typing import Literal
 
-Range = Union[int, tuple[int, int]]
-"""One whole number, or an inclusive range (lowest, highest) from which each episode draws."""
-
-
-class MetatextError(Exception):
-    """What metatext raises where the caller can mend something; the message says what. Commands print it without a traceback."""
-
-
-class ConfigError(MetatextError, ValueError):
-    """A setting that is unknown, of the wrong type, or outside what is allowed."""
-
-
-def option(default: Any, help: str, *, flag: str | None = None, low: float | None = None, high: float | None = None):
-    """A dataclass field with its help text, the name it bears as a flag and the bounds of its value (inclusive)."""
-    return field(default=default, metadata={"help": help, "flag": flag, "low": low, "high": high})
-
-
-def convert(value: Any, hint: Any, key: str) -> Any:
-    """``value`` as the annotated type ``hint`` of setting ``key``.
-
-    Raises:
-        ConfigError: it cannot be read as that type, or is not one of the choices.
-    """
-
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()
-
-    def refuse(expected: str):
-        raise ConfigError(f"{key}: expected {expected}, got {value!r} ({type(value).__name__})")
-
-    if hint == Range:
-        parts = value.replace("..", " ").replace(",", " ").split() if isinstance(value, str) else value
-        if isinstance(parts, (list, tuple)):
-            if len(parts) not in (1, 2):
-                refuse("a whole number or a range [lowest, highest]")
-            ends = [convert(part, int, key) for part in parts]
-            if len(ends) == 1:
-                return ends[0]
-            if ends[0] > ends[1]:
-                refuse("a range whose first number is not above its second")
-            return tuple(ends)
-        return convert(value, int, key)
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):  # only `X | None` is used
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-            return None
-        return convert(value, next(a for a in arguments if a is not type(None)), key)
-    if origin is Literal:
-        if value not in arguments:
-            refuse("one of " + ", ".join(map(repr, arguments)) + nearest(str(value), map(str, arguments)))
-        return value
-    if origin is tuple:  # tuple[X, ...]
-        items = value.replace(",", " ").split() if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            refuse("a list")
-        return tuple(convert(item, arguments[0], key) for item in items)
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
-            return value.lower() in ("true", "yes")
-        refuse("true or false")
-    if hint in (int, float) and not isinstance(value, bool) and isinstance(value, (int, float, str)):
-        try:
-            number = float(value)
-        except ValueError:
-            refuse("a whole number" if hint is int else "a number")
-        if hint is float and number == number:
-            return number
-        if hint is int and number.is_integer():
-            return int(number)
-    if hint is str and isinstance(value, str) and value:
-        return value
-    refuse({int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint)))
-
-
-def nearest(word: str, known, end: str = "") -> str:
-    """``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``end``."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else end
-
-
-class _Checked:
-    """Converts and checks every field of a frozen dataclass when it is made."""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for item in dataclasses.fields(self):
-            value = convert(getattr(self, item.name), hints[item.name], item.name)
-            low, high = item.metadata["low"], item.metadata["high"]
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, (int, float)) and not isinstance(number, bool):
-                    if (low is not None and number < low) or (high is not None and number > high):
-                        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                        raise ConfigError(f"{item.name}: must be {bounds}, got {value!r}")
-            object.__setattr__(self, item.name, value)
+from .settings import Checked, ConfigError, Range, option
 
 
 @dataclass(frozen=True)
-class EncoderConfig(_Checked):
+class EncoderConfig(Checked):
     """Which pretrained encoder reads the texts, and how its token states become one vector."""
 
     name: str = option("embedded", "'embedded' (all-MiniLM-L6-v2), a Hub id, or a local folder", flag="encoder")
@@ -157,7 +55,7 @@ class EncoderConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class LanguageConfig(_Checked):
+class LanguageConfig(Checked):
     """Which pretrained language model writes the answers of tasks of kind generation, what of it learns, and its soft prompt."""
 
     name: str | None = option(
@@ -195,7 +93,7 @@ class LanguageConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class HeadConfig(_Checked):
+class HeadConfig(Checked):
     """Which meta-network head turns a task representation into task parameters."""
 
     name: Literal["gp", "prototype", "ridge", "metanet", "attention", "inner_loop"] = option(
@@ -230,7 +128,7 @@ class HeadConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class EpisodeConfig(_Checked):
+class EpisodeConfig(Checked):
     """The shape of an episode. Ranges are inclusive and drawn anew for every episode."""
 
     n_way: Range = option(
@@ -282,7 +180,7 @@ class EpisodeConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class TrainConfig(_Checked):
+class TrainConfig(Checked):
     """The outer loop. Names are those of ``transformers.TrainingArguments`` where the meaning is equal."""
 
     output_dir: str = option("runs/metatext", "folder for the best head, checkpoints, metrics and the learning curve")
@@ -333,7 +231,7 @@ class TrainConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(_Checked):
+class FinetuneConfig(Checked):
     """Gradient steps on one task, after adapting to it. Names are those of ``transformers.TrainingArguments`` where the meaning is equal."""
 
     what: Literal["lora", "full", "params"] = option(
@@ -365,21 +263,3 @@ class FinetuneConfig(_Checked):
         (), "'balanced': the examples of each class count alike, taken together; or label=factor; none: all examples count alike"
     )
     seed: int = option(0, "what is held out and the order of the examples follow from it", low=0)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """The settings as plain JSON values."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
-
-
-def from_dict(cls: type, values: typing.Mapping[str, Any], where: str = "settings"):
-    """A config of class ``cls`` from a mapping.
-
-    Raises:
-        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
-    """
-    known = [item.name for item in dataclasses.fields(cls)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known, end='.')} Known keys: {', '.join(known)}")
-    return cls(**values)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .columns import DataError, kind_of
+from .columns import kind_of
 from .readings import READINGS
+from .rows import DataError
 from .sources import read_schema, reader, split_files
 from .storage import StorageError, read_json
 from .tasks import Task, load_task

@@ -11,17 +11,19 @@ import numpy as np
 import torch
 
 from . import calibration
-from .baselines import USUAL, Draw, Method, baseline, by_model
+from .baselines import USUAL, baseline
 from .calibration import FAR, INSIDE, NEAR, Rows
-from .columns import DataError
-from .config import ConfigError, EpisodeConfig, nearest, to_dict
+from .config import EpisodeConfig
 from .episodes import EpisodeBatch, draw_episodes
 from .features import TaskFeatures, encode_tasks
 from .generation import GenerationFeatures
 from .kinds import KINDS, Kind
+from .methods import Draw, Method, by_model
 from .metrics import METRICS, check_installed
 from .model import MetaModel
 from .report import Report
+from .rows import DataError
+from .settings import ConfigError, nearest, to_dict
 from .spans import SpanFeatures
 from .store import FeatureStore, TokenStore
 from .tasks import Task, check_tasks

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .columns import DataError, check_inputs, check_questions
-from .config import nearest
 from .encoder import Encoder
 from .features import read_inputs
 from .generation import as_support
 from .kinds import KINDS
+from .questions import read_examples
 from .representation import Support, unit
-from .spans import read_examples
+from .rows import DataError, check_inputs, check_questions
+from .settings import nearest
 from .targets import ENCODERS, encode_answers, scale_of
 from .tasks import Task
 

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from .adapted import AdaptedModel
 from .changes import extended, take_rows, with_rows
-from .columns import DataError
-from .config import ConfigError, EncoderConfig, FinetuneConfig, to_dict
+from .config import EncoderConfig, FinetuneConfig
 from .crossfit import FOLDS, TaskLoss, assign_folds, cross_fit, hold_out, same_rows
 from .encoder import Encoder
 from .features import read_inputs
@@ -30,6 +29,8 @@ from .model import MetaModel
 from .objective import named_factors
 from .representation import Support
 from .residual import start_residual
+from .rows import DataError
+from .settings import ConfigError, to_dict
 from .tasks import Task
 
 logger = logging.getLogger(__name__)

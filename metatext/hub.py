@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .card import make_card, reports_of
-from .config import ConfigError, nearest
 from .hub_errors import HubError, asking
 from .loading import Access
+from .settings import ConfigError, nearest
 from .storage import CONFIG, WEIGHTS, StorageError, read_config, read_folder, read_json, write_folder, write_json, write_text
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from .config import MetatextError
+from .settings import MetatextError
 
 ADVICE = {
     400: "the Hub does not take what was sent",

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import tuning
-from .columns import DataError
-from .config import LanguageConfig, to_dict
+from .config import LanguageConfig
 from .decoding import greedy, target_likelihoods
-from .encoder import fingerprint
 from .layout import PADDED, SOFT, Layout
-from .loading import Access, LanguageError, load_language
+from .loading import Access, LanguageError, fingerprint, load_language
+from .rows import DataError
+from .settings import to_dict
 
 if TYPE_CHECKING:
     from .tasks import Task

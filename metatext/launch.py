@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .config import ConfigError, MetatextError, TrainConfig, nearest
+from .config import TrainConfig
 from .encoder import Encoder
+from .settings import ConfigError, MetatextError, nearest
 
 
 class TrainingError(MetatextError, RuntimeError):

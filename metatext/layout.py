@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .config import LanguageConfig
-from .encoder import Encoder
+from .text_reader import TextReader
 
 PADDED, SOFT = -1, -2  # in place of token numbers: nothing, and a vector of the soft prompt
 MARKS = "\ue000", "\ue001"  # stand for the two places of a chat template that are filled in
@@ -45,7 +45,7 @@ class Layout:
         """Token numbers of n texts, without special tokens that a tokenizer would add, cut at ``limit``."""
         if not len(texts):
             return []
-        plain = [Encoder.plain(text if limit is None else text[: 32 * limit]) for text in texts]
+        plain = [TextReader.plain(text if limit is None else text[: 32 * limit]) for text in texts]
         numbers = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
         return [row[:limit] for row in numbers]
 

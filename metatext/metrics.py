@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import ConfigError
+from .settings import ConfigError
 
 
 def accuracy(probabilities: np.ndarray, targets: np.ndarray) -> float:

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import config as configs
-from .columns import DataError
-from .config import ConfigError, EncoderConfig, HeadConfig, LanguageConfig
-from .encoder import Encoder, EncoderError
+from .config import EncoderConfig, HeadConfig, LanguageConfig
+from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .examples import check_examples
 from .features import EpisodeTexts
@@ -24,10 +22,12 @@ from .heads import HEADS, NO_LANGUAGE, Head, Logits, kinds_of, make_head
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageError, LanguageModel
-from .loading import Access
+from .loading import Access, EncoderError
 from .maml import adapt_encoder
 from .representation import Support
 from .risk import RiskCurve
+from .rows import DataError
+from .settings import ConfigError, from_dict, to_dict
 from .spans import SpanTexts
 from .storage import StorageError, write_folder
 from .tasks import Task
@@ -329,11 +329,11 @@ class MetaModel(nn.Module):
         name, revision = encoder.reference
         settings = {"pooling": encoder.pooling, "max_length": encoder.max_length, "prompt": encoder.prompt}
         if encoder.is_tuned:
-            settings |= {key: value for key, value in configs.to_dict(encoder.config).items() if key in TUNING}
+            settings |= {key: value for key, value in to_dict(encoder.config).items() if key in TUNING}
         return {
             "kinds": list(self.kinds),
             "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
-            "head": configs.to_dict(self.head_config),
+            "head": to_dict(self.head_config),
             "language": self.language.describe() if self.language is not None else None,
             "risk": self.risk.to_dict() if self.risk else None,
             "threshold": self.threshold,
@@ -359,8 +359,8 @@ class MetaModel(nn.Module):
         try:
             saved = dict(config["encoder"])
             expected, dim = saved.pop("fingerprint"), saved.pop("dim")
-            encoder_config = configs.from_dict(EncoderConfig, {k: v for k, v in saved.items() if v not in (None, "")}, where)
-            head_config = configs.from_dict(HeadConfig, config["head"], where)
+            encoder_config = from_dict(EncoderConfig, {k: v for k, v in saved.items() if v not in (None, "")}, where)
+            head_config = from_dict(HeadConfig, config["head"], where)
             kinds, notes = tuple(config["kinds"]), config.get("training")
             risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None
             threshold = float(config.get("threshold", 0.5))
@@ -418,7 +418,7 @@ def _language(saved: Any, where: str, given: LanguageModel | None, access: Acces
     try:
         saved = dict(saved)
         expected = saved.pop("fingerprint")
-        config = configs.from_dict(LanguageConfig, saved, where)
+        config = from_dict(LanguageConfig, saved, where)
     except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
         raise StorageError(f"{where}/config.json is incomplete or damaged: language: {type(error).__name__}: {error}") from None
     if given is None:

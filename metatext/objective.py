@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import tuning
-from .config import ConfigError, TrainConfig, nearest
+from .config import TrainConfig
 from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .features import EpisodeTexts
@@ -20,6 +20,7 @@ from .generation import GenerationTexts
 from .kinds import KINDS
 from .losses import cosine_drift
 from .model import MetaModel
+from .settings import ConfigError, nearest
 from .spans import SpanTexts
 from .tasks import Task
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import EpisodeConfig, MetatextError
+from .config import EpisodeConfig
+from .settings import MetatextError
 
 
 class EpisodeError(MetatextError, ValueError):

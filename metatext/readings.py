@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import DataError
+from .rows import DataError
 
 if TYPE_CHECKING:
     from .tasks import Task

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import ConfigError, EncoderConfig, HeadConfig
+from .config import EncoderConfig, HeadConfig
 from .encoder import Encoder
 from .episodes import EpisodeBatch
 from .kinds import KINDS
 from .model import MetaModel
+from .settings import ConfigError
 from .spans import SpanFeatures, SpanTexts, read_states
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import DataError
 from .kinds import KINDS
 from .metrics import METRICS
+from .rows import DataError
 from .targets import ENCODERS, encode_answers
 from .tasks import Task
 

@@ -11,11 +11,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .adapted import AdaptedModel
-from .columns import DataError
 from .config import FinetuneConfig
 from .finetuning import finetune as finetune_model
 from .heads import HEADS
 from .model import MetaModel
+from .rows import DataError
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig, to_dict
+from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+from .settings import to_dict
 
 EXAMPLES = {
     "classification": """clf = model.adapt(

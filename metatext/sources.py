@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .columns import DataError
+from .rows import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

@@ -18,14 +18,10 @@ from .pools import Pool, make_pool
 from .representation import Support
 from .store import FeatureStore, TokenStore, text_keys
 from .tokens import Tokens
-from .windows import NONE, Spans, Windows, decode, locate, read_windows
+from .windows import NONE, Windows, decode, locate, read_windows
 
 if TYPE_CHECKING:
-    from .heads import Head
-    from .heads.protocol import Params
     from .tasks import Task
-
-CHUNK = 64  # windows read and scored at a time
 
 
 @dataclass(frozen=True)
@@ -314,65 +310,3 @@ def encode_spans(store: FeatureStore | TokenStore, tasks: Sequence[Task]) -> Spa
         foreign=np.where(foreign >= 0, at + np.arange(at), -1),
         prompts=encoder.tokenize([task.prompt for task in tasks]),
     )
-
-
-def read_examples(encoder: Encoder, rows: Sequence[Mapping], spans: np.ndarray, description: str | None) -> Support:
-    """The examples of one task as a batch of one `Support`.
-
-    Args:
-        encoder: frozen.
-        rows: n dicts of ``question`` and ``context``.
-        spans: (n, 2) characters of the answers, see `targets.encode_answers`.
-        description: of the task, or None.
-    """
-    windows = read_windows(encoder, [row["question"] for row in rows], [row["context"] for row in rows])
-    labels, shown = locate(windows, spans)
-    prompts = encoder.tokenize([description or "."])
-    none, n = np.zeros(0, np.int64), len(rows)
-    source = SpanFeatures((), None, None, windows, windows.ranges(n), labels, shown, none, prompts)
-    numbers = np.zeros((1, 0), np.int64)
-    batch = EpisodeBatch(
-        task=np.zeros(1, np.int64),
-        classes=numbers,
-        support=np.arange(n)[None],
-        support_y=np.zeros((1, n), np.int64),
-        query=numbers,
-        query_y=numbers,
-        outside=numbers.astype(bool),
-        named=numbers.astype(bool),
-        name=numbers,
-        style=np.zeros(1, np.int64),
-        described=np.array([bool(description)]),
-    )
-    support, query, _ = source.windows_of(batch, every=False)
-    states = read_states(source, encoder, batch, support, query)
-    return source.assemble(batch, states, "cpu", every=False).support
-
-
-@torch.no_grad()
-def answer_questions(encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping], n: int = 1) -> Spans:
-    """The n-best answers of an adapted head to questions, from all windows of their contexts.
-
-    Args:
-        encoder: frozen.
-        head, params: the head and the task's parameters.
-        rows: dicts of ``question`` and ``context``.
-        n: answers per question.
-    """
-    windows = read_windows(encoder, [row["question"] for row in rows], [row["context"] for row in rows])
-    lengths, like = windows.tokens.lengths, next(head.parameters())
-    values = np.zeros((len(windows), int(lengths.max(initial=1)), 3), np.float32)
-    order = np.argsort(-lengths, kind="stable")  # windows of like length go together
-    for at in range(0, len(order), CHUNK):
-        own = np.sort(order[at : at + CHUNK])
-        place = windows.places(own)
-        tokens = windows.tokens[own]
-        flat = encoder.learn(tokens, pooled=False).to(like)
-        mask = (place >= 0) & (windows.begin[place] >= 0)
-        mask[:, NONE] = True
-        local = np.where(place >= 0, place - windows.tokens.start[own][:, None] + tokens.start[:-1, None], 0)
-        x = flat[torch.from_numpy(local).to(flat.device)]
-        with torch.autocast(x.device.type, enabled=False):
-            found = head.logits(params, x[None], torch.from_numpy(mask).to(x.device)[None]).values[0]
-        values[own, : found.shape[1]] = found.float().cpu().numpy()
-    return decode(values, windows, np.arange(len(windows)), windows.row, len(rows), n)

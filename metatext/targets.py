@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import DataError, encode_labels, read_labels, readable
+from .columns import read_labels
+from .rows import DataError, encode_labels, readable
 
 if TYPE_CHECKING:
     from datasets import Dataset

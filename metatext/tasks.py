@@ -17,16 +17,15 @@ from .columns import (
     KIND_NAMES,
     ROLES,
     TEXTS,
-    DataError,
     check_columns,
     check_texts,
     drop_unlabelled,
     find_columns,
-    readable,
     role_columns,
     text_columns,
 )
-from .config import nearest
+from .rows import DataError, readable
+from .settings import nearest
 from .sources import READERS, read_file, read_source, reader
 from .targets import Targets, read_targets
 from .usable import usable_rows

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from .checkpoints import Checkpoints, check_same_run
-from .columns import DataError
-from .config import ConfigError, EpisodeConfig, TrainConfig, to_dict
+from .config import EpisodeConfig, TrainConfig
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
 from .features import encode_tasks
@@ -33,6 +32,8 @@ from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parame
 from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
+from .rows import DataError
+from .settings import ConfigError, to_dict
 from .storage import read_folder, write_json
 from .store import FeatureStore, TokenStore, local_share
 from .tasks import Task, check_tasks

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .config import ConfigError, EncoderConfig, LanguageConfig
+from .config import EncoderConfig, LanguageConfig
+from .settings import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import DataError
+from .rows import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset

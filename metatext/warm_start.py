@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .config import ConfigError
 from .model import MetaModel
+from .settings import ConfigError
 from .storage import digest
 
 

@@ -25,8 +25,8 @@ from benchmarks.clock import clock
 from benchmarks.options import SPEED, parse
 
 import metatext as mt
-from metatext.config import MetatextError
 from metatext.launch import best_device
+from metatext.settings import MetatextError
 
 
 def start(repeats: int) -> None:

@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from metatext import ConfigError, EpisodeConfig, FeatureStore, HeadConfig, MetaModel, baselines, load_task
-from metatext.baselines import BASELINES, FOR_KINDS, Draw, baseline, by_model
+from metatext.baselines import BASELINES, FOR_KINDS, baseline
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
+from metatext.methods import Draw, by_model
 from metatext.rivals import between_pairs, setfit, templated
 
 SHAPE = EpisodeConfig(n_way=3, k_shot=2, n_query=3)

@@ -19,10 +19,10 @@ from benchmarks import abstention, accuracy, corpora, predictions, rival, tables
 from benchmarks import heads as heads_benchmark
 
 import metatext as mt
-from metatext.config import MetatextError
 from metatext.heads import HEADS
 from metatext.pools import EpisodeError
 from metatext.report import Report
+from metatext.settings import MetatextError
 
 SHOTS = [1, 2]
 

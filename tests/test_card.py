@@ -16,9 +16,10 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 import metatext as mt
 from metatext import cli
 from metatext.card import eval_results, make_card, reports_of
-from metatext.config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig, from_dict, to_dict
+from metatext.config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
 from metatext.hub import _stage
 from metatext.kinds import KINDS
+from metatext.settings import from_dict, to_dict
 from metatext.snippets import EXAMPLES, snippet, train_command
 from metatext.storage import StorageError, read_folder
 

@@ -12,7 +12,7 @@ from torch import nn
 from metatext import HeadConfig, MetaModel
 from metatext import checkpoints as module
 from metatext.checkpoints import Checkpoints, check_same_run
-from metatext.config import ConfigError
+from metatext.settings import ConfigError
 from metatext.storage import StorageError
 
 

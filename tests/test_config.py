@@ -7,8 +7,8 @@ import json
 import pytest
 
 import metatext as mt
-from metatext import config
 from metatext.heads import HEADS
+from metatext.settings import from_dict, to_dict
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_unknown_keys_name_the_nearest():
     with pytest.raises(
         mt.ConfigError, match=r"x\.yaml: unknown key 'meta_stps'; did you mean 'meta_steps'\?.*Known keys: output_dir"
     ):
-        config.from_dict(mt.TrainConfig, {"meta_stps": 3}, "x.yaml")
+        from_dict(mt.TrainConfig, {"meta_stps": 3}, "x.yaml")
 
 
 @pytest.mark.parametrize(
     "made", [mt.EpisodeConfig(n_way=(2, 9)), mt.TrainConfig(report_to=["tensorboard"]), mt.HeadConfig("metanet")]
 )
 def test_round_trip_through_json(made):
-    assert config.from_dict(type(made), json.loads(json.dumps(config.to_dict(made)))) == made
+    assert from_dict(type(made), json.loads(json.dumps(to_dict(made)))) == made
 
 
 @pytest.mark.parametrize("cls", [mt.EncoderConfig, mt.HeadConfig, mt.EpisodeConfig, mt.TrainConfig])

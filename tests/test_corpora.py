@@ -9,8 +9,8 @@ import pytest
 from conftest import SHARED
 from tables import OTHER_KINDS, PAIR, ROWS, arrow_cache, raw, rows_of, write  # noqa: F401
 
-from metatext.columns import DataError
 from metatext.corpora import load_tasks
+from metatext.rows import DataError
 
 
 @pytest.fixture

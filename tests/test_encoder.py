@@ -15,7 +15,8 @@ from architectures import ARCHITECTURES, random_encoder
 from letters import token_lists
 
 from metatext import Encoder, EncoderConfig, MetaModel
-from metatext.encoder import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, EncoderError, fingerprint, pool
+from metatext.loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, EncoderError, fingerprint
+from metatext.text_reader import pool
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",

@@ -22,12 +22,13 @@ from metatext import (
     evaluation,
     load_task,
 )
-from metatext.baselines import BASELINES, Answer, Method
-from metatext.config import ConfigError
+from metatext.baselines import BASELINES
 from metatext.evaluation import chunks, draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.kinds import KINDS
+from metatext.methods import Answer, Method
 from metatext.metrics import brier, ece, interval, nll
+from metatext.settings import ConfigError
 
 SHAPE = EpisodeConfig(n_way=3, k_shot=2, n_query=3)
 

@@ -21,8 +21,8 @@ import metatext as mt
 from metatext import AdaptedModel, ConfigError, DataError, EncoderConfig, FinetuneConfig, MetaModel
 from metatext.card import make_card
 from metatext.crossfit import FOLDS, assign_folds, hold_out, same_rows
-from metatext.encoder import EncoderError
 from metatext.finetuning import class_weights, finetune
+from metatext.loading import EncoderError
 from metatext.storage import StorageError, read_folder, write_folder
 
 FAST = {"lora": {"encoder_lr": 1e-2}, "full": {"encoder_lr": 3e-3}, "params": {}}

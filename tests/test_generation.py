@@ -16,14 +16,14 @@ from scripts.train_head import letter_tasks, reversed_letters, share_of_a, train
 
 import metatext as mt
 from metatext import metrics
-from metatext.columns import DataError
-from metatext.config import ConfigError
 from metatext.episodes import draw_episodes
 from metatext.features import encode_tasks
 from metatext.heads import make_head
 from metatext.kinds import KINDS
 from metatext.language import LanguageError, LanguageModel
 from metatext.layout import PADDED, SOFT
+from metatext.rows import DataError
+from metatext.settings import ConfigError
 from metatext.store import FeatureStore, TokenStore
 
 WRITERS = pytest.mark.parametrize("writer", ["tiny_writer", "tiny_t5"])

@@ -11,10 +11,10 @@ from test_heads import D, answer, close, loss_of, plane, shaken, task
 from torch.nn.functional import log_softmax, normalize
 
 from metatext import HeadConfig, MetaModel
-from metatext.config import ConfigError
 from metatext.features import EpisodeFeatures
 from metatext.heads import make_head
 from metatext.heads.inner_loop import support_gradient
+from metatext.settings import ConfigError
 
 SHOTS = pytest.mark.parametrize("shots", [[1, 1], [2, 0, 1], [5, 4, 1]], ids=str)
 

@@ -15,8 +15,6 @@ from scripts.train_head import letters_present, share_of_a
 from test_heads import close, unit
 
 import metatext as mt
-from metatext.columns import DataError
-from metatext.config import ConfigError
 from metatext.episodes import draw_episodes, train_episodes
 from metatext.evaluation import THRESHOLDS, draw_for, threshold_figures
 from metatext.features import encode_tasks
@@ -26,6 +24,8 @@ from metatext.losses import multilabel, regression
 from metatext.metrics import METRICS
 from metatext.pools import EpisodeError
 from metatext.representation import Support, alike_direction, likelihood_gain
+from metatext.rows import DataError
+from metatext.settings import ConfigError
 from metatext.storage import StorageError
 from metatext.store import FeatureStore
 
@@ -537,8 +537,9 @@ def test_the_cosine_of_a_pair_orders_as_its_feature_says(embedded):
 def test_one_against_the_rest_is_scikit_learn(tiny):
     from sklearn.linear_model import LogisticRegression
 
-    from metatext.baselines import Draw, baseline
+    from metatext.baselines import baseline
     from metatext.evaluation import draw_for
+    from metatext.methods import Draw
 
     features = encode_tasks(FeatureStore(tiny, progress=False), [letters_present()])
     batch = draw_for(features, mt.EpisodeConfig(k_shot=12, n_query=5), 3, 0)

@@ -12,12 +12,12 @@ from scripts.train_head import letter_task, letter_tasks
 
 import metatext as mt
 from metatext import tuning
-from metatext.config import ConfigError
 from metatext.episodes import draw_episodes
 from metatext.features import encode_tasks
 from metatext.losses import classification, meta_loss
 from metatext.maml import support_loss
 from metatext.representation import Support
+from metatext.settings import ConfigError
 from metatext.store import TokenStore
 from metatext.training import TrainingError, meta_train
 

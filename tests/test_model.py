@@ -27,11 +27,11 @@ from metatext import (
     MetaModel,
     load_task,
 )
-from metatext.encoder import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EncoderError
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
 from metatext.heads import HEADS, KIND_HEADS
 from metatext.hub_errors import HubError
+from metatext.loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EncoderError
 from metatext.storage import StorageError, read_folder, write_folder
 
 TEXTS = ["aaa bbb", "abab ab", "aab aaab", "xyz zz", "zzzy xxyz", "z y x"]

@@ -13,6 +13,7 @@ PACKAGE = Path(metatext.__file__).parent
 
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
+    ["settings"],
     ["config", "storage", "tokens", "snippets"],
     ["pools"],
     [
@@ -28,7 +29,7 @@ LEVELS = [
         "checkpoints",
         "tuning",
     ],
-    ["columns", "kinds", "calibration", "loading", "episode_features"],
+    ["rows", "columns", "kinds", "calibration", "loading", "text_reader", "episode_features"],
     ["card", "hub_errors"],
     ["hub"],
     ["report", "targets", "readings", "usable"],
@@ -41,11 +42,12 @@ LEVELS = [
     ["store", "heads", "windows"],
     ["residual"],
     ["spans", "generation"],
-    ["features", "maml"],
+    ["questions", "features", "maml"],
     ["examples", "changes"],
     ["crossfit"],
     ["model"],
-    ["adapted", "rivals", "baselines"],
+    ["adapted", "methods"],
+    ["rivals", "baselines"],
     ["evaluation"],
     ["objective", "launch", "warm_start"],
     ["heldout"],

@@ -11,11 +11,11 @@ from letters import make_task
 import metatext as mt
 from metatext import evaluation
 from metatext.adapted import AdaptedModel
-from metatext.columns import DataError
 from metatext.evaluation import risk_answers
 from metatext.features import encode_tasks
 from metatext.model import MetaModel
 from metatext.risk import RiskCurve, fit_risk
+from metatext.rows import DataError
 from metatext.storage import StorageError
 
 TEXTS = ["ab", "ba", "aab", "xy", "yx", "xxy"]

@@ -7,7 +7,7 @@ import pytest
 from scripts.train_head import find_the_run, letters_present, share_of_a
 
 import metatext as mt
-from metatext.columns import DataError
+from metatext.rows import DataError
 from metatext.scoring import answer_figures
 
 

@@ -12,7 +12,6 @@ from scripts.train_head import find_the_run
 from torch.autograd.functional import hessian, jacobian
 
 import metatext as mt
-from metatext.columns import DataError
 from metatext.episodes import draw_episodes
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
@@ -20,6 +19,7 @@ from metatext.heads import Logits, make_head
 from metatext.loading import EncoderError
 from metatext.losses import span
 from metatext.representation import Support
+from metatext.rows import DataError
 from metatext.spans import SpanTexts, other_contexts
 from metatext.storage import StorageError
 from metatext.store import FeatureStore, TokenStore

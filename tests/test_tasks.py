@@ -10,9 +10,9 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, List, Value
 from tables import OTHER_KINDS, PAIR, ROWS, arrow_cache, raw, rows_of, write  # noqa: F401
 
-from metatext.columns import DataError, encode_labels, readable
 from metatext.corpora import load_tasks
 from metatext.readings import as_scale, joined
+from metatext.rows import DataError, encode_labels, readable
 from metatext.targets import encode_label_sets, encode_scores
 from metatext.tasks import load_inputs, load_task
 

@@ -14,10 +14,10 @@ from scripts.train_head import letter_task, letter_tasks, train
 import metatext as mt
 from metatext import launch, training
 from metatext.checkpoints import Checkpoints
-from metatext.config import ConfigError
 from metatext.evaluation import draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.heldout import EVAL_EPISODES
+from metatext.settings import ConfigError
 from metatext.storage import read_folder
 from metatext.store import FeatureStore
 from metatext.training import TrainingError, meta_train

@@ -13,9 +13,10 @@ from scripts.train_head import letter_task, letter_tasks, pairs_task
 
 import metatext as mt
 from metatext import objective, tuning
-from metatext.config import ConfigError
-from metatext.encoder import Encoder, EncoderError
+from metatext.encoder import Encoder
 from metatext.features import encode_inputs, encode_tasks
+from metatext.loading import EncoderError
+from metatext.settings import ConfigError
 from metatext.storage import StorageError
 from metatext.store import FeatureStore, TokenStore
 from metatext.training import meta_train

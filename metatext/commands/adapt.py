@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..cli import AdaptData, Settings
-from ..columns import DataError
 from ..kinds import KINDS
+from ..rows import DataError
 from ..tasks import load_task
 from .asked import read_asked, write_predictions
 from .common import load_model, log

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..adapted import AdaptedModel
 from ..cli import AdaptData, FinetuneData
-from ..columns import DataError
 from ..kinds import KINDS
 from ..metrics import UNITS
+from ..rows import DataError
 from ..scoring import answer_figures
 from ..storage import write_text
 from ..tasks import Inputs, Task, load_inputs

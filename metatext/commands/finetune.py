@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..cli import FinetuneData, Settings
-from ..columns import DataError
 from ..config import FinetuneConfig
 from ..finetuning import finetune
 from ..kinds import KINDS
 from ..launch import best_device
+from ..rows import DataError
 from ..tasks import load_task
 from .asked import read_asked, write_predictions
 from .common import load_model, log

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..cli import PushData, Settings
-from ..config import ConfigError
 from ..hub import push_folder
+from ..settings import ConfigError
 from .common import log
 
 

@@ -8,18 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..baselines import USUAL, Method, baseline, by_model
+from ..baselines import USUAL, baseline
 from ..cli import Settings, TestData
-from ..columns import DataError
-from ..config import ConfigError, EpisodeConfig
+from ..config import EpisodeConfig
 from ..evaluation import compare
 from ..features import encode_tasks
 from ..kinds import KINDS
+from ..methods import Method, by_model
 from ..metrics import stratified_interval
 from ..model import MetaModel
 from ..plots import plot_risk_coverage, plot_shots
 from ..pools import check_pool
 from ..report import MEAN, Report, summary
+from ..rows import DataError
+from ..settings import ConfigError
 from ..storage import read_json, write_json
 from ..store import FeatureStore
 from ..tasks import Task, check_tasks

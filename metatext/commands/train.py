@@ -10,8 +10,7 @@ from functools import partial
 import numpy as np
 
 from ..cli import Settings, TestData, TrainData
-from ..columns import DataError
-from ..config import ConfigError, EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
+from ..config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from ..encoder import Encoder
 from ..evaluation import evaluate_tasks
 from ..features import encode_tasks
@@ -19,6 +18,8 @@ from ..kinds import KINDS
 from ..launch import best_device
 from ..model import MetaModel
 from ..pools import check_pool
+from ..rows import DataError
+from ..settings import ConfigError
 from ..storage import write_json
 from ..store import FeatureStore, TokenStore, local_share
 from ..tasks import Task, check_tasks

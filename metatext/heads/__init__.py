@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from ..config import ConfigError, HeadConfig
+from ..config import HeadConfig
+from ..settings import ConfigError
 from .attention import AttentionHead
 from .gp import GPHead
 from .inner_loop import InnerLoopHead

@@ -10,13 +10,14 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import metatext as mt
-from metatext.baselines import Method, baseline, by_model
+from metatext.baselines import baseline
 from metatext.commands.common import load_model
 from metatext.episodes import EpisodeBatch
 from metatext.evaluation import draw_for, measure
 from metatext.features import encode_tasks
 from metatext.heads import HEADS
 from metatext.kinds import KINDS
+from metatext.methods import Method, by_model
 from metatext.report import Report
 from metatext.storage import write_json
 from metatext.store import FeatureStore, TokenStore

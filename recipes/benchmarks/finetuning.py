@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 import metatext as mt
 from metatext.commands.common import load_model
-from metatext.config import to_dict
 from metatext.metrics import interval
+from metatext.settings import to_dict
 from metatext.storage import read_json, write_json
 
 TASKS, TEST_ROWS = ("financial_phrasebank", "trec"), 1000

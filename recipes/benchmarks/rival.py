@@ -21,14 +21,14 @@ from datasets import disable_progress_bars
 from tqdm.auto import tqdm
 
 import metatext as mt
-from metatext.baselines import Answer, Draw, Method
 from metatext.calibration import INSIDE, judge
-from metatext.config import to_dict
-from metatext.encoder import fingerprint
 from metatext.episodes import EpisodeBatch
 from metatext.features import TaskFeatures
 from metatext.finetuning import ENCODER_LR, LEARNING_RATE
+from metatext.loading import fingerprint
+from metatext.methods import Answer, Draw, Method
 from metatext.rivals import TEMPLATE, TEMPLATED, setfit, templated
+from metatext.settings import to_dict
 from metatext.storage import read_json, write_text
 
 from . import corpora

@@ -1,0 +1,111 @@
+"""A way to answer episodes, a model's or a baseline's: what it is given, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .encoder import Encoder
+from .episode_features import EpisodeFeatures
+from .episodes import EpisodeBatch
+from .features import EpisodeTexts, TaskFeatures
+from .generation import GenerationFeatures, GenerationTexts
+from .kinds import KINDS
+from .model import MetaModel
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Episodes of one task as a method sees them.
+
+    Attributes:
+        features: tensors of the support and of the query rows; their texts for a method that reads those.
+        batch: the numbers of these rows.
+        source: what the numbers count, for methods that read the texts.
+    """
+
+    features: EpisodeFeatures | EpisodeTexts | GenerationTexts
+    batch: EpisodeBatch
+    source: TaskFeatures | GenerationFeatures
+
+    def texts(self, rows: np.ndarray) -> list[str] | list[tuple[str, str]]:
+        """The texts, or pairs of texts, of (n,) row numbers."""
+        starts = np.cumsum([0, *map(len, self.source.tasks)])
+        place = np.searchsorted(starts, rows, side="right") - 1
+        found: list = [None] * len(rows)
+        for number in np.unique(place):
+            here = np.flatnonzero(place == number)
+            texts = self.source.tasks[number].select(rows[here] - starts[number]).inputs()
+            for i, text in zip(here, texts, strict=True):
+                found[i] = text
+        return found
+
+    def names(self, i: int) -> list[str | None]:
+        """The names of the classes of episode ``i``, None where it may not be seen or there is none."""
+        names, classes = self.source.tasks[self.batch.task[i]].label_names, self.batch.classes[i]
+        return [names[c] if named else None for c, named in zip(classes[classes >= 0], self.batch.named[i])]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A method's answer to b episodes of q query rows.
+
+    Attributes:
+        probabilities: (b, q, w), or the answers of another kind, as `Kind.answer` gives them; NaN where the method has no answer to an
+            episode. Of texts that are written (b, q) object, None where there is no answer.
+        confidence: (b, q) score, 0 to 1, that the row belongs to any of the classes. A head has learned it; a baseline gives the
+            score that it decides by: its largest probability, or (1 + its largest cosine) / 2.
+    """
+
+    probabilities: Tensor | np.ndarray
+    confidence: Tensor
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to answer episodes.
+
+    Attributes:
+        answer: what it says of the query rows.
+        encoder: what it reads the texts with; None: the encoder of the comparison.
+        reads_texts: whether its episodes come as texts, because every task adapts that encoder.
+    """
+
+    answer: Callable[[Draw], Answer]
+    encoder: Encoder | None = None
+    reads_texts: bool = False
+
+    def __call__(self, draw: Draw) -> Answer:
+        return self.answer(draw)
+
+
+def by_model(model: MetaModel) -> Method:
+    """A model's own probabilities and confidence, on features of its own encoder."""
+
+    def answer(draw: Draw) -> Answer:
+        if KINDS[draw.source.kind].written:
+            return written_answer(model.write(draw.features))
+        logits = model(draw.features)
+        none = logits.none.cpu().double()  # float32 would tie all sure rows at 1, and not every accelerator has float64
+        return Answer(model.answers(draw.source.kind, logits.values).cpu(), (-none).sigmoid())
+
+    return Method(answer, model.encoder, model.adapts_encoder)
+
+
+def written_answer(answers: np.ndarray) -> Answer:
+    """The texts (b, q) object of a method that writes."""
+    return Answer(answers, torch.zeros(answers.shape))
+
+
+def no_answer(draw: Draw) -> Answer:
+    """No answer to any episode."""
+    if KINDS[draw.source.kind].written:
+        return written_answer(np.full(draw.batch.query.shape, None, object))
+    query, support = draw.features.query, draw.features.support
+    if query.ndim == 4:  # windows of tokens
+        return Answer(query.new_full((*query.shape[:3], 3), torch.nan), query.new_zeros(query.shape[:2]))
+    return Answer(query.new_full((*query.shape[:2], support.y.shape[2]), torch.nan), query.new_zeros(query.shape[:2]))

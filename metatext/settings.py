@@ -1,0 +1,128 @@
+"""What a setting is: a field with its help and bounds, and how values are converted and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from dataclasses import field
+from typing import Any, Literal, Union
+
+Range = Union[int, tuple[int, int]]
+"""One whole number, or an inclusive range (lowest, highest) from which each episode draws."""
+
+
+class MetatextError(Exception):
+    """What metatext raises where the caller can mend something; the message says what. Commands print it without a traceback."""
+
+
+class ConfigError(MetatextError, ValueError):
+    """A setting that is unknown, of the wrong type, or outside what is allowed."""
+
+
+def option(default: Any, help: str, *, flag: str | None = None, low: float | None = None, high: float | None = None):
+    """A dataclass field with its help text, the name it bears as a flag and the bounds of its value (inclusive)."""
+    return field(default=default, metadata={"help": help, "flag": flag, "low": low, "high": high})
+
+
+def convert(value: Any, hint: Any, key: str) -> Any:
+    """``value`` as the annotated type ``hint`` of setting ``key``.
+
+    Raises:
+        ConfigError: it cannot be read as that type, or is not one of the choices.
+    """
+
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+
+    def refuse(expected: str):
+        raise ConfigError(f"{key}: expected {expected}, got {value!r} ({type(value).__name__})")
+
+    if hint == Range:
+        parts = value.replace("..", " ").replace(",", " ").split() if isinstance(value, str) else value
+        if isinstance(parts, (list, tuple)):
+            if len(parts) not in (1, 2):
+                refuse("a whole number or a range [lowest, highest]")
+            ends = [convert(part, int, key) for part in parts]
+            if len(ends) == 1:
+                return ends[0]
+            if ends[0] > ends[1]:
+                refuse("a range whose first number is not above its second")
+            return tuple(ends)
+        return convert(value, int, key)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):  # only `X | None` is used
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return convert(value, next(a for a in arguments if a is not type(None)), key)
+    if origin is Literal:
+        if value not in arguments:
+            refuse("one of " + ", ".join(map(repr, arguments)) + nearest(str(value), map(str, arguments)))
+        return value
+    if origin is tuple:  # tuple[X, ...]
+        items = value.replace(",", " ").split() if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            refuse("a list")
+        return tuple(convert(item, arguments[0], key) for item in items)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "false", "yes", "no"):
+            return value.lower() in ("true", "yes")
+        refuse("true or false")
+    if hint in (int, float) and not isinstance(value, bool) and isinstance(value, (int, float, str)):
+        try:
+            number = float(value)
+        except ValueError:
+            refuse("a whole number" if hint is int else "a number")
+        if hint is float and number == number:
+            return number
+        if hint is int and number.is_integer():
+            return int(number)
+    if hint is str and isinstance(value, str) and value:
+        return value
+    refuse({int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint)))
+
+
+def nearest(word: str, known, end: str = "") -> str:
+    """``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``end``."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else end
+
+
+class Checked:
+    """Converts and checks every field of a frozen dataclass when it is made."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for item in dataclasses.fields(self):
+            value = convert(getattr(self, item.name), hints[item.name], item.name)
+            low, high = item.metadata["low"], item.metadata["high"]
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, (int, float)) and not isinstance(number, bool):
+                    if (low is not None and number < low) or (high is not None and number > high):
+                        bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                        raise ConfigError(f"{item.name}: must be {bounds}, got {value!r}")
+            object.__setattr__(self, item.name, value)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def from_dict(cls: type, values: typing.Mapping[str, Any], where: str = "settings"):
+    """A config of class ``cls`` from a mapping.
+
+    Raises:
+        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
+    """
+    known = [item.name for item in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known, end='.')} Known keys: {', '.join(known)}")
+    return cls(**values)
