@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from .kinds import KINDS
 from .language import ANSWER_TOKENS
 from .loading import Access
 from .model import ENCODER, LANGUAGE, MetaModel
+from .pipeline import answer_as_pipeline
 from .questions import answer_questions
 from .representation import Support
-from .residual import corrected, residual_shapes
+from .residual import corrected
 from .rows import DataError, check_inputs, check_questions
+from .saved import read_task
 from .scoring import evaluate
-from .storage import StorageError, write_folder
+from .storage import write_folder
 
 if TYPE_CHECKING:
     from .encoder import Encoder
@@ -278,40 +280,7 @@ class AdaptedModel:
             there = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
             return corrected(self.head.logits(self.params, query, there), self.params, query)
 
-    def __call__(
-        self, inputs: str | tuple[str, str] | Mapping | Sequence, *, top_k: int | Literal[""] | None = "", batch_size: int = CHUNK
-    ) -> list[dict[str, Any]] | list[list[dict[str, Any]]]:
-        """Answers as the text-classification pipeline of transformers gives them, of labels and their probabilities.
-
-        Args:
-            inputs: one text, or a tuple of two, or ``{"text": ..., "text_pair": ...}``; or a list of them.
-            top_k: so many labels of each row, the most probable first; None: all; not given: the most probable one.
-            batch_size: rows read at a time.
-
-        Returns:
-            A list with one ``{"label": ..., "score": ...}`` for each row; with ``top_k`` of one row a list of them, of a list of rows
-            a list of such lists.
-
-        Raises:
-            DataError: the task has no probabilities of labels; the inputs are not what the examples were; a number below 1.
-        """
-        self._need("a call", KINDS[self.kind].column == "label")
-        alone = top_k == ""
-        top_k = 1 if alone else top_k
-        for name, number in (("top_k", top_k), ("batch_size", batch_size)):
-            if not (isinstance(number, int) and number > 0) and not (name == "top_k" and number is None):
-                raise DataError(f"{name}: expected a whole number of at least 1, got {number!r}")
-        one = isinstance(inputs, (str, tuple, Mapping))
-        rows = [_row(row) for row in ([inputs] if one else inputs)]
-        found = []
-        for start in range(0, len(rows), batch_size):
-            for scores in self._predict(rows[start : start + batch_size])[0]:
-                best = np.argsort(-scores, kind="stable")[:top_k]
-                found.append([{"label": self.labels[c], "score": float(scores[c])} for c in best])
-        if alone:
-            return [best for (best,) in found]
-        return found[0] if one else found
-
+    __call__ = answer_as_pipeline
     add_class, add_examples, remove_class, evaluate = add_class, add_examples, remove_class, evaluate
 
     def with_support(self, support: Support, **values: Any) -> AdaptedModel:
@@ -375,49 +344,9 @@ class AdaptedModel:
         residual = {name.removeprefix(PARAMS): tensor for name, tensor in tensors.items() if name.startswith(PARAMS)}
         learned = {name: tensor for name, tensor in tensors.items() if not name.startswith(("support.", PARAMS))}
         model = MetaModel.restore(config, learned, folder, encoder, access=access)
-        try:
-            support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
-            task = config["task"]
-            parts = task["labels"], task["label_names"], task["kind"], task["pairs"]
-            scale = tuple(map(float, task.get("scale", (0.0, 1.0))))
-        except KeyError as error:
-            raise StorageError(f"{folder} is incomplete: {error} is missing") from None
-        except (TypeError, ValueError) as error:
-            raise StorageError(f"{folder}/config.json is damaged: {error}") from None
-        if parts[2] not in model.kinds or len(scale) != 2:
-            raise StorageError(
-                f"{folder}/config.json is damaged: its task is of kind {parts[2]!r}, its head for {', '.join(model.kinds)}"
-            )
-        dims = 4 if parts[2] == "span" else 3
-        if support.y.ndim != dims:
-            raise StorageError(f"{folder}/model.safetensors: support.y has {support.y.ndim} dimensions, expected {dims}")
-        w, labelled = support.y.shape[-1], KINDS[parts[2]].column == "label"
-        if not len(parts[0]) == len(parts[1]) or len(parts[0]) not in ((w,) if labelled else (0, 2)):
-            raise StorageError(
-                f"{folder}/config.json does not fit its weights: {len(parts[0])} labels and {len(parts[1])} label_names for {w} classes"
-            )
-        rows, d = tuple(support.y.shape[:-1]), model.encoder.dim  # of spans (1, s, t)
-        c = 0 if parts[2] == "span" else w
-        shapes = {"x": (*rows, d), "y": (*rows, w), "label_x": (1, c, d), "task_x": (1, d)}
-        shapes |= {"row_mask": rows, "class_mask": (1, c), "label_mask": (1, c), "task_mask": (1,)}
-        for name, shape in shapes.items():
-            tensor = getattr(support, name)
-            if tuple(tensor.shape) != shape or (tensor.dtype == torch.bool) != name.endswith("mask"):
-                raise StorageError(
-                    f"{folder}/model.safetensors: support.{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {shape}"
-                )
-        expected = residual_shapes(w, d) if residual else {}
-        found = {name: tuple(tensor.shape) for name, tensor in residual.items()}
-        if found != expected or not all(tensor.isfinite().all() for tensor in residual.values()):
-            raise StorageError(f"{folder}/model.safetensors: fine-tuned parameters are {found}, expected finite {expected}")
-        return cls(model, support, *parts, scale=scale, residual=residual, finetuning=task.get("finetuning"))
-
-
-def _row(row: Any) -> Any:
-    """A row as a pipeline is given it: ``{"text": ..., "text_pair": ...}`` is a text or a pair."""
-    if isinstance(row, Mapping) and "text" in row and set(row) <= {"text", "text_pair"}:
-        return (row["text"], row["text_pair"]) if row.get("text_pair") is not None else row["text"]
-    return row
+        task = read_task(config, tensors, residual, model.kinds, model.encoder.dim, folder)
+        parts = {item.name: getattr(task, item.name) for item in dataclasses.fields(task)}
+        return cls(model, **parts, residual=residual)
 
 
 def _span(context: str, begin: int, end: int, score: float) -> dict[str, Any]:

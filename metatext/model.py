@@ -21,13 +21,14 @@ from .generation import GenerationTexts
 from .heads import HEADS, NO_LANGUAGE, Head, Logits, kinds_of, make_head
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
-from .language import ANSWER_TOKENS, LanguageError, LanguageModel
-from .loading import Access, EncoderError
+from .language import ANSWER_TOKENS, LanguageModel
+from .loading import Access
 from .maml import adapt_encoder
 from .representation import Support
 from .risk import RiskCurve
 from .rows import DataError
-from .settings import ConfigError, from_dict, to_dict
+from .saved import check_fit, read_saved, saved_encoder, saved_language
+from .settings import ConfigError, to_dict
 from .spans import SpanTexts
 from .storage import StorageError, write_folder
 from .tasks import Task
@@ -356,84 +357,19 @@ class MetaModel(nn.Module):
             StorageError: a part of the description is missing or wrong, or tensors do not fit the head.
             EncoderError, LanguageError: see `from_pretrained`.
         """
+        saved = read_saved(config, tensors, where)
+        encoder = saved_encoder(saved, where, encoder, access)
+        language = saved_language(config.get("language"), where, language, access) if saved.writes else None
         try:
-            saved = dict(config["encoder"])
-            expected, dim = saved.pop("fingerprint"), saved.pop("dim")
-            encoder_config = from_dict(EncoderConfig, {k: v for k, v in saved.items() if v not in (None, "")}, where)
-            head_config = from_dict(HeadConfig, config["head"], where)
-            kinds, notes = tuple(config["kinds"]), config.get("training")
-            risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None
-            threshold = float(config.get("threshold", 0.5))
-            if not 0 < threshold < 1:
-                raise ValueError(f"threshold: expected a probability, got {threshold}")
-        except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
-            raise StorageError(f"{where}/config.json is incomplete or damaged: {type(error).__name__}: {error}") from None
-        if not (isinstance(expected, str) and isinstance(dim, int) and isinstance(config["kinds"], list)):
-            raise StorageError(f"{where}/config.json is damaged: fingerprint, dim or kinds are not what they should be")
-        broken = next(
-            (name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None
-        )
-        if broken:
-            raise StorageError(f"{where}/model.safetensors: {broken} holds numbers that are not finite")
-        if encoder is None:
-            encoder = Encoder.load(encoder_config, expected_fingerprint=expected, access=access)
-        elif encoder.is_tuned or encoder_config.tuning != "frozen":
-            raise EncoderError(
-                f"{where}: an encoder can be given only where nothing of it was trained; saved is tuning {encoder_config.tuning}, "
-                f"given is tuning {encoder.config.tuning}. Leave `encoder` out."
-            )
-        elif encoder.fingerprint != expected:
-            raise EncoderError(
-                f"{where}: the head was trained on encoder weights {expected[:12]}, the encoder given has {encoder.fingerprint[:12]}"
-            )
-        for key in ("pooling", "max_length", "prompt"):
-            if saved.get(key) is not None and getattr(encoder, key) != saved[key]:
-                raise EncoderError(
-                    f"{where}: the head was trained with the encoder's {key} {saved[key]!r}, the encoder given has {getattr(encoder, key)!r}"
-                )
-        if encoder.dim != dim:
-            raise StorageError(f"{where}: the head was made for features of length {dim}, the encoder gives {encoder.dim}")
-        if any(kind in KINDS and KINDS[kind].written for kind in kinds):
-            language = _language(config.get("language"), where, language, access)
-        else:
-            language = None
-        try:
-            model = cls(encoder, head_config, kinds, notes, language)
+            model = cls(encoder, saved.head, saved.kinds, saved.notes, language)
         except ConfigError as error:
             raise StorageError(f"{where}/config.json: {error}") from None
-        expected_shapes = {name: tuple(t.shape) for name, t in model.tensors().items()}
-        shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-        if shapes != expected_shapes:
-            wrong = sorted(k for k in {*shapes, *expected_shapes} if shapes.get(k) != expected_shapes.get(k))[0]
-            raise StorageError(
-                f"{where}/model.safetensors does not fit the head {head_config.name!r} and its encoder: {wrong} is {shapes.get(wrong)}, expected {expected_shapes.get(wrong)}"
-            )
+        check_fit(
+            tensors, model.tensors(), f"{where}/model.safetensors does not fit the head {saved.head.name!r} and its encoder"
+        )
         model.load_tensors(tensors)
-        model.risk, model.threshold = risk, threshold
+        model.risk, model.threshold = saved.risk, saved.threshold
         return model
-
-
-def _language(saved: Any, where: str, given: LanguageModel | None, access: Access) -> LanguageModel:
-    """The language model that config.json describes, or the one that is given if it is the same."""
-    try:
-        saved = dict(saved)
-        expected = saved.pop("fingerprint")
-        config = from_dict(LanguageConfig, saved, where)
-    except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
-        raise StorageError(f"{where}/config.json is incomplete or damaged: language: {type(error).__name__}: {error}") from None
-    if given is None:
-        return LanguageModel.load(config, expected_fingerprint=expected, access=access)
-    if given.is_tuned or config.tuning != "frozen" or given.fingerprint != expected:
-        raise LanguageError(
-            f"{where}: a language model can be given only where nothing of it was trained; saved is {expected[:12]} with tuning {config.tuning}, "
-            f"given is {given.fingerprint[:12]} with tuning {given.config.tuning}. Leave `language` out."
-        )
-    if given.config.prompt_length != config.prompt_length or given.config.prompt_rank != config.prompt_rank:
-        raise LanguageError(
-            f"{where}: the head was made for prompt_length {config.prompt_length} and prompt_rank {config.prompt_rank}, the language model "
-            f"given has {given.config.prompt_length} and {given.config.prompt_rank}"
-        )
-    return given
 
 
 def _prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:
