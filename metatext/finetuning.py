@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -86,14 +86,15 @@ def finetune(
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
     if not weights[y[held]].sum() > 0:
         raise ConfigError(f"class_weights: every held-out example has the weight 0, got {' '.join(config.class_weights)}")
-    make, history = _train(whole, rows, same, y, weights, train, held, config, accelerator)
+    examples = Labelled(rows, same, y, weights)
+    make, history = _train(whole, examples, train, held, config, accelerator)
     figure = config.metric_for_best_model
     best = max(history[1:], key=lambda point: _better(point, figure))
     notes |= {"adapted": history[0], "fine-tuned": best}
     if make is None:
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
     if config.refit:
-        make, _ = _train(whole, rows, same, y, weights, np.arange(len(y)), held[:0], config, accelerator, best["epoch"])
+        make, _ = _train(whole, examples, np.arange(len(y)), held[:0], config, accelerator, best["epoch"])
     return make(finetuning={"kept": KEPT[1], **notes})
 
 
@@ -137,12 +138,26 @@ def class_weights(y: np.ndarray, labels: Sequence, entries: Sequence[str]) -> np
     return named_factors("class_weights", "label", entries, list(map(str, labels)))
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """The examples.
+
+    Attributes:
+        rows: n texts or pairs.
+        same: (n,) numbers that are equal where they are.
+        y: (n,) their classes.
+        weights: (w,) how much an example of each class counts.
+    """
+
+    rows: list
+    same: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+
+
 def _train(
     whole: AdaptedModel,
-    rows: list,
-    same: np.ndarray,
-    y: np.ndarray,
-    weights: np.ndarray,
+    examples: Labelled,
     train: np.ndarray,
     held: np.ndarray,
     config: FinetuneConfig,
@@ -154,7 +169,7 @@ def _train(
     from accelerate.utils import broadcast_object_list
     from tqdm.auto import tqdm
 
-    device = accelerator.device
+    rows, y, weights, device = examples.rows, examples.y, examples.weights, accelerator.device
     encoder = None
     if config.what != "params":
         asked = EncoderConfig(tuning=config.what, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha)
@@ -163,7 +178,7 @@ def _train(
     residual = whole.residual or start_residual(len(whole.labels), whole.support.x.shape[2])
     module = TaskLoss(whole.head, {name: t.to(device, dtype) for name, t in residual.items()}, encoder)
     fold = np.full(len(y), FOLDS)
-    fold[train] = assign_folds(y[train], config.seed, same[train])
+    fold[train] = assign_folds(y[train], config.seed, examples.same[train])
     reading = cross_fit(whole.head, whole.support, train, fold)
     per_step = config.per_device_train_batch_size * accelerator.num_processes
     steps = math.ceil(len(train) / per_step)
