@@ -212,7 +212,8 @@ class TextReader(nn.Module):
         def read(*batch: Tensor) -> Tensor:
             # here, so that a batch that is computed again finds the same weights
             with self._attention():
-                return functional_call(self, values, batch, {"pooled": pooled})
+                # the call by value walks through all modules, milliseconds of a GPU's time for every batch
+                return functional_call(self, values, batch, {"pooled": pooled}) if values else self(*batch, pooled=pooled)
 
         vectors, order, kept, room = [], [], 0, share * self.memory_tokens
         for rows in tokens.batches(self.batch_tokens):
