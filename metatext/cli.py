@@ -215,7 +215,8 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
         settings = parse(command, sys.argv[1:] if arguments is None else arguments, description)
         importlib.import_module(f"{__package__}.commands.{command}").main(settings)  # only now: --help must not wait for torch
     except MetatextError as error:
-        sys.exit(f"metatext {command}: {str(error).removeprefix(f'{command}: ')}")
+        counted = "" if getattr(error, "row", None) is None else " (the first row below a header is row 0)"
+        sys.exit(f"metatext {command}: {str(error).removeprefix(f'{command}: ')}{counted}")
 
 
 def parse(command: str, arguments: Sequence[str], description: str | None = None) -> Settings:
