@@ -11,7 +11,7 @@ from .kinds import KINDS
 from .metrics import METRICS
 from .rows import DataError
 from .targets import ENCODERS, encode_answers
-from .tasks import Task
+from .tasks import Task, right_texts
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
@@ -24,8 +24,8 @@ def evaluate(self: AdaptedModel, inputs: Sequence | Task, targets: Sequence | No
 
     Args:
         inputs: as of `predict`; of a span task every row brings its ``answers``, as in `MetaModel.adapt`. Or a `Task`, all of whose
-            rows are asked.
-        targets: the right answer of each row, as in `MetaModel.adapt`; of texts that are written, a text or a list of right ones.
+            rows are asked; of one whose answers are written, rows of the same input once.
+        targets: the right answer of each row, as `predict` would give it; of texts that are written, a text or a list of right ones.
 
     Returns:
         By name, as in `metrics.METRICS`, the main one first: those that `kinds.KINDS` names, and of a classification also nll, brier
@@ -52,8 +52,8 @@ def answer_figures(kind: str, labels: Sequence, answers: Sequence, targets: Sequ
         DataError: a target is none of ``labels``, or missing.
     """
     names = KINDS[kind].metrics
-    if kind == "span":  # those of SQuAD 2.0 are the same functions
-        names = names[:2]
+    if kind == "span":  # `predict` may say that there is no answer, so the figures are those of SQuAD 2.0
+        names = names[2:]
         said = [answer["text"] for answer in answers]
         right: Any = [list(value["text"]) for value in targets]
     elif KINDS[kind].written:
@@ -84,6 +84,8 @@ def _judged(kind: str, inputs: Sequence | Task, targets: Sequence | None) -> tup
         if inputs.kind != kind:
             raise DataError(f"evaluate: the classifier is of kind {kind}, task {inputs.name!r} of kind {inputs.kind}")
         inputs, targets = inputs.inputs(), inputs.answers()
+        if KINDS[kind].written:  # each input once, with all of its right answers
+            inputs, targets = zip(*dict(zip(inputs, right_texts(inputs, targets))).items(), strict=True)
     if kind == "span":
         if targets is not None:
             raise DataError("evaluate: of a span task every input brings its answers; targets must be left out")

@@ -96,7 +96,7 @@ def _find(
     if reader(path) or path.is_absolute() or str(source).startswith("."):
         raise DataError(f"{source} does not exist")
     try:
-        given = {"split": split} if split and split != "full" else {}
+        given = {"split": split} if split and split != "full" else {}  # "full" is looked for among all
         loaded = load_dataset(str(source), config, revision=revision, streaming=streaming, **given)
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
@@ -104,7 +104,7 @@ def _find(
             f"It is neither a file nor a folder here, so it was taken for a Hub data set."
         ) from error
     if isinstance(loaded, Mapping):
-        loaded = _pick_split(loaded, None, str(source), concatenate_datasets)
+        loaded = _pick_split(loaded, split, str(source), concatenate_datasets)
     return loaded, str(source).split("/")[-1] + (f" {config}" if config else "")
 
 
@@ -179,8 +179,17 @@ def _literal(path: Path) -> str:
 
 def split_files(folder: Path) -> dict[str, Path]:
     """split -> file of a corpus; "full" is also found under "train"."""
-    files = {p.stem: p for p in sorted(folder.iterdir()) if reader(p) and p.is_file() and not p.name.startswith(".")}
-    files = {s: p for s, p in files.items() if p.suffix.lower() != ".json" or s in JSON_SPLITS}
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not reader(path) or not path.is_file() or path.name.startswith("."):
+            continue
+        if path.suffix.lower() == ".json" and path.stem not in JSON_SPLITS:
+            continue
+        if path.stem in files:
+            raise DataError(
+                f"{folder} has two files of the split {path.stem!r}: {files[path.stem].name} and {path.name}; keep one"
+            )
+        files[path.stem] = path
     if "full" in files:
         files.setdefault("train", files["full"])
     return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,14 @@ class Task:
         texts = part.column("text").to_pylist()
         return list(zip(texts, part.column("text_pair").to_pylist())) if self.is_pair else texts
 
+    def digest(self) -> str:
+        """Of all that a model may read in it: rows, targets, label names, the task's own text; in hex."""
+        seen = hashlib.blake2b(repr([self.kind, self.labels, self.label_names, self.prompt]).encode(), digest_size=8)
+        for start in range(0, len(self), 10_000):
+            seen.update(repr(self.inputs(start, min(start + 10_000, len(self)))).encode("utf-8", "surrogatepass"))
+        seen.update(repr(self.targets.tolist()).encode("utf-8", "surrogatepass"))
+        return seen.hexdigest()
+
     def answers(self) -> list | None:
         """The targets as a caller would give them: labels, lists of labels, scores, or texts; None where the inputs hold them."""
         if self.kind == "span":
@@ -107,12 +116,13 @@ class Task:
         return [self.labels[c] for c in self.targets]
 
     def select(self, rows: Sequence[int]) -> Task:
-        """The same task with these rows only; all classes stay."""
-        rows = np.asarray(rows, np.int64)
+        """The same task with these rows only, by their numbers or a mask; all classes stay."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, np.int64)
         return dataclasses.replace(self, rows=self.rows.select(rows), targets=self.targets[rows])
 
     def sample(self, n: int, seed: int = 0) -> Task:
-        """At most ``n`` rows, of each class in proportion (one at least), in their order; fixed by ``seed``."""
+        """At most ``n`` rows, of each class in proportion (one at least, however many classes there are), in their order; fixed by
+        ``seed``."""
         if len(self) <= n:
             return self
         rng = np.random.default_rng(seed)
@@ -292,6 +302,7 @@ def load_inputs(
         raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
     rows, name = read_file(Path(path)), Path(path).stem
     answer = "label" if kind not in ROLES else ROLES[kind][-1]
+    unlabelled = (columns or {}).get(answer) not in (None, *rows.column_names)  # no other column may stand in for it
     given = {role: column for role, column in (columns or {}).items() if role != answer or column in rows.column_names}
     asked = {role: column for role, column in given.items() if role != answer}
     check_columns(rows.column_names, given, name)
@@ -312,7 +323,7 @@ def load_inputs(
         listed = [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
     else:
         listed = list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
-    return Inputs(listed, rows, known_answers(rows, given, name, kind))
+    return Inputs(listed, rows, None if unlabelled else known_answers(rows, given, name, kind))
 
 
 def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str) -> list | None:
@@ -329,7 +340,16 @@ def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str)
         return None
     if kind == "span":
         return rows.with_format(None)[columns["answers"]][:]
-    return Task(name, kind, rows, targets, labels, names).answers()
+    answers = Task(name, kind, rows, targets, labels, names).answers()
+    return right_texts(rows.with_format(None)[columns["input"]][:], answers) if kind == "generation" else answers
+
+
+def right_texts(inputs: Sequence[str], targets: Sequence[str]) -> list[list[str]]:
+    """All right answers to the input of each row: those of every row of the same input."""
+    right: dict[str, list[str]] = {}
+    for text, target in zip(inputs, targets, strict=True):
+        right.setdefault(text, []).append(target)
+    return [right[text] for text in inputs]
 
 
 def _usable(rows: Dataset, check: Callable[[Dataset], object], name: str) -> Dataset:

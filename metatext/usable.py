@@ -35,7 +35,9 @@ def usable_rows(rows: Dataset, check: Callable[[Dataset], object]) -> tuple[np.n
             return [part]
         except DataError as error:
             if error.row is None:
-                raise
+                if len(part) == len(rows):
+                    raise
+                return [part]  # what is wrong with a part as a whole, no label in it for one, is no row's fault
             first = first or error
         half = len(part) // 2
         return [kept for some in (part[:half], part[half:]) if len(part) > 1 for kept in good(some)]

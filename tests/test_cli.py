@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from letters import make_task
 from scripts.train_head import find_the_run
@@ -291,6 +292,23 @@ def test_questions_from_a_file(tmp_path, tiny):
     assert next(list(row) for row in found) == ["context", "question", "text", "start", "end", "score"]
     assert [row["text"] for row in found] == [answer["text"] for answer in answers]
     assert [row["question"] for row in found] == [row["question"] for row in rows[8:]]
+
+
+def test_a_head_whose_encoder_has_learned_is_measured_with_it(tmp_path, tiny_folder):
+    """Beside a head on the same encoder, frozen: the two read otherwise."""
+    from metatext.commands.test import _methods
+
+    folders = [tmp_path / "frozen", tmp_path / "learned"]
+    mt.MetaModel.from_encoder(str(tiny_folder)).save_pretrained(folders[0])
+    learned = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="full"))
+    with torch.no_grad():
+        for p in learned.encoder.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0))
+    learned.save_pretrained(folders[1])
+    for main, other in (folders, folders[::-1]):
+        _, methods = _methods(cli.TestData(model=str(main), heads=(str(other),), baselines=()), "classification")
+        vectors = [method.encoder.frozen().encode(["abc"]) for method in methods.values()]
+        assert not torch.allclose(*vectors, atol=0.01)
 
 
 def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):

@@ -9,6 +9,7 @@ from scripts.train_head import find_the_run, letters_present, share_of_a
 import metatext as mt
 from metatext.rows import DataError
 from metatext.scoring import answer_figures
+from metatext.tasks import right_texts
 
 
 def test_one_label():
@@ -37,11 +38,14 @@ def test_scores():
 
 
 def test_spans():
+    """What says that there is no answer where there is one is wrong."""
     answers = [{"text": "the red car", "start": 0, "end": 11, "score": 1.0}, {"text": "", "start": 0, "end": 0, "score": 1.0}]
     found = answer_figures(
         "span", [], answers, [{"text": ["red car"], "answer_start": [4]}, {"text": ["x"], "answer_start": [0]}]
     )
-    assert found == {"squad_f1": 0.5, "squad_em": 0.5}
+    assert found == {"squad_v2_f1": 0.5, "squad_v2_em": 0.5}
+    none = {"text": [], "answer_start": []}
+    assert answer_figures("span", [], answers, [none, none]) == {"squad_v2_f1": 0.5, "squad_v2_em": 0.5}
 
 
 def test_written_texts():
@@ -54,10 +58,10 @@ def test_a_task_is_judged_as_its_rows_are(tiny, make):
     task = make(rows=20)
     clf = mt.MetaModel.from_encoder(tiny).adapt(task.select(range(12)))
     asked = task.select(range(12, 20))
-    found = clf.evaluate(asked)
-    targets = [row["answers"] for row in asked.inputs()] if task.kind == "span" else asked.answers()
-    assert found == clf.evaluate(asked.inputs(), asked.answers())
-    assert found == answer_figures(task.kind, clf.labels, clf.predict(asked.inputs()), targets)
+    assert clf.evaluate(asked) == clf.evaluate(asked.inputs(), asked.answers())
+    if task.kind == "regression":
+        wrong = np.array(asked.answers()) - clf.predict(asked.inputs())
+        assert clf.evaluate(asked)["rmse"] == pytest.approx(np.sqrt(np.mean(wrong**2)))
 
 
 def test_probabilities_are_judged_too(tiny):
@@ -70,12 +74,24 @@ def test_probabilities_are_judged_too(tiny):
 
 
 def test_threshold_decides_which_labels_are_the_answer(tiny):
-    task = letters_present(rows=20)
-    clf = mt.MetaModel.from_encoder(tiny).adapt(task)
-    clf.threshold = 0.999
-    assert clf.evaluate(task)["multilabel_micro_f1"] == pytest.approx(
-        answer_figures("multilabel", clf.labels, clf.predict(task.inputs()), task.answers())["multilabel_micro_f1"]
-    )
+    clf = mt.MetaModel.from_encoder(tiny).adapt(letters_present(rows=20))
+    rows = ["abc", "efgh", "bd"]
+    said = clf.predict_proba(rows)
+    clf.threshold = float(np.median(said))
+    right = [[label for label, yes in zip(clf.labels, row >= clf.threshold, strict=True) if yes] for row in said]
+    assert clf.evaluate(rows, right)["multilabel_micro_f1"] == 1.0
+    clf.threshold = 0.5 * float(said.min())  # now all labels are the answer
+    found = clf.evaluate(rows, right)["multilabel_micro_f1"]
+    given = sum(map(len, right))
+    assert found == pytest.approx(2 * given / (said.size + given))
+
+
+def test_rows_of_one_input_are_right_answers_to_it(tiny, tiny_writer_folder):
+    task = mt.load_task([{"input": "x", "target": "one two"}, {"input": "y", "target": "z"}, {"input": "x", "target": "b"}])
+    assert right_texts(["x", "y", "x"], ["one two", "z", "b"]) == [["one two", "b"], ["z"], ["one two", "b"]]
+    clf = mt.MetaModel.from_encoder(tiny, language=str(tiny_writer_folder)).adapt(task, description="Write.")
+    said = clf.predict(["x", "y"])
+    assert clf.evaluate(task) == answer_figures("generation", [], said, [["one two", "b"], ["z"]])
 
 
 @pytest.mark.parametrize(
@@ -96,6 +112,13 @@ def test_what_cannot_be_judged(tiny, inputs, targets, message):
     clf = mt.MetaModel.from_encoder(tiny).adapt(["aa", "xy"], ["p", "q"])
     with pytest.raises(DataError, match=message):
         clf.evaluate(inputs, targets)
+
+
+def test_labels_are_those_that_predict_gives(tiny):
+    clf = mt.MetaModel.from_encoder(tiny).adapt(["aa", "xy"], [0, 1], label_names=["p", "q"])
+    assert clf.evaluate(["aa"], ["p"])["accuracy"] in (0.0, 1.0)
+    with pytest.raises(DataError, match="row 0 has the label 0"):
+        clf.evaluate(["aa"], [0])
 
 
 def test_questions_that_cannot_be_judged(tiny):

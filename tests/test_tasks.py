@@ -50,6 +50,11 @@ def test_tables_in_memory(source):
     assert repr(load_task(source, name="mail")) == "Task('mail', classification, 3 rows, 2 classes)"
 
 
+def test_rows_by_number_or_by_mask():
+    task = load_task(ROWS)
+    assert task.select(np.array([False, False, True])).inputs() == task.select([2]).inputs() == [ROWS[2]["text"]]
+
+
 def test_dataset_with_a_selection_of_rows_keeps_its_order():
     task = load_task(Dataset.from_list(ROWS).select([2, 0]))
     assert task.inputs() == [ROWS[2]["text"], ROWS[0]["text"]]
@@ -553,6 +558,26 @@ def test_bad_rows_are_errors_or_left_out_and_counted(rows, options, message, cap
     assert message in caplog.text
 
 
+def test_rows_without_a_label_of_several_are_good_rows():
+    rows = [{"text": t, "labels": x} for t, x in [("a", ["x"]), ("b", ["y"]), ("c", []), ("", ["y"]), ("d", []), ("e", [])]]
+    task = load_task(rows, skip_bad_rows=True)
+    assert task.inputs() == ["a", "b", "c", "d", "e"] and task.targets.sum(1).tolist() == [1, 1, 0, 0, 0]
+
+
+def test_two_files_of_one_split(tmp_path):
+    write(tmp_path / "mail" / "train.csv")
+    write(tmp_path / "mail" / "train.jsonl")
+    with pytest.raises(DataError, match=r"mail has two files of the split 'train': train\.csv and train\.jsonl; keep one"):
+        load_task(str(tmp_path / "mail"))
+
+
+def test_the_split_full_of_a_data_set_on_the_hub(monkeypatch):
+    splits = DatasetDict(full=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS[:1]))
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: splits)
+    assert len(load_task("someone/mail", split="full")) == 3
+    assert len(load_task("someone/mail", split=None)) == 4
+
+
 def test_what_is_wrong_with_a_table_is_not_skipped(caplog):
     with pytest.raises(DataError, match="no column for the text"):
         load_task([{"label": "x"}], skip_bad_rows=True)
@@ -1007,7 +1032,8 @@ def test_load_inputs_by_column(tmp_path):
         ([{"text": "a", "queue": 3}], {"label": "queue"}, "classification", [3]),
         ([{"text": "a", "label": ["x", "z"]}, {"text": "b", "label": []}], {}, "multilabel", [["x", "z"], []]),
         ([{"text": "a", "score": 2.5}], {}, "regression", [2.5]),
-        ([{"input": "a", "target": "b"}], {}, "generation", ["b"]),
+        ([{"input": "a", "target": "b"}, {"input": "a", "target": "c"}], {}, "generation", [["b", "c"], ["b", "c"]]),
+        ([{"text": "a", "label": "x"}], {"label": "topic"}, "classification", None),
     ],
 )
 def test_load_inputs_with_right_answers(tmp_path, rows, columns, kind, targets):

@@ -37,7 +37,7 @@ def write_predictions(classifier: AdaptedModel, asked: Inputs, data: AdaptData |
     """The file's own columns and the answers beside them as a csv; how many are right, where its rows are labelled."""
     answers = classifier.predict_table(asked.rows, data.max_risk, progress=True)
     own = asked.table.column_names
-    names = [f"predicted_{name}" if name in own else name for name in answers]
+    names = [_free(name, own) for name in answers]
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow([*own, *names])
@@ -63,9 +63,16 @@ def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) 
         logger.warning("the answers are not judged: %s", error)
         return
     shown = ", ".join(
-        f"{name} {value:.3f}" if name in UNITS else f"{name} {100 * value:.1f} %" for name, value in figures.items()
+        f"{name} {value:.4g}" if name in UNITS else f"{name} {100 * value:.1f} %" for name, value in figures.items()
     )
     print(f"{shown} (the file's own labels, {len(given)} of {len(said)} rows answered)")
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    """A name for a column that the file does not have."""
+    while name in taken:
+        name = f"predicted_{name}"
+    return name
 
 
 def _cell(value: Any) -> Any:
@@ -74,7 +81,7 @@ def _cell(value: Any) -> Any:
 
 
 def _answer(answer: Any) -> Any:
-    """A number with four places, a list of labels with semicolons between them, a label as it is."""
+    """A number with six digits, a list of labels with semicolons between them, a label as it is."""
     if isinstance(answer, list):
         return "; ".join(map(str, answer))
-    return f"{answer:.4f}" if isinstance(answer, (float, np.floating)) else answer
+    return f"{answer:.6g}" if isinstance(answer, (float, np.floating)) else answer

@@ -123,10 +123,9 @@ def _methods(data: TestData, kind: str) -> tuple[MetaModel, dict[str, Method]]:
     heads = [model]
     for name in data.heads:
         head = load_model(name)
-        # one copy of an encoder that several read with
-        head.encoder = next(
-            (h.encoder for h in heads if not h.encoder.is_tuned and h.encoder.key == head.encoder.key), head.encoder
-        )
+        # one copy of an encoder that several read with; the key of one that learned is that of its pretrained weights
+        alike = (h.encoder for h in heads if not h.encoder.is_tuned and h.encoder.key == head.encoder.key)
+        head.encoder = head.encoder if head.encoder.is_tuned else next(alike, head.encoder)
         heads.append(head)
     columns = ["trained" if saved else column_name(data.model), *map(column_name, data.heads)]
     baselines = [name for name in data.baselines if saved or name != "untrained"]  # an untrained head has its column

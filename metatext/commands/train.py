@@ -120,7 +120,7 @@ def show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 5
     else:
         firsts = [np.flatnonzero(column)[:1] for column in task.targets.T] if task.targets.dtype == bool else []
         support = np.unique(np.concatenate([order[: shots * max(1, len(task.labels))], *firsts]))  # a row of every label
-    rest = [i for i in order if i not in set(support)][:shown]
+    rest = order[~np.isin(order, support)][:shown]
     classifier = model.adapt(task.select(support))
     asked = task.select(rest)
     print(f"\n{task.name}, adapted with {of_shots(shots, by_class) if by_class else of_shots(len(support), by_class)}:")
