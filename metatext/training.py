@@ -294,6 +294,8 @@ def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, conf
         "train": loop,
         "tasks": {task.name: len(task) for task in tasks},
         "eval_tasks": {task.name: len(task) for task in eval_tasks},
+        "order": [task.name for task in tasks],  # episodes are drawn by it
+        "data": {task.name: task.digest() for task in (*tasks, *eval_tasks)},
     }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from scripts.processes import LAUNCH, finish, free_port, kill_when, started
 from scripts.train_head import letter_task, letter_tasks, train
 
@@ -339,6 +341,24 @@ def test_going_on_with_other_settings_is_refused(tiny, tmp_path, change, message
     with pytest.raises(ConfigError, match=message + ".*overwrite_output_dir"):
         run(tiny, tmp_path / "run", **change)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["labels", "label names", "a text", "description", "order"])
+def test_going_on_with_other_data_is_refused(tiny, tmp_path, change):
+    """A user who mends labels must not get yesterday's model: names and sizes of the tasks say nothing of that."""
+    run(tiny, tmp_path / "run")
+    tasks = letter_tasks()
+    first = tasks[0]
+    texts = ["z", *first.inputs()[1:]]
+    other = {
+        "labels": lambda: dataclasses.replace(first, targets=first.targets[::-1]),
+        "label names": lambda: first.with_label_names([f"other {name}" for name in first.label_names]),
+        "a text": lambda: dataclasses.replace(first, rows=Dataset.from_dict({"text": texts})),
+        "description": lambda: dataclasses.replace(first, description="another"),
+    }
+    tasks = tasks[::-1] if change == "order" else [other[change](), *tasks[1:]]
+    with pytest.raises(ConfigError, match="order: " if change == "order" else f"data.{first.name}: '"):
+        run(tiny, tmp_path / "run", tasks=tasks)
 
 
 def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, monkeypatch):
