@@ -25,7 +25,8 @@ from .tokens import Tokens
 logger = logging.getLogger(__name__)
 
 PART = 2048  # texts per part: what an interruption can cost, and the unit that processes share
-PATIENCE = 180.0  # seconds without a new part after which a process does the others' share too
+PATIENCE = 900.0  # seconds without a new part, which may take minutes, after which a process does the others' share too
+SMALL = 2**20  # bytes of vectors that are read into memory instead of mapped
 
 
 def default_folder() -> Path:
@@ -186,11 +187,12 @@ class FeatureStore:
             if name in self._loaded:
                 continue
             try:
-                keys = np.load(path)
-                table = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+                keys, file = np.load(path), self.folder / f"{name}.npy"
+                # a map keeps a file open for good, and small segments may be many
+                table = np.load(file, mmap_mode="r" if file.stat().st_size > SMALL else None)
                 if table.shape != (len(keys), self.encoder.dim) or table.dtype != np.float32:
                     raise ValueError(f"holds {table.shape}, its keys say {len(keys)}")
-            except (OSError, ValueError, EOFError) as error:
+            except (FileNotFoundError, ValueError, EOFError) as error:  # whatever else the disk says, the file may be whole
                 logger.warning("the cached features %s are damaged (%s) and are computed again", path.parent / name, error)
                 path.unlink(missing_ok=True)
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -319,6 +320,43 @@ def test_damaged_segments_are_computed_again(tiny, tmp_path, caplog, file, damag
     after = FeatureStore(tiny, tmp_path)
     assert np.array_equal(vectors_of(after, texts), expected)
     assert after.encoded == 0
+
+
+def test_what_the_disk_says_is_not_taken_for_damage(tiny, tmp_path, monkeypatch):
+    """Too many open files, or no right to read: what others have encoded stays."""
+    texts = letter_texts(20)
+    FeatureStore(tiny, tmp_path).add(texts)
+
+    def refused(path, **_):
+        raise OSError(24, "Too many open files", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
+        patch.setattr(np, "load", refused)
+        FeatureStore(tiny, tmp_path)
+    after = FeatureStore(tiny, tmp_path)
+    after.add(texts)
+    assert after.encoded == 0
+
+
+def test_small_segments_keep_no_file_open(tiny, tmp_path):
+    store = FeatureStore(tiny, tmp_path, progress=False)
+    store.add(["a"])
+    before = len(os.listdir("/proc/self/fd"))
+    for text in letter_texts(40)[:20]:
+        store.add([text])
+    assert len(store.tables) > 10 and len(os.listdir("/proc/self/fd")) <= before + 1
+    again = FeatureStore(tiny, tmp_path, progress=False)
+    assert again.add(letter_texts(40)[:20]).min() >= 0 and again.encoded == 0
+
+
+def test_features_of_another_precision_are_others(tiny_folder, tmp_path):
+    texts = letter_texts(10)
+    half = mt.Encoder.load(str(tiny_folder)).to(torch.bfloat16)
+    FeatureStore(half, tmp_path).add(texts)
+    store = FeatureStore(mt.Encoder.load(str(tiny_folder)), tmp_path)
+    ids = store.add(texts)
+    assert store.encoded == len(set(texts))
+    assert np.allclose(store.gather(ids), store.encoder.encode(texts).numpy(), atol=1e-6)
 
 
 def test_vectors_without_keys_are_not_read(tiny, tmp_path):
