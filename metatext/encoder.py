@@ -47,6 +47,7 @@ class Encoder(TextReader):
         super().__init__(tuning.prepare(backbone.float(), config), base, tokenizer, config, folder_settings)
         self.fingerprint = pretrained
         self.reference = reference
+        self.access = Access()  # how it was loaded
         self._frozen: tuple[tuple, Encoder] | None = None
         self.learned: dict[str, Tensor] = {}
         self.eval()
@@ -72,6 +73,7 @@ class Encoder(TextReader):
             if not Path(folder).is_dir():  # a branch moves on; what is written down must not
                 reference = (reference[0], loading.commit_of(folder, revision, access) or reference[1])
             encoder = cls(*parts, config, loading.folder_settings(folder, revision, access), reference)
+            encoder.access = access
             if reference != (EMBEDDED_ID, EMBEDDED_REVISION) or encoder.fingerprint == EMBEDDED_FINGERPRINT:
                 break
             logger.warning("%s does not hold the weights of %s; looking further", folder, EMBEDDED_ID)
@@ -84,8 +86,11 @@ class Encoder(TextReader):
 
     @property
     def key(self) -> str:
-        """Identifies features: weights, pooling, length and prompt, in hex."""
+        """Identifies features of a frozen encoder: weights and their precision, pooling, length and prompt, in hex."""
         said = [self.fingerprint, self.pooling, self.max_length, self.prompt]
+        dtype = next(self.backbone.parameters()).dtype
+        if dtype != torch.float32:
+            said.append(str(dtype))
         if self.base is not None:
             said.append(self.config.pretrained_share)
         return hashlib.blake2b(json.dumps(said).encode(), digest_size=12).hexdigest()
@@ -129,11 +134,9 @@ class Encoder(TextReader):
         """The encoder as it was before it learned, frozen; itself if it is frozen."""
         if not self.is_tuned:
             return self
-        return Encoder.load(
-            replace(self.config, tuning="frozen", pretrained_share=0.0), expected_fingerprint=self.fingerprint
-        ).to(
-            next(self.backbone.parameters())  # its device and precision
-        )
+        config = replace(self.config, tuning="frozen", pretrained_share=0.0, revision=self.reference[1])
+        loaded = Encoder.load(config, expected_fingerprint=self.fingerprint, access=self.access)
+        return loaded.to(next(self.backbone.parameters()))  # its device and precision
 
     def learning(self, config: EncoderConfig, weights: Mapping[str, Tensor]) -> Encoder:
         """A copy whose weights learn, for one task; nothing is loaded again.
@@ -149,9 +152,9 @@ class Encoder(TextReader):
             found = {"pooling": self.pooling, "max_length": self.max_length, "prompt": self.prompt or None}
             lora = {"lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha}
             own = replace(self.config, tuning=config.tuning, pretrained_share=0.0, **found, **lora)
-            return Encoder(copy.deepcopy(self.backbone), self.tokenizer, own, {}, self.reference).to(
-                next(self.backbone.parameters())  # its device and precision
-            )
+            copied = Encoder(copy.deepcopy(self.backbone), self.tokenizer, own, {}, self.reference)
+            copied.access = self.access
+            return copied.to(next(self.backbone.parameters()))  # its device and precision
         if self.config.tuning != config.tuning:
             raise EncoderError(
                 f"the encoder was trained with tuning {self.config.tuning}, which tuning {config.tuning} cannot go on from; "

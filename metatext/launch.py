@@ -34,7 +34,8 @@ def make_accelerator(config: TrainConfig | None = None):
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
 
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS") or (config.gradient_accumulation_steps if config else 1)
+    asked = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    steps = 1 if config is None else asked or config.gradient_accumulation_steps
     # a data loader that another loop left at its end in this process would make every part of a step the last one
     options: dict[str, Any] = {"gradient_accumulation_plugin": GradientAccumulationPlugin(int(steps), sync_with_dataloader=False)}
     if config and trackers(config):

@@ -152,6 +152,15 @@ class MetaModel(nn.Module):
         """Where its heads are."""
         return next(self.heads.parameters()).device
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MetaModel:
+        """As of any module, but the heads stay in float32 at least: a solve has no place in half precision."""
+        before = {name: p.data for name, p in self.heads.named_parameters()}
+        super()._apply(fn, recurse)
+        for name, p in self.heads.named_parameters():
+            if p.dtype in (torch.float16, torch.bfloat16):
+                p.data = before[name].to(p.device)
+        return self
+
     def forward(self, episodes: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> Logits:
         """Logits of the queries of b episodes of one kind; of generation the log-likelihoods of target tokens. Texts are read with gradients to the encoder, in the precision of the context;
         the head runs in its own: a solve has no place in half precision."""
@@ -281,7 +290,15 @@ class MetaModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to ``folder``, atomically: the head, and what was trained of the encoder; the
-        pretrained encoder is named, not copied."""
+        pretrained encoder is named, not copied.
+
+        Raises:
+            StorageError: the encoder is a frozen copy of one that has learned, so that what it learned would be lost.
+        """
+        if self.encoder.learned and not self.encoder.is_tuned:
+            raise StorageError(
+                "the encoder is a frozen copy of one that has learned, whose weights would not be saved; save the model that it is a copy of"
+            )
         write_folder(folder, {"content": CONTENT, **self.describe()}, self.tensors())
 
     push_to_hub = push_saved

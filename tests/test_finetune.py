@@ -186,6 +186,13 @@ def test_a_training_that_was_cut_off_before_leaves_no_trace(model):
     assert expected["fine-tuned"]["loss"] != expected["adapted"]["loss"]
 
 
+def test_accumulation_of_a_launch_is_not_that_of_fine_tuning(model, monkeypatch):
+    task, config = orders(80), FinetuneConfig("params", num_train_epochs=1, learning_rate=0.05)
+    expected = finetune(model, task, config=config).finetuning
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1000")
+    assert finetune(model, task, config=config).finetuning == expected
+
+
 def test_labels_that_have_no_example_stay(model):
     task = orders(40)
     clf = finetune(model, task.inputs(), task.answers(), FinetuneConfig(num_train_epochs=2), label_names=["ba", "neither", "ab"])

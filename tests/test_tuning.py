@@ -496,3 +496,38 @@ def test_trained_weights_of_another_shape_are_refused(tiny_folder, tmp_path):
         StorageError, match=r"does not fit the head 'gp' and its encoder: encoder\..*layer\.1\..* is None, expected"
     ):
         mt.MetaModel.from_pretrained(tmp_path)
+
+
+def test_the_pretrained_encoder_is_loaded_as_the_trained_one_was(tiny_folder, monkeypatch):
+    from metatext import loading
+
+    access, asked = loading.Access(token="t", cache_dir="somewhere", local_files_only=True), []
+    load = loading.load_parts
+    monkeypatch.setattr(loading, "load_parts", lambda *args: asked.append(args[3]) or load(*args[:3]))
+    encoder = Encoder.load(mt.EncoderConfig(str(tiny_folder), tuning="lora"), access=access)
+    encoder.pretrained()
+    encoder.frozen()
+    assert asked == [access, access]
+
+
+def test_a_frozen_copy_of_what_learned_is_not_saved_without_it(tiny_folder, tmp_path):
+    model = mt.MetaModel.from_encoder(shaken(encoder_of(tiny_folder)).frozen())
+    with pytest.raises(StorageError, match="a frozen copy of one that has learned"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("head", ["gp", "attention", "metanet"])
+@pytest.mark.parametrize("how", ["frozen", "lora"])
+def test_a_model_in_half_precision_adapts(tiny_folder, how, head):
+    """The encoder reads in bfloat16, the head solves in float32 with the weights that it had."""
+    model = model_of(tiny_folder, how, head)
+    before = state(model.heads)
+    expected = model.adapt(["aa", "ab", "xy"], ["p", "p", "q"]).predict_proba(["ab", "yx"])
+    model.to(torch.bfloat16)
+    assert next(model.encoder.parameters()).dtype == torch.bfloat16
+    assert all(torch.equal(p, before[name]) and p.dtype == torch.float32 for name, p in model.heads.named_parameters())
+    found = model.adapt(["aa", "ab", "xy"], ["p", "p", "q"]).predict_proba(["ab", "yx"])
+    assert np.abs(found - expected).max() < 0.1
+    assert model.to(torch.float64).head is model.heads["classification"]
+    assert next(model.heads.parameters()).dtype == torch.float64
