@@ -15,6 +15,7 @@ import torch
 from .changes import add_class, add_examples, remove_class
 from .features import encode_inputs
 from .heads import Logits
+from .heads.protocol import CELLS
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS
@@ -182,12 +183,15 @@ class AdaptedModel:
         """Of a span task: the n-best answers to each question, best first, as `predict` gives the best; whether there is any is not
         judged. Fewer where a context has no more."""
         self._need("answers", self.kind == "span")
-        rows = check_questions(inputs)
-        found = answer_questions(self.encoder, self.head, self.params, rows, n)
-        return [
-            [_span(row["context"], *best) for best in zip(found.begin[i], found.end[i], found.score[i]) if best[2] > 0]
-            for i, row in enumerate(rows)
-        ]
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise DataError(f"n: expected a whole number of at least 1, got {n!r}")
+        rows, best = check_questions(inputs), []
+        for at in range(0, len(rows), CHUNK):
+            part = rows[at : at + CHUNK]
+            found = answer_questions(self.encoder, self.head, self.params, part, n)
+            spans = zip(part, found.begin, found.end, found.score, strict=True)
+            best += [[_span(row["context"], *one) for one in zip(*places) if one[2] > 0] for row, *places in spans]
+        return best
 
     def _spans(self, rows: list[dict], progress: bool) -> dict[str, list]:
         table: dict[str, list] = {"text": [], "start": [], "end": [], "score": []}
@@ -253,7 +257,9 @@ class AdaptedModel:
     @torch.no_grad()
     def _predict(self, inputs: Sequence, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
         rows = self.check_rows(inputs)
-        parts = [self._logits(rows[i : i + CHUNK]) for i in self._chunks(len(rows), CHUNK, progress)]
+        support, ways = self.support.y.shape[1:3]
+        size = max(1, min(CHUNK, CELLS // (support + 8 * ways)))
+        parts = [self._logits(rows[i : i + size]) for i in self._chunks(len(rows), size, progress)]
         if not parts:
             return np.zeros((0, self.support.y.shape[-1]), np.float32), np.zeros(0, np.float32)
         answers = torch.cat([KINDS[self.kind].answer(part.values[0]) for part in parts])
@@ -293,7 +299,8 @@ class AdaptedModel:
         return made
 
     def to(self, device: torch.device | str) -> AdaptedModel:
-        """Move encoder, head and task parameters to a device; returns itself."""
+        """Move encoder, head and task parameters to a device; returns itself. The head's model and an encoder that it shares with other
+        classifiers move too."""
         self.model.to(device)
         self.encoder.to(device)
         if self.language is not None:

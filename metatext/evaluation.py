@@ -17,6 +17,7 @@ from .config import EpisodeConfig
 from .episodes import EpisodeBatch, draw_episodes
 from .features import TaskFeatures, encode_tasks
 from .generation import GenerationFeatures
+from .heads.protocol import CELLS
 from .kinds import KINDS, Kind
 from .methods import Draw, Method, by_model
 from .metrics import METRICS, check_installed
@@ -37,7 +38,6 @@ RISK_N = 200  # episodes per task
 THRESHOLD_EPISODES = EpisodeConfig(k_shot=(0, 48), n_query=20)  # no more rows than `heldout.EVAL_ROWS` asks for
 THRESHOLDS = np.linspace(0.02, 0.98, 49)
 OUTSIDE_SHARE = 0.2  # of the rows belong to no class, as far as `risk_answers` is concerned
-CELLS = 10_000_000  # numbers that a method may hold at a time: one for a query row and a support row, some for a query row and a class
 
 
 def evaluate_tasks(

@@ -1,7 +1,8 @@
 """The one table of task kinds: which loss trains them, how logits become answers, which figures measure them.
 
 A new kind is a row in `KINDS`, a way to read its targets in `targets.ENCODERS`, a head in `heads.KIND_HEADS` and its baselines in
-`baselines.USUAL`; what draws episodes, trains and adapts asks for properties of a kind, never for its name.
+`baselines.USUAL`; what draws episodes, trains and adapts asks for properties of a kind,
+and for its name only where one kind has rows or answers of its own form (spans, several labels).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def answer_as_pipeline(
     Args:
         inputs: one text, or a tuple of two, or ``{"text": ..., "text_pair": ...}``; or a list of them.
         top_k: so many labels of each row, the most probable first; None: all; not given: the most probable one.
-        batch_size: rows read at a time.
+        batch_size: rows read at a time; at most `BATCH`.
 
     Returns:
         A list with one ``{"label": ..., "score": ...}`` for each row; with ``top_k`` of one row a list of them, of a list of rows

@@ -548,15 +548,23 @@ def test_gp_by_numpy(shots, near):
 def test_gp_averages_rows_beyond_its_limit(monkeypatch):
     """Copies of a row are one row with so much less noise: there the averages are exact."""
     head = shaken(HeadConfig("gp", generated=False))  # a left-out group is more than a left-out row
-    support, query = task([9, 6, 0], b=2)  # a limit of 9 makes 3 groups in each of the 3 classes
-    source = torch.tensor([0, 1, 2] * 3 + [9, 10, 11] * 2)
+    support, query = task([9, 9, 0], b=2)  # a limit of 6 makes 3 groups in each class that has rows
+    source = torch.tensor([0, 1, 2] * 3 + [9, 10, 11] * 3)
     support = dataclasses.replace(support, x=support.x[:, source])
     exact = answer(head, support, query)
     wide, _, _ = padded(support, query, 4, 0, 0)
-    monkeypatch.setattr(gp, "ROWS", 9)
-    assert head.adapt(support)["rows"].shape[1] == 9
+    monkeypatch.setattr(gp, "ROWS", 6)
+    assert head.adapt(support)["rows"].shape[1] == 6
     close(exact, answer(head, support, query))
     close(exact, answer(head, wide, query))
+
+
+def test_a_class_has_as_many_groups_as_its_share_of_the_rows(monkeypatch):
+    monkeypatch.setattr(gp, "ROWS", 10)
+    support, _ = task([17, 3, 0])
+    rows, labels, size = gp.grouped(support.x, support.y, support.row_mask)
+    assert (labels > 0).sum(1).tolist() == [[8, 1, 0]] and rows.shape[1] == 9
+    assert (labels * size[..., None]).sum(1).tolist() == [[17, 3, 0]]
 
 
 @pytest.mark.parametrize("name", ["gp", "attention"])

@@ -398,6 +398,8 @@ def test_an_adapted_model_answers_in_the_words_of_the_context(trained, tmp_path)
         assert row["context"][answer["start"] : answer["end"]] == answer["text"]
     right = [answer["text"] == (row["answers"]["text"] or [""])[0] for answer, row in zip(answers, asked, strict=True)]
     assert np.mean(right) > 0.5 and any(answer["text"] == "" for answer in answers)
+    with pytest.raises(DataError, match="n: expected a whole number of at least 1, got -1"):
+        model.answers(asked[:2], n=-1)
     best = model.answers(asked[:2], n=3)
     assert [len(found) for found in best] == [3, 3] and all(a["score"] >= b["score"] for a, b in zip(best[0], best[0][1:]))
     alone = [model.predict([row])[0] for row in asked]  # whatever else is asked

@@ -134,7 +134,8 @@ def centred(values: Tensor, named: Tensor) -> Tensor:
 
 
 def grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, labels and how many examples each row stands for; beyond `ROWS`, means of groups within a class.
+    """Rows, labels and how many examples each row stands for; beyond `ROWS`, means of groups within a class, of each class as many as its
+    share of the rows.
 
     The rows of a class are cut into groups in the order of a fixed projection, so the order they come in does not matter.
 
@@ -146,23 +147,29 @@ def grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Ten
     Returns:
         (b, n, d), (b, n, w), (b, n) with size 0 where padded.
     """
-    b, s, w = y.shape
+    b, s = row_mask.shape
     if s <= ROWS:
         return x * row_mask[..., None], y, row_mask.to(x.dtype)
     direction = torch.sin(torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device) ** 2)
     order = (x @ direction).masked_fill(~row_mask, torch.inf).argsort(1)[..., None]  # (b, s, 1)
     x, y, row_mask = x.take_along_dim(order, 1), y.take_along_dim(order, 1), row_mask.take_along_dim(order[..., 0], 1)
-    groups = max(1, ROWS // w)
+    count = y.sum(1)  # (b, w)
+    share = (ROWS * count / count.sum(1, keepdim=True).clamp_min(1)).floor()
+    groups = torch.where(count > 0, share.clamp_min(1), torch.zeros_like(share))  # of each class
     own = y.argmax(-1)  # (b, s)
     rank = (y.cumsum(1) - y).gather(2, own[..., None])[..., 0]  # how many of its class come before it
-    group = (rank * groups / y.sum(1).clamp_min(1).gather(1, own)).long().clamp(max=groups - 1)
-    place = torch.where(row_mask, own * groups + group, w * groups)  # the last place takes the padding
-    size = torch.zeros(b, w * groups + 1, dtype=x.dtype, device=x.device).scatter_add_(1, place, row_mask.to(x.dtype))
-    total = torch.zeros(b, w * groups + 1, x.shape[-1], dtype=x.dtype, device=x.device)
-    total = total.scatter_add(1, place[..., None].expand_as(x), x)
-    means = (total / size.clamp_min(1)[..., None])[:, :-1]
-    labels = torch.eye(w, dtype=x.dtype, device=x.device).repeat_interleave(groups, 0).expand(b, -1, -1)
-    return means, labels, size[:, :-1]
+    mine = groups.gather(1, own)
+    group = torch.minimum((rank * mine / count.clamp_min(1).gather(1, own)).floor(), mine - 1)
+    place = ((groups.cumsum(1) - groups).gather(1, own) + group).long()
+    n = int(groups.sum(1).max())
+    place = torch.where(row_mask, place, n)  # the last place takes the padding
+    size = torch.zeros(b, n + 1, dtype=x.dtype, device=x.device).scatter_add_(1, place, row_mask.to(x.dtype))
+
+    def mean(values: Tensor) -> Tensor:
+        total = torch.zeros(b, n + 1, values.shape[-1], dtype=x.dtype, device=x.device)
+        return (total.scatter_add(1, place[..., None].expand_as(values), values) / size.clamp_min(1)[..., None])[:, :-1]
+
+    return mean(x), mean(y), size[:, :-1]
 
 
 def grouped_rows(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..representation import Support, TaskRepresentation
 
 Params = dict[str, Tensor]
+CELLS = 10_000_000  # numbers that a head may hold at a time while it answers: one for a query and a support row, some for a query and a class
 
 
 @dataclass(frozen=True)
