@@ -71,6 +71,12 @@ class MetaLoss(nn.Module):
         return self
 
 
+def reads_anew(model: MetaModel, config: TrainConfig) -> bool:
+    """Whether every step reads its texts again. At a learning rate of 0 the encoder is as good as frozen, what it has learned reads every
+    text once; MAML moves it all the same."""
+    return model.encoder.is_tuned and (config.encoder_lr > 0 or config.encoder_share < 1 or model.adapts_encoder)
+
+
 def parameter_groups(model: MetaModel, config: TrainConfig) -> list[dict[str, Any]]:
     """What learns, by learning rate and weight decay: vectors and scalars (norms, biases, temperatures) have none."""
     groups = []

@@ -28,7 +28,7 @@ from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, shares, trackers
 from .losses import meta_loss
 from .model import MetaModel
-from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, task_weights
+from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, reads_anew, task_weights
 from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
@@ -110,12 +110,11 @@ def meta_train(
             f"meta_batch_size {config.meta_batch_size} is smaller than processes x accumulation steps "
             f"({accelerator.num_processes} x {accelerator.gradient_accumulation_steps}): every share needs an episode"
         )
-    # At a learning rate of 0 the encoder is as good as frozen: what it has learned reads every text once. MAML moves it all the same.
-    reads_anew = model.encoder.is_tuned and (config.encoder_lr > 0 or config.encoder_share < 1 or model.adapts_encoder)
+    anew = reads_anew(model, config)
     weights, distilled = task_weights(tasks, config), distilled_tasks(tasks, config)
     factors = kind_weights(kinds, config)
     if accelerator.is_main_process:
-        _warn(model, kinds, eval_tasks, episodes, config, reads_anew)
+        _warn(model, kinds, eval_tasks, episodes, config, anew)
     output_dir = Path(config.output_dir)
     checkpoints = Checkpoints(output_dir / "checkpoints", config.save_total_limit)
     settings = _settings(model, tasks, eval_tasks, episodes, config)
@@ -134,7 +133,7 @@ def meta_train(
     model.risk, model.threshold = None, 0.5  # of other weights
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     whole = store  # evaluation reads texts as the trained model will; only training cuts them
-    if reads_anew:
+    if anew:
         store, whole = TokenStore(model.encoder, config.max_text_tokens), TokenStore(model.encoder)
     elif store is not None and store.encoder.key != model.encoder.frozen().key:
         raise ConfigError("store: its features are of another encoder; make a new FeatureStore of the model's")
@@ -146,7 +145,7 @@ def meta_train(
     unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
 
     base = None
-    distills = config.distillation > 0 and reads_anew
+    distills = config.distillation > 0 and anew
     if distills or (config.encoder_share < 1 and model.encoder.config.tuning == "full"):
         base = model.encoder.pretrained()
     objective = MetaLoss(model, base if distills else None, distilled)
@@ -212,7 +211,7 @@ def meta_train(
                 factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
                 # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
                 # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
-                unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if reads_anew else trainable))
+                unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if anew else trainable))
                 accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
                 names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
                 step_losses.append((losses.detach(), names))
@@ -258,15 +257,13 @@ def meta_train(
     return TrainResult(output_dir, step, best, history)
 
 
-def _warn(
-    model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeConfig, config: TrainConfig, reads_anew: bool
-) -> None:
+def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeConfig, config: TrainConfig, anew: bool) -> None:
     """Say what the settings leave out, or ask for in vain."""
     if any(KINDS[kind].by_class for kind in kinds) and not episodes.n_outside:
         logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
     if not len(eval_tasks):
         logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
-    if reads_anew:
+    if anew:
         return
     why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"
     for name in ("distillation", "encoder_share", "max_text_tokens"):

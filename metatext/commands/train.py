@@ -17,6 +17,7 @@ from ..features import encode_tasks
 from ..kinds import KINDS
 from ..launch import best_device
 from ..model import MetaModel
+from ..objective import reads_anew
 from ..pools import check_pool
 from ..rows import DataError
 from ..settings import ConfigError
@@ -40,7 +41,7 @@ def main(settings: Settings) -> None:
     if data.warm_start:
         warm_start(model, data.warm_start)
     store = None
-    if not (model.encoder.is_tuned and config.encoder_lr > 0):
+    if not reads_anew(model, config):
         store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
     read = partial(sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
     loaded = read(data.tasks)
