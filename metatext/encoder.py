@@ -113,22 +113,13 @@ class Encoder(TextReader):
         """The weights that learn, by name: what is to be saved beside the pretrained ones."""
         return {name: p.detach() for name, p in tuning.tuned(self.backbone).items()}
 
-    @torch.no_grad()
     def load_tuned(self, tensors: Mapping[str, Tensor]) -> None:
         """Put weights of `tuned_tensors` in place.
 
         Raises:
             EncoderError: they are not those of this architecture and tuning; the first that differs is named.
         """
-        own = tuning.tuned(self.backbone)
-        for name in sorted({*own, *tensors}):
-            shapes = [tuple(of[name].shape) if name in of else None for of in (tensors, own)]
-            if shapes[0] != shapes[1]:
-                raise EncoderError(
-                    f"trained weights do not fit the encoder {self.config.name!r} (tuning {self.config.tuning}): {name} is {shapes[0]}, expected {shapes[1]}"
-                )
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+        tuning.put(self.backbone, tensors, EncoderError, f"the encoder {self.config.name!r} (tuning {self.config.tuning})")
 
     def pretrained(self) -> Encoder:
         """The encoder as it was before it learned, frozen; itself if it is frozen."""
@@ -178,7 +169,7 @@ class Encoder(TextReader):
             return self
         if weights is not None:
             return self._freeze(weights)
-        moment = tuple((p.device, p.dtype, p._version) for p in tuning.tuned(self.backbone).values())
+        moment = tuning.moment(self.backbone)
         if self._frozen is None or self._frozen[0] != moment:
             self._frozen = None  # before the new copy is made: never two of them
             self._frozen = moment, self._freeze(self.tuned_tensors())

@@ -128,29 +128,20 @@ class LanguageModel(nn.Module):
         """The weights that learn, by name: what is to be saved beside the pretrained ones."""
         return {name: p.detach() for name, p in tuning.tuned(self.model).items()}
 
-    @torch.no_grad()
     def load_tuned(self, tensors: Mapping[str, Tensor]) -> None:
         """Put weights of `tuned_tensors` in place.
 
         Raises:
             LanguageError: they are not those of this architecture and tuning; the first that differs is named.
         """
-        own = tuning.tuned(self.model)
-        for name in sorted({*own, *tensors}):
-            shapes = [tuple(of[name].shape) if name in of else None for of in (tensors, own)]
-            if shapes[0] != shapes[1]:
-                raise LanguageError(
-                    f"trained weights do not fit the language model {self.config.name!r} (tuning {self.config.tuning}): {name} is {shapes[0]}, expected {shapes[1]}"
-                )
-        for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+        tuning.put(self.model, tensors, LanguageError, f"the language model {self.config.name!r} (tuning {self.config.tuning})")
 
     def frozen(self) -> LanguageModel:
         """A frozen one with the weights of this moment, low-rank updates merged; itself if it is frozen. The same object is returned
         until a weight changes."""
         if not self.is_tuned:
             return self
-        moment = tuple((p.device, p.dtype, p._version) for p in tuning.tuned(self.model).values())
+        moment = tuning.moment(self.model)
         if self._frozen is None or self._frozen[0] != moment:
             self._frozen = None  # before the new copy is made: never two of them
             self._frozen = moment, self._freeze(self.tuned_tensors())

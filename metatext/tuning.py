@@ -64,6 +64,30 @@ def tuned(backbone: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in backbone.named_parameters() if p.requires_grad}
 
 
+def moment(backbone: nn.Module) -> tuple:
+    """Equal until a weight that learns changes, by an operation on it."""
+    return tuple((p.device, p.dtype, p._version) for p in tuned(backbone).values())
+
+
+@torch.no_grad()
+def put(backbone: nn.Module, tensors: Mapping[str, Tensor], error: type[Exception], said: str) -> None:
+    """Copy values to the parameters that learn.
+
+    Args:
+        backbone: changed in place.
+        tensors: one for each of `tuned`, by name.
+        error: raised where they are not those; the first that differs is named.
+        said: what the backbone is, for the message.
+    """
+    own = tuned(backbone)
+    for name in sorted({*own, *tensors}):
+        shapes = [tuple(of[name].shape) if name in of else None for of in (tensors, own)]
+        if shapes[0] != shapes[1]:
+            raise error(f"trained weights do not fit {said}: {name} is {shapes[0]}, expected {shapes[1]}")
+    for name, parameter in own.items():
+        parameter.copy_(tensors[name])
+
+
 def merge(backbone: nn.Module) -> nn.Module:
     """The backbone with its low-rank updates added to the weights and no LoRA layer left; changed in place."""
     from peft.tuners.lora import LoraLayer
