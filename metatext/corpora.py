@@ -10,13 +10,13 @@ from typing import Any
 from .columns import kind_of
 from .readings import READINGS
 from .rows import DataError
-from .sources import read_schema, reader, split_files
+from .sources import SPLIT, are_splits, read_schema, reader, split_files
 from .storage import StorageError, read_json
 from .tasks import Task, load_task
 
 logger = logging.getLogger(__name__)
 
-STARTER = "starter"
+STARTER, CATALOG = "starter", "catalog.json"
 
 
 def load_tasks(source: str | Path | Sequence[str], split: str | None = None, skip_bad_rows: bool = False) -> list[Task]:
@@ -27,7 +27,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
             ``catalog.json`` in it or beside it may give each a ``description``, and a regression its ``scale``, {score: text}), "starter",
             "starter/train" or "starter/test" (the embedded classifications), "starter/<kind>/train" or "starter/<kind>/test" (those of
             another kind), or a list of names as `load_task` takes them ("id:config" for
-            a Hub configuration). In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
+            a Hub configuration), of folders of corpora, and of those before. In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
             a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
         split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
             warning, and so are those whose columns say nothing. A folder may hold several kinds: choose by ``task.kind``.
@@ -44,6 +44,10 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
                 tasks.append(_read_as(reading, rest, split, skip_bad_rows))
             elif item == STARTER or item.startswith(STARTER + "/"):
                 tasks += load_tasks(item, split)
+            elif Path(item).name == CATALOG:
+                logger.info("%s describes corpora and is none", item)
+            elif _holds_corpora(Path(item)):
+                tasks += load_tasks(Path(item), split, skip_bad_rows)
             elif Path(item).exists():
                 known = _known_of(Path(item), _catalog(Path(item).parent))
                 tasks.append(load_task(item, split=split, skip_bad_rows=skip_bad_rows, **known))
@@ -64,7 +68,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
     tasks, skipped = [], []
     for path in sorted(folder.iterdir()):
         files = split_files(path) if path.is_dir() else {}
-        if not files and not (path.is_file() and reader(path) and path.name != "catalog.json"):
+        if not files and not (path.is_file() and reader(path) and path.name != CATALOG):
             continue
         if path.is_dir() and split is not None and split not in files:
             skipped.append(f"{path.name} (no split {split!r})")
@@ -81,6 +85,15 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
             f"{folder} holds no corpus that can be used: expected folders with <split>.parquet (csv, jsonl) or such files"
         )
     return tasks
+
+
+def _holds_corpora(folder: Path) -> bool:
+    """Whether a path is a folder of corpora, and not one corpus."""
+    if not folder.is_dir():
+        return False
+    files = split_files(folder)
+    deeper = any(part.is_dir() and split_files(part) for part in folder.iterdir())
+    return not are_splits(files) or (deeper and not any(map(SPLIT.fullmatch, files)))
 
 
 def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:
@@ -102,7 +115,7 @@ def _name(path: Path) -> str:
 
 def _catalog(folder: Path) -> dict[str, Any]:
     """What a catalog.json in a folder, or beside it, says of its corpora."""
-    for place in (folder / "catalog.json", folder.parent / "catalog.json"):
+    for place in (folder / CATALOG, folder.parent / CATALOG):
         if place.is_file():
             try:
                 return read_json(place)
@@ -115,11 +128,14 @@ def _known_of(path: Path, catalog: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `load_task` for a corpus, from its entry in a catalogue.
 
     Raises:
-        DataError: its ``scale`` is no mapping of scores to texts.
+        DataError: its ``scale`` is no mapping of scores to texts, its ``description`` no text.
     """
     entry = catalog.get(_name(path))
+    entry = {"description": entry} if isinstance(entry, str) else entry
     if not isinstance(entry, Mapping):
         return {}
+    if not isinstance(entry.get("description") or "", str):
+        raise DataError(f"{CATALOG}: {_name(path)}: expected a text as description, got {entry['description']!r}")
     found = {"description": entry["description"]} if entry.get("description") else {}
     if "scale" in entry:
         try:

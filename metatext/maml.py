@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import torch
@@ -9,10 +10,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from . import tuning
+from .config import HeadConfig
 from .encoder import Encoder
 from .heads import InnerLoopHead
 from .heads.protocol import mask_classes
 from .representation import Support
+from .settings import ConfigError
+
+logger = logging.getLogger(__name__)
 
 Weights = dict[str, Tensor]
 
@@ -61,3 +66,23 @@ def support_loss(head: InnerLoopHead, support: Support) -> Tensor:
     present = count > 0
     target = y / count.clamp_min(1)[:, None] / present.sum(1).clamp_min(1)[:, None, None]
     return -(mask_classes(values, present).log_softmax(-1) * target).sum()
+
+
+def prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:
+    """Make an encoder ready for steps of any order.
+
+    Raises:
+        ConfigError: it has no low-rank updates, or would compute layers again with other weights.
+    """
+    if encoder.config.tuning != "lora":
+        raise ConfigError(
+            f"encoder_steps: {head.encoder_steps} steps need low-rank updates to move, the encoder has tuning {encoder.config.tuning}; "
+            f"set tuning to lora, or encoder_steps to 0"
+        )
+    if encoder.config.gradient_checkpointing:  # a layer that is computed again would find the encoder's own weights
+        raise ConfigError(
+            "gradient_checkpointing: with encoder_steps layers would be computed again with other weights; set checkpoint_steps instead"
+        )
+    if not head.first_order:  # fused attention has no second derivative
+        encoder.backbone.set_attn_implementation("eager")
+        logger.info("eager attention: the inner loop over the encoder is of second order (first_order: sdpa, and less memory)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageModel
 from .loading import Access
-from .maml import adapt_encoder
+from .maml import adapt_encoder, prepare_inner_loop
 from .representation import Support
 from .risk import RiskCurve
 from .rows import DataError
@@ -35,8 +34,6 @@ from .tasks import Task
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
-
-logger = logging.getLogger(__name__)
 
 CONTENT = "head"
 TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
@@ -72,7 +69,7 @@ class MetaModel(nn.Module):
         kinds = kinds_of(head_config, language is not None) if kinds is None else kinds
         self.heads = nn.ModuleDict({kind: make_head(head_config, encoder.dim, kind, language) for kind in kinds})
         if self.adapts_encoder:
-            _prepare_inner_loop(encoder, head_config)
+            prepare_inner_loop(encoder, head_config)
         self.notes = dict(notes or {})
         self.risk: RiskCurve | None = None
         self.threshold = 0.5
@@ -387,18 +384,3 @@ class MetaModel(nn.Module):
         model.load_tensors(tensors)
         model.risk, model.threshold = saved.risk, saved.threshold
         return model
-
-
-def _prepare_inner_loop(encoder: Encoder, head: HeadConfig) -> None:
-    if encoder.config.tuning != "lora":
-        raise ConfigError(
-            f"encoder_steps: {head.encoder_steps} steps need low-rank updates to move, the encoder has tuning {encoder.config.tuning}; "
-            f"set tuning to lora, or encoder_steps to 0"
-        )
-    if encoder.config.gradient_checkpointing:  # a layer that is computed again would find the encoder's own weights
-        raise ConfigError(
-            "gradient_checkpointing: with encoder_steps layers would be computed again with other weights; set checkpoint_steps instead"
-        )
-    if not head.first_order:  # fused attention has no second derivative
-        encoder.backbone.set_attn_implementation("eager")
-        logger.info("eager attention: the inner loop over the encoder is of second order (first_order: sdpa, and less memory)")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .inputs import right_texts
 from .kinds import KINDS
 from .metrics import METRICS
 from .rows import DataError
 from .targets import ENCODERS, encode_answers
-from .tasks import Task, right_texts
+from .tasks import Task
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import itertools
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 JSON_SPLITS = ("train", "validation", "valid", "dev", "test", "full")  # other .json files of a folder describe it
+# the stem of a file that is a split of a corpus, or a part of it: train, test-00000-of-00002, part_3
+SPLIT = re.compile(r"(train|training|validation|valid|val|dev|eval|test|full)([-_.].*)?|.*[-_.]\d+.*", re.IGNORECASE)
+SNIFFED = 1000  # rows of a csv that are looked at before it is read
 
 
 def reader(path: Path) -> str | None:
@@ -88,6 +94,11 @@ def _find(
         files = split_files(path)
         if not files:
             raise DataError(f"{path} holds no data file; expected <split>{' or <split>'.join(READERS)}")
+        if split is None and not are_splits(files):
+            raise DataError(
+                f"{path.name} holds {', '.join(file.name for file in files.values())}, which are no splits of one data set; load_tasks "
+                f"reads a folder of corpora"
+            )
         wanted = files if split is None else {split: files[split]} if split in files else {}
         if not wanted:
             raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
@@ -138,6 +149,13 @@ def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dat
 
 
 def _join(parts: list, where: str, concatenate) -> Dataset | IterableDataset:
+    """Splits one after the other, with the columns that all of them have."""
+    named = [part.column_names for part in parts]
+    if None not in named and len(parts) > 1:  # of a stream they may not be known
+        shared = [name for name in named[0] if all(name in names for names in named)]
+        if not shared:
+            raise DataError(f"{where}: its splits have no column in common: {'; '.join(', '.join(names) for names in named)}")
+        parts = [part if part.column_names == shared else part.select_columns(shared) for part in parts]
     try:
         return concatenate(parts)
     except ValueError as error:
@@ -154,7 +172,10 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
         raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}")
     options: dict[str, Any] = {}
     if kind == "csv":  # "None", "NA" or "null" may be a text or a label; only an empty cell is missing
-        options = {"keep_default_na": False, "na_values": [""], "sep": "\t" if path.suffix.lower() == ".tsv" else ","}
+        sep = "\t" if path.suffix.lower() == ".tsv" else ","
+        options = {"keep_default_na": False, "na_values": [""], "sep": sep, **_sniff(path, sep)}
+        if sep == "\t":
+            _check_quotes(path)
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
@@ -168,6 +189,49 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
     finally:
         if shown:
             enable_progress_bar()
+
+
+def _sniff(path: Path, sep: str) -> dict[str, Any]:
+    """What is to be said of a csv so that pandas reads it as it is written.
+
+    Raises:
+        DataError: its first row has more values than there are columns, of which pandas would drop the first ones.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header, *rows = itertools.islice(csv.reader(file, delimiter=sep), SNIFFED + 1)
+    except (OSError, ValueError, csv.Error):  # `datasets` says what is wrong
+        return {}
+    first = next((row for row in rows if row), header)
+    if len(first) > len(header):
+        raise DataError(
+            f"{path}: the first row has {len(first)} values, the header {len(header)} columns ({', '.join(header)}); put a text that holds "
+            f"{'a tab' if sep != ',' else 'a comma'} in quotation marks"
+        )
+    zeros = [i for i in range(len(header)) if any(len(row) > i and re.fullmatch(r"0\d+", row[i]) for row in rows)]
+    return {"converters": {header[i]: str for i in zeros}} if zeros else {}  # 007 is a name, not the number 7
+
+
+def _check_quotes(path: Path) -> None:
+    """Raises `DataError` where a text of a tsv goes on behind the quotation mark that ends it: it began with one that was meant as it
+    is, and all rows in between have become one."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, delimiter="\t", strict=True)
+        try:
+            for _ in lines:
+                pass
+        except UnicodeDecodeError:  # `datasets` says what is wrong
+            return
+        except csv.Error:
+            raise DataError(
+                f"{path}: line {lines.line_num}: a text goes on behind the quotation mark that ends it; put texts that hold such marks "
+                f"in marks and double those inside, or save as csv or jsonl"
+            ) from None
+
+
+def are_splits(names: Collection[str]) -> bool:
+    """Whether files of these stems are splits, or parts, of one data set; one file alone is."""
+    return len(names) < 2 or all(SPLIT.fullmatch(name) for name in names)
 
 
 def _literal(path: Path) -> str:

@@ -241,12 +241,13 @@ def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, cap
     assert [row["label"] for row in rows] == ["a", "b", "a", "a"]
     right = [row["label"] == row["predicted_label"] for row in rows]
     out = capsys.readouterr().out
-    assert f"accuracy {100 * np.mean(right):.1f} %" in out and "4 of 4 rows answered" in out
+    assert f"accuracy {100 * np.mean(right):.1f} %" in out and "4 of the 4 rows that have one were answered" in out
     cli.main([*arguments, "--max_risk", "0"])
     assert "answered" not in capsys.readouterr().out
-    asked.write_text("text,label\na,a\nb,c\n")
+    asked.write_text("text,label\na a,a\nb,c\na,\n")  # a label that no example has, and none
     cli.main(arguments)
-    assert "not judged: targets: row 1 has the label 'c'" in caplog.text and "accuracy" not in capsys.readouterr().out
+    assert "not judged, 'c' for one" in caplog.text and "2 of 3 rows can be judged" in caplog.text
+    assert "1 of the 1 rows that have one were answered" in capsys.readouterr().out
 
 
 def test_test_tasks_that_are_too_small_show_before_training(tmp_path, tiny_folder):

@@ -60,7 +60,18 @@ def test_load_tasks_without_a_reason_to_warn(folder, caplog):
 def test_load_tasks_with_descriptions(folder, place):
     catalog = {"b_mail": {"description": "What is wanted?"}, "c_news": {"kind": "classification"}, "d_claims": "text", "_": 1}
     (folder.parent / place).write_text(json.dumps(catalog), encoding="utf-8")
-    assert [task.description for task in load_tasks(folder)] == ["What is wanted?", None, None, None, None]
+    assert [task.description for task in load_tasks(folder)] == ["What is wanted?", None, "text", None, None]
+    (folder.parent / place).write_text(json.dumps({"b_mail": {"description": 5}}), encoding="utf-8")
+    with pytest.raises(DataError, match="b_mail: expected a text as description, got 5"):
+        load_tasks(folder)
+
+
+def test_a_folder_of_corpora_among_names(folder, tmp_path):
+    """Each corpus is a task of its own, and never are two of them one."""
+    for name in ("sports", "ratings"):
+        write(tmp_path / "files" / f"{name}.csv")
+    found = load_tasks([str(tmp_path / "files"), str(folder / "b_mail"), str(folder / "catalog.json"), str(folder)])
+    assert names(found) == ["ratings", "sports", "b_mail", *names(load_tasks(folder))]
 
 
 def test_description_of_a_folder_with_a_dot_in_its_name(tmp_path):

@@ -240,12 +240,12 @@ def test_training_moves_all_that_learns(tiny_folder, tmp_path, settings):
 
 
 def test_second_order_reads_with_eager_attention_and_says_so(tiny_folder, caplog):
-    with caplog.at_level(logging.INFO, logger="metatext.model"):
+    with caplog.at_level(logging.INFO, logger="metatext.maml"):
         model = model_of(tiny_folder)
     assert model.encoder.backbone.config._attn_implementation == "eager"
     assert "eager attention" in caplog.text
     caplog.clear()
-    with caplog.at_level(logging.INFO, logger="metatext.model"):
+    with caplog.at_level(logging.INFO, logger="metatext.maml"):
         first = model_of(tiny_folder, first_order=True)
     assert first.encoder.backbone.config._attn_implementation == "sdpa"
     assert not caplog.text

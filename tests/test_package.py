@@ -35,7 +35,7 @@ LEVELS = [
     ["report", "targets", "readings", "usable"],
     ["sources"],
     ["tasks", "encoder"],
-    ["corpora", "scoring"],
+    ["corpora", "inputs", "scoring"],
     ["layout"],
     ["decoding"],
     ["language"],

@@ -7,9 +7,9 @@ import pytest
 from scripts.train_head import find_the_run, letters_present, share_of_a
 
 import metatext as mt
+from metatext.inputs import right_texts
 from metatext.rows import DataError
 from metatext.scoring import answer_figures
-from metatext.tasks import right_texts
 
 
 def test_one_label():

@@ -11,10 +11,11 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset
 from tables import OTHER_KINDS, PAIR, ROWS, arrow_cache, raw, rows_of, write  # noqa: F401
 
 from metatext.corpora import load_tasks
+from metatext.inputs import load_inputs
 from metatext.readings import as_scale, joined
 from metatext.rows import DataError, encode_labels, readable
 from metatext.targets import encode_label_sets, encode_scores
-from metatext.tasks import load_inputs, load_task
+from metatext.tasks import load_task
 
 
 def assert_is_rows(task):
@@ -564,6 +565,53 @@ def test_rows_without_a_label_of_several_are_good_rows():
     assert task.inputs() == ["a", "b", "c", "d", "e"] and task.targets.sum(1).tolist() == [1, 1, 0, 0, 0]
 
 
+def test_splits_have_the_columns_that_all_have(tmp_path):
+    write(tmp_path / "mail" / "train.csv", [{**row, "id": i} for i, row in enumerate(ROWS)])
+    write(tmp_path / "mail" / "test.csv", ROWS[:1])
+    task = load_task(str(tmp_path / "mail"), split=None)
+    assert len(task) == 4 and task.labels == ("delivery", "refund")
+    write(tmp_path / "mail" / "dev.csv", [{"sentence": "a", "intent": "b"}])
+    with pytest.raises(
+        DataError, match="mail: its splits have no column in common: sentence, intent; text, label; text, label, id"
+    ):
+        load_task(str(tmp_path / "mail"), split=None, skip_bad_rows=True)
+
+
+def test_files_that_are_no_splits_of_one_data_set(tmp_path):
+    for name in ("sports", "ratings"):
+        write(tmp_path / "corpora" / f"{name}.csv")
+    with pytest.raises(DataError, match=r"ratings\.csv, sports\.csv, which are no splits of one data set; load_tasks reads"):
+        load_task(str(tmp_path / "corpora"), split=None)
+    for name in ("part-0", "part-1", "test-00000-of-00001"):
+        write(tmp_path / "shards" / f"{name}.csv")
+    assert len(load_task(str(tmp_path / "shards"), split=None)) == 9
+
+
+def test_a_comma_in_a_text_without_quotation_marks(tmp_path):
+    """pandas would take the first half of every text for the name of its row."""
+    path = raw(tmp_path / "a.csv", "text,label\nhello, world,a\nbye, moon,b\n")
+    with pytest.raises(
+        DataError, match=r"the first row has 3 values, the header 2 columns \(text, label\); put a text that holds a comma"
+    ):
+        load_task(str(path))
+
+
+def test_a_quotation_mark_that_opens_a_text_of_a_tsv(tmp_path):
+    path = raw(tmp_path / "a.tsv", 'text\tlabel\n"Wow she said\tp\nbad\tn\ngreat" film\tp\nfine\tp\n')
+    with pytest.raises(DataError, match=r"a\.tsv: line 4: a text goes on behind the quotation mark that ends it"):
+        load_task(str(path))
+    task = load_task(str(raw(tmp_path / "b.tsv", 'text\tlabel\n"Wow"" she said"\tp\nbad\tn\n')))
+    assert task.inputs() == ['Wow" she said', "bad"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_numbers_that_begin_with_zeros_are_names(tmp_path, suffix):
+    lines = ["text,label,size", "a,001,1", "b,010,2", "c,001,3"]
+    path = raw(tmp_path / f"a{suffix}", "\n".join(lines).replace(",", "\t" if suffix == ".tsv" else ",") + "\n")
+    assert load_task(str(path)).labels == ("001", "010")
+    assert load_inputs(path).table[0] == {"text": "a", "label": "001", "size": 1}
+
+
 def test_two_files_of_one_split(tmp_path):
     write(tmp_path / "mail" / "train.csv")
     write(tmp_path / "mail" / "train.jsonl")
@@ -1042,8 +1090,8 @@ def test_load_inputs_with_right_answers(tmp_path, rows, columns, kind, targets):
 
 def test_load_inputs_of_which_some_have_no_answer(tmp_path, caplog):
     path = write(tmp_path / "new.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": None}])
-    assert load_inputs(path).targets is None
-    assert "not judged: task 'new', column 'label': row 1 has no label" in caplog.text
+    assert load_inputs(path).targets == ["x", None]
+    assert "new: 1 of 2 rows can be judged; the first that cannot: task 'new', column 'label': row" in caplog.text
 
 
 @pytest.mark.parametrize(

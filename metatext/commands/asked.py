@@ -14,12 +14,12 @@ import numpy as np
 
 from ..adapted import AdaptedModel
 from ..cli import AdaptData, FinetuneData
+from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
-from ..rows import DataError
 from ..scoring import answer_figures
 from ..storage import write_text
-from ..tasks import Inputs, Task, load_inputs
+from ..tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -51,21 +51,24 @@ def write_predictions(classifier: AdaptedModel, asked: Inputs, data: AdaptData |
 
 
 def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) -> None:
-    """Print the figures of the rows that were answered."""
-    column = KINDS[classifier.kind].column
-    said = answers[column] if column else [dict(zip(answers, row)) for row in zip(*answers.values())]
-    given = [i for i, answer in enumerate(said) if answer is not None]  # max_risk leaves some without
+    """Print the figures of the rows that were answered and whose right answer is known."""
+    kind, labels = KINDS[classifier.kind], set(classifier.labels)
+    said = answers[kind.column] if kind.column else [dict(zip(answers, row)) for row in zip(*answers.values())]
+    known = [i for i, target in enumerate(targets) if target is not None]
+    if kind.column == "label":
+        of = lambda target: {target} if kind.by_class else set(target)  # noqa: E731
+        foreign = next((target for i in known for target in of(targets[i]) - labels), None)
+        if foreign is not None:
+            logger.warning("rows whose label no example has are not judged, %r for one", foreign)
+        known = [i for i in known if of(targets[i]) <= labels]
+    given = [i for i in known if said[i] is not None]  # max_risk leaves some without
     if not given:
         return
-    try:
-        figures = answer_figures(classifier.kind, classifier.labels, [said[i] for i in given], [targets[i] for i in given])
-    except DataError as error:  # a file may hold labels that the examples lack, or none in some rows: it was asked all the same
-        logger.warning("the answers are not judged: %s", error)
-        return
+    figures = answer_figures(classifier.kind, classifier.labels, [said[i] for i in given], [targets[i] for i in given])
     shown = ", ".join(
         f"{name} {value:.4g}" if name in UNITS else f"{name} {100 * value:.1f} %" for name, value in figures.items()
     )
-    print(f"{shown} (the file's own labels, {len(given)} of {len(said)} rows answered)")
+    print(f"{shown} (the file's own labels; {len(given)} of the {len(known)} rows that have one were answered)")
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

@@ -1,0 +1,114 @@
+"""The rows of a file that are asked of a task's model, and what the file says is right."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .columns import INPUTS, ROLES, check_columns, check_texts, find_columns, role_columns, text_columns
+from .rows import DataError
+from .sources import READERS, read_file, reader
+from .targets import read_targets
+from .tasks import Task, usable
+from .usable import usable_rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is asked of a task's model.
+
+    Attributes:
+        rows: texts, pairs of texts, or of a kind with several columns of its own (`columns.INPUTS`) dicts of them.
+        table: the same rows with every column of their file.
+        targets: their right answers as the file has them, None of a row where it does not say; None where it has no such column.
+    """
+
+    rows: list
+    table: Dataset
+    targets: list | None
+
+
+def load_inputs(
+    path: str | Path,
+    columns: Mapping[str, str] | None = None,
+    pairs: bool = False,
+    kind: str = "classification",
+    skip_bad_rows: bool = False,
+) -> Inputs:
+    """The rows of a file, which need no label.
+
+    Args:
+        path: csv, tsv, json, jsonl or parquet.
+        columns: as of `load_task`; a column of labels need not be there.
+        pairs: two texts per row are wanted.
+        kind: of the task.
+        skip_bad_rows: leave out rows with an empty text, with a warning that counts them, instead of an error.
+
+    Raises:
+        DataError: no such file or column, or an empty text.
+    """
+    if not Path(path).is_file() or not reader(Path(path)):
+        raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
+    rows, name = read_file(Path(path)), Path(path).stem
+    answer = "label" if kind not in ROLES else ROLES[kind][-1]
+    unlabelled = (columns or {}).get(answer) not in (None, *rows.column_names)  # no other column may stand in for it
+    given = {role: column for role, column in (columns or {}).items() if role != answer or column in rows.column_names}
+    asked = {role: column for role, column in given.items() if role != answer}
+    check_columns(rows.column_names, given, name)
+    if kind in INPUTS:
+        found = role_columns(rows.column_names, asked, name, INPUTS[kind])
+    else:
+        found = text_columns(rows.column_names, asked, name)
+        if pairs != ("text_pair" in found):
+            raise DataError(
+                f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
+            )
+    if skip_bad_rows:
+        rows = usable(rows, lambda part: check_texts(part, found, name), name)
+    check_texts(rows, found, name)
+    table = rows.with_format("arrow")[:]
+    texts = {role: table.column(column).to_pylist() for role, column in found.items()}
+    if len(INPUTS.get(kind, ())) > 1:
+        listed = [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
+    else:
+        listed = list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
+    return Inputs(listed, rows, None if unlabelled else known_answers(rows, given, name, kind))
+
+
+def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str) -> list | None:
+    """What a table says is right, row by row as `Task.answers` has it (of spans as SQuAD has it, of generation all right answers), None
+    of a row where it does not say; None where it has no such column."""
+    try:
+        columns = find_columns(rows, given, name, kind, gaps=True)
+    except DataError:
+        return None
+    good, error = usable_rows(rows, lambda part: read_targets(kind, part, columns, name))
+    if error is not None:
+        logger.warning("%s: %d of %d rows can be judged; the first that cannot: %s", name, len(good), len(rows), error)
+    if not len(good):
+        return None
+    part = rows.select(good)
+    if kind == "span":
+        answers = part.with_format(None)[columns["answers"]][:]
+    else:
+        answers = Task(name, kind, part, *read_targets(kind, part, columns, name)).answers()
+    if kind == "generation":
+        answers = right_texts(part.with_format(None)[columns["input"]][:], answers)
+    found = dict(zip(good.tolist(), answers, strict=True))
+    return [found.get(i) for i in range(len(rows))]
+
+
+def right_texts(inputs: Sequence[str], targets: Sequence[str]) -> list[list[str]]:
+    """All right answers to the input of each row: those of every row of the same input."""
+    right: dict[str, list[str]] = {}
+    for text, target in zip(inputs, targets, strict=True):
+        right.setdefault(text, []).append(target)
+    return [right[text] for text in inputs]
