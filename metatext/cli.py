@@ -26,7 +26,9 @@ class TrainData(Checked):
     """Which tasks are trained on, chosen on and measured on."""
 
     tasks: tuple[str, ...] = option(
-        ("starter/train",), "what to train on: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/train'"
+        (),
+        "what to train on: corpora of tasks_dir by name, folders of corpora, Hub ids (id:config), paths; none: all of tasks_dir that is not "
+        "measured on, and where there is none, starter/train",
     )
     eval_tasks: tuple[str, ...] = option(
         (), "unseen tasks that choose the best head and stop early: names among `tasks` (then held out), or further sources"
@@ -71,6 +73,8 @@ class TestData(Checked):
     n_way: Range = option(5, "classes per episode", low=2)
     fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
     n_query: int = option(5, "query rows per class, or where labels are no classes, in all", low=1)
+    max_rows_per_task: int | None = option(None, "at most so many rows of a task, in proportion to its classes", low=10)
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     shots: tuple[int, ...] = option(
         (1, 5), "support rows per class (where labels are no classes, in all), a table each; 0: the label names alone", low=0
     )
@@ -132,12 +136,28 @@ class AdaptData(Checked):
 
 
 @dataclass(frozen=True)
+class PredictData(Checked):
+    """Which classifier is asked what."""
+
+    model: str = option("runs/adapted", "a classifier that adapt or finetune saved: a folder, or a repo on the Hub, owner/name")
+    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
+    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
+    text_pair_column: str | None = option(None, "column of the second text of a pair")
+    label_column: str | None = option(None, "column of the label, where the file has one; none: found when its name is usual")
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    max_risk: float | None = option(
+        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
+    )
+    predictions: str = option("predictions.csv", "csv to write the predictions to")
+
+
+@dataclass(frozen=True)
 class FinetuneData(Checked):
     """Which head is fine-tuned on which examples, and what the classifier is asked."""
 
     model: str = option(
         "metatext-minilm-general",
-        "a saved head: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
+        "a saved head, or a classifier whose head and labels are taken: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
     )
     examples: str | None = option(
         None,
@@ -183,14 +203,15 @@ COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "test": ("measure a head on unseen tasks", (TestData,)),
     "adapt": ("make a classifier from a few labelled examples", (AdaptData,)),
     "finetune": ("fine-tune a classifier on labelled examples, where that pays", (FinetuneData, FinetuneConfig)),
+    "predict": ("answer the rows of a file: metatext predict CLASSIFIER FILE", (PredictData,)),
     "push": ("share a head or a classifier on the Hub: metatext push FOLDER OWNER/NAME", (PushData,)),
 }
-WORDS = {"push": ("model", "repo_id")}
+WORDS = {"push": ("model", "repo_id"), "predict": ("model", "predict")}
 """Settings that a command also takes as its first or its last words, all of them, without their flags."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script: ``metatext train|test|adapt|finetune|push [config.yaml] [--flag value ...]``."""
+    """The console script: ``metatext train|test|adapt|finetune|predict|push [config.yaml] [--flag value ...]``."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = "\n".join(f"  metatext {name:8} {text}" for name, (text, _) in COMMANDS.items())
@@ -217,6 +238,8 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
     except MetatextError as error:
         counted = "" if getattr(error, "row", None) is None else " (the first row below a header is row 0)"
         sys.exit(f"metatext {command}: {str(error).removeprefix(f'{command}: ')}{counted}")
+    except OSError as error:  # what the disk or the network refuses
+        sys.exit(f"metatext {command}: {error}")
 
 
 def parse(command: str, arguments: Sequence[str], description: str | None = None) -> Settings:
@@ -303,14 +326,18 @@ def _is_range(cls: type, name: str) -> bool:
 def _read_yaml(path: str) -> dict[str, Any]:
     import yaml
 
+    rows = "; a file of rows is given by --examples" if path.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")) else ""
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; the first argument is a YAML file of settings") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path} is a folder; the first argument is a YAML file of settings, a head or classifier is given by --model, corpora by --tasks_dir"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{path} is not valid YAML: {error}{rows}") from None
     if not isinstance(values, dict):
-        rows = "; a file of rows is given by --examples" if path.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")) else ""
         raise ConfigError(f"{path} must hold `key: value` lines, got {type(values).__name__}{rows}")
     return values

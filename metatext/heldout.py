@@ -17,10 +17,28 @@ from .kinds import KINDS
 from .launch import TrainingError
 from .model import MetaModel
 from .objective import kind_weights
+from .pools import EpisodeError, check_pool
 from .risk import RiskCurve, fit_risk
 
 EVAL_EPISODES = EpisodeConfig(n_way=10, k_shot=(0, 16), max_support=160, n_query=5, fewer_ways=True)
 EVAL_ROWS = EpisodeConfig(k_shot=(0, 32), n_query=20)  # where labels are no classes
+
+
+def check_unseen(unseen: Sequence[TaskFeatures]) -> None:
+    """Raises `EpisodeError` where a task is too small to choose the weights by."""
+    for features in unseen:
+        shape = shape_of(features)
+        try:
+            check_pool(features.pool, shape)
+        except EpisodeError as error:
+            raise EpisodeError(
+                f"eval_tasks: {error} Whatever the settings of the training episodes, weights are chosen with n_query {shape.n_query}."
+            ) from None
+
+
+def shape_of(features: TaskFeatures) -> EpisodeConfig:
+    """The episodes that weights are chosen by."""
+    return EVAL_EPISODES if KINDS[features.kind].by_class else EVAL_ROWS
 
 
 def watch(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator, step: int) -> dict[str, float]:
@@ -31,8 +49,7 @@ def watch(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig,
     mine = []
     for number in range(accelerator.process_index, len(unseen), accelerator.num_processes):
         features = unseen[number]
-        shape = EVAL_EPISODES if KINDS[features.kind].by_class else EVAL_ROWS
-        batch = draw_for(features, shape, config.eval_episodes, config.seed)
+        batch = draw_for(features, shape_of(features), config.eval_episodes, config.seed)
         figures, losses = episode_scores(model, features, batch)
         mine.append((number, float(figures.mean()), float(losses.mean())))
     everyone = sorted(gather_object(mine))

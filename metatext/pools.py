@@ -111,11 +111,20 @@ def eligible_classes(pool: Pool, config: EpisodeConfig) -> np.ndarray:
     if (have < lowest).any():
         poor = int((have < lowest).argmax())
         counts = pool.count[poor][pool.count[poor] > 0]
+        others = [pool.names[i] for i in np.flatnonzero(have < lowest)[1:]]
+        also = f" So it is with {', '.join(others[:8])}{' ...' * (len(others) > 8)}." if others else ""
+        if len(counts) < lowest:
+            ways = (
+                "a classifier needs two" if lowest == 2 else f"n_way asks for at least {lowest}: give a range, or set fewer_ways"
+            )
+            raise EpisodeError(
+                f"task {pool.names[poor]!r}: it has {len(counts)} class{'es' * (len(counts) != 1)} with rows; {ways}.{also}"
+            )
         few = f"; its smallest class has {counts.min()}" if len(counts) else ""
         raise EpisodeError(
             f"task {pool.names[poor]!r}: {have[poor]} of its {len(counts)} classes have the {need} distinct texts that an episode "
             f"needs (k_shot {bounds(config.k_shot)[0]} + n_query {config.n_query}){few}; n_way asks for at least {lowest} classes. "
-            f"Lower k_shot, n_query or n_way, give n_way as a range, set fewer_ways, or leave this task out."
+            f"Lower k_shot, n_query or n_way, give n_way as a range{'' if config.fewer_ways else ', set fewer_ways'}, or leave this task out.{also}"
         )
     return eligible
 

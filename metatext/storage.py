@@ -24,6 +24,10 @@ class StorageError(MetatextError, ValueError):
     """A file or folder that cannot be read as what it should be, or cannot be written."""
 
 
+class ContentError(StorageError):
+    """A folder that metatext saved, but that holds something else."""
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to; it takes the name ``path`` when the block ends well.
@@ -50,6 +54,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | Path, folder: bool) -> None:
+    """Find out before hours of work whether something can be written there.
+
+    Args:
+        path: of a file, or a ``folder``, that need not be there yet.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    path = Path(path)
+    if path.exists() and path.is_dir() != folder:
+        raise StorageError(f"{path} is a {'file' if folder else 'folder'}; give another {'folder' if folder else 'file'}")
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir() and there != path:
+        raise StorageError(f"{path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK):
+        raise StorageError(f"{path}: there is no right to write to {there}")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -171,7 +194,7 @@ def read_config(folder: str | Path, content: str) -> dict[str, Any]:
     if config.get("content") != content:
         other = {"head": "MetaModel.from_pretrained", "adapted": "AdaptedModel.from_pretrained"}.get(config.get("content"))
         way = f"; {other} loads it" if other and content in ("head", "adapted") else ""
-        raise StorageError(f"{folder} holds {config.get('content')!r}, expected {content!r}{way}")
+        raise ContentError(f"{folder} holds {config.get('content')!r}, expected {content!r}{way}")
     return config
 
 

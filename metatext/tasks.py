@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.getLogger(__name__)
+
+LISTED = re.compile(r"\[.*\]|[^;]+;[^;]+")  # a label that looks like a list of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +196,8 @@ def load_task(
         split: which split; "full" counts as "train". None: all rows of all splits. Ignored for a single table.
         revision: branch, tag or commit on the Hub.
         kind: the kind of task; None: found from the columns: numbers with a fraction, or a column ``score``, ``rating`` or ``stars``
-            where there is no label, are scores (regression), lists of labels are multilabel.
+            where there is no label, are scores (regression), lists of labels are multilabel. Where "multilabel" is given, a text is
+            labels with semicolons between them, as a csv may have them.
         columns: where what stands, e.g. ``{"text": "body", "label": "queue"}``; also ``text_pair`` and ``label_name``.
         label_names: readable text per class: a list in the order of the classes, or a dict {label: text}. Labels
             without a row are allowed in a dict. Of a regression: {lowest score: text, highest score: text}.
@@ -231,6 +235,13 @@ def load_task(
             name,
             len(rows),
             labels[targets[0]],
+        )
+    listed = [label for label in labels if isinstance(label, str) and LISTED.fullmatch(label)] if kind == "classification" else []
+    if listed:
+        logger.warning(
+            "%s: %r is read as one label; for several give lists (jsonl, parquet), or kind='multilabel' and semicolons between them",
+            name,
+            listed[0],
         )
     kept = [role for role in (*TEXTS, "answers") if role in columns]
     rows = rows.select_columns([columns[role] for role in kept])

@@ -23,13 +23,14 @@ from .config import EpisodeConfig, TrainConfig
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
 from .features import encode_tasks
-from .heldout import learn_risk, learn_threshold, watch
+from .heldout import check_unseen, learn_risk, learn_threshold, watch
 from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, shares, trackers
 from .losses import meta_loss
 from .model import MetaModel
 from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, reads_anew, task_weights
 from .plots import plot_learning_curve
+from .pools import check_pool
 from .progress import Progress
 from .risk import RiskCurve
 from .rows import DataError
@@ -143,6 +144,9 @@ def meta_train(
     features = [encode_tasks(store, group, vary_names=episodes.needs_varied_names) for group in groups]
     pools = [group.pool for group in features]
     unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
+    for pool in pools:  # before the first evaluation, which takes longer
+        check_pool(pool, episodes)
+    check_unseen(unseen)
 
     base = None
     distills = config.distillation > 0 and anew
@@ -248,6 +252,8 @@ def meta_train(
         if step > start or not (output_dir / "metrics.json").exists():  # a finished run that is started again has no new figures
             write_json(output_dir / "metrics.json", figures)
         plot_learning_curve(history, output_dir / "learning_curve.png")
+    if accelerator.is_main_process and best and not best["step"] and step > start:
+        logger.warning("no step was better on the unseen tasks than the start, whose weights are kept")
     accelerator.wait_for_everyone()
     _load_best(model, output_dir)
     _learn_limits(model, unseen, output_dir, config, accelerator)

@@ -30,6 +30,7 @@ RECIPES = {
     "test": "meta_test.py",
     "adapt": "adapt.py",
     "finetune": "finetune.py",
+    "predict": "predict.py",
     "push": "push_to_hub.py",
 }
 TINY = ["--n_episodes", "8", "--n_way", "5", "--fewer_ways", "--n_query", "2"]  # what the small corpora can give
@@ -204,6 +205,8 @@ def test_finetune_a_head_on_a_file(tmp_path, small_head, capsys):
     with open(output / "predictions.csv", newline="") as file:
         found = list(csv.DictReader(file))
     assert [row["label"] for row in found] == classifier.predict([row["body"] for row in found]) and len(found) == 3
+    arguments = [part if part != str(small_head) else str(output) for part in arguments]  # a classifier is learned anew
+    cli.main([*arguments, "--what", "lora"])
     before = {path.name: path.read_bytes() for path in output.iterdir()}
     with pytest.raises(SystemExit, match="class_weights: no label is called 'nobody'"):
         cli.main([*arguments, "--class_weights", "nobody=3"])
@@ -250,11 +253,70 @@ def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, cap
     assert "1 of the 1 rows that have one were answered" in capsys.readouterr().out
 
 
+@pytest.fixture
+def files(tmp_path):
+    """A folder of four corpora, each a file, and an empty one."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("sports", "ratings", "emoji", "weather"):
+        rows = "".join(f"{c * 3} {i} {name[0]},{c}\n" for c in "abc" for i in range(10))
+        (folder / f"{name}.csv").write_text("text,label\n" + rows)
+    (folder / "catalog.json").write_text("{}")
+    return folder
+
+
+def test_a_folder_of_corpora_is_trained_on_whole(files, tmp_path, tiny_folder, capsys):
+    """None named: all of them but those that are measured on; one is held out by its name, its path or its file."""
+    common = ["train", "--encoder", str(tiny_folder), *SMALL, "--n_way", "2", "3", "--k_shot", "1", "--n_query", "2"]
+    common += ["--tasks_dir", str(files), "--test_tasks", "emoji", "--test_shots", "1", "--test_episodes", "3"]
+    for number, held in enumerate(("weather", "weather.csv", str(files / "weather.csv"))):
+        cli.main([*common, "--eval_tasks", held, "--output_dir", str(tmp_path / f"run {number}")])
+        out = capsys.readouterr().out
+        assert "train on: ratings, sports\nchoose by: weather\nmeasure on: emoji\n" in out
+    named = ["--tasks", str(files), "--eval_tasks", "weather", "--output_dir", str(tmp_path / "named")]
+    with pytest.raises(
+        SystemExit, match="task 'emoji' stands among the tasks to train on and among those to choose or measure with"
+    ):
+        cli.main([*common, *named])
+
+
+def test_a_corpus_that_is_not_there(files, tmp_path, capsys):
+    with pytest.raises(SystemExit, match=r"could not load 'weathr'.* has no 'weathr' either; did you mean 'weather'\?"):
+        cli.main(["test", "--model", "gp", "--tasks", "weathr", "--tasks_dir", str(files)])
+
+
+def test_bad_rows_and_many_rows_of_tasks_to_measure_on(files, tmp_path, small_head, capsys, caplog):
+    with open(files / "sports.csv", "a") as file:
+        file.write("no label,\n")
+    arguments = ["test", "--model", str(small_head), "--tasks", "sports", "--tasks_dir", str(files), "--baselines", "label_names"]
+    arguments += ["--n_way", "3", "--n_query", "2", "--shots", "1", "--n_episodes", "4", "--max_rows_per_task", "21"]
+    with pytest.raises(SystemExit, match="row 30 has no label"):
+        cli.main(arguments)
+    cli.main([*arguments, "--skip_bad_rows", "--output", str(tmp_path / "out.json")])
+    assert "left out 1 of 31 rows" in caplog.text and "sports" in capsys.readouterr().out
+
+
+def test_a_saved_classifier_answers_a_file(files, tmp_path, small_head, capsys):
+    examples, classifier, answers = files / "sports.csv", tmp_path / "classifier", tmp_path / "answers.csv"
+    cli.main(["adapt", "--model", str(small_head), "--examples", str(examples), "--output_dir", str(classifier)])
+    cli.main(["predict", str(classifier), str(files / "ratings.csv"), "--predictions", str(answers)])
+    out = capsys.readouterr().out
+    assert "30 predictions" in out and "accuracy" in out and "30 of the 30 rows" in out
+    with open(answers, newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = mt.AdaptedModel.from_pretrained(classifier).predict([row["text"] for row in rows])
+    assert [row["predicted_label"] for row in rows] == expected
+    with pytest.raises(SystemExit, match="holds 'head', expected 'adapted'"):
+        cli.main(["predict", str(small_head), str(examples), "--predictions", str(answers)])
+
+
 def test_test_tasks_that_are_too_small_show_before_training(tmp_path, tiny_folder):
     few = tmp_path / "few.csv"
     few.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(8)))
     arguments = ["train", "--tasks", "starter/train", "--test_tasks", str(few), "--encoder", str(tiny_folder)]
-    with pytest.raises(SystemExit, match=r"task 'few': 0 of its 2 classes have the 10 distinct texts .*k_shot 5 \+ n_query 5"):
+    with pytest.raises(
+        SystemExit, match=r"test_tasks: task 'few': 0 of its 2 classes have the 10 distinct texts .*k_shot 5 \+ n_query 5"
+    ):
         cli.main([*arguments, *SMALL, "--output_dir", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 
@@ -425,9 +487,19 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["test", "--names", "fake"], "names: expected one of 'real', 'numbered', got 'fake'"),
         (["test", "--shots", "-1"], "shots: must be at least 0"),
         (["test", "--n_shot", "3"], "unknown argument '--n_shot'; did you mean '--shots'"),
+        (
+            ["train", "recipes"],
+            "recipes is a folder; the first argument is a YAML file of settings, a head or classifier is given by --model",
+        ),
+        (["train", "--tasks_dir", "nowhere"], "tasks_dir: nowhere is no folder"),
+        (["test", "--model", "gp", "--output", "recipes"], "recipes is a folder; give another file"),
+        (["train", "--output_dir", "README.md"], "README.md is a file; give another folder"),
+        (["train", "--output_dir", "README.md/run"], "README.md is a file, not a folder"),
+        (["predict"], "the file of rows to classify is missing: metatext predict CLASSIFIER FILE"),
     ],
 )
-def test_mistakes_end_in_one_line(arguments, message):
+def test_mistakes_end_in_one_line(arguments, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert message in str(stopped.value) and "\n" not in str(stopped.value)

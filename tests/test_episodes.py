@@ -407,10 +407,10 @@ def test_no_outside_rows_unless_asked():
             dict(n_way=3, k_shot=4, n_query=2),
             ["2 of its 3 classes", "6 distinct texts", "smallest class has 3", "least 3"],
         ),
-        ((9,), dict(n_way=2, k_shot=1, n_query=1), ["1 of its 1 class", "at least 2"]),
-        ((9,), dict(n_way=(5, 9), k_shot=1, n_query=1, fewer_ways=True), ["1 of its 1 class", "at least 2"]),
-        ((9, 9, 9), dict(n_way=10, k_shot=1, n_query=1), ["3 of its 3 classes", "at least 10"]),
-        ((9, 9, 9), dict(n_way=(4, 10), k_shot=1, n_query=1), ["3 of its 3 classes", "at least 4"]),
+        ((9,), dict(n_way=2, k_shot=1, n_query=1), ["it has 1 class with rows", "a classifier needs two"]),
+        ((9,), dict(n_way=(5, 9), k_shot=1, n_query=1, fewer_ways=True), ["it has 1 class with rows", "a classifier needs two"]),
+        ((9, 9, 9), dict(n_way=10, k_shot=1, n_query=1), ["it has 3 classes with rows", "at least 10"]),
+        ((9, 9, 9), dict(n_way=(4, 10), k_shot=1, n_query=1), ["it has 3 classes with rows", "at least 4"]),
         ((2, 2), dict(n_way=2, k_shot=(1, 9), n_query=8), ["0 of its 2 classes", "9 distinct texts", "k_shot 1", "n_query 8"]),
     ],
 )
@@ -429,7 +429,7 @@ def test_a_class_without_rows_takes_no_part():
     np.testing.assert_array_equal(pool.count[0], [9, 0, 9, 0])
     batch = draw(pool, n=50, n_way=(2, 4), k_shot=(0, 2), n_query=1)
     assert set(batch.classes.ravel()) == {0, 2}
-    with pytest.raises(EpisodeError, match="2 of its 2 classes"):
+    with pytest.raises(EpisodeError, match="it has 2 classes with rows; n_way asks for at least 3"):
         draw(pool, n_way=3, k_shot=0, n_query=1)
 
 

@@ -559,6 +559,14 @@ def test_bad_rows_are_errors_or_left_out_and_counted(rows, options, message, cap
     assert message in caplog.text
 
 
+def test_several_labels_in_a_csv(tmp_path, caplog):
+    path = raw(tmp_path / "a.csv", "text,label\na,x; y\nb,y\nc,\n")
+    task = load_task(str(path), kind="multilabel")
+    assert task.labels == ("x", "y") and task.targets.tolist() == [[True, True], [False, True], [False, False]]
+    one = load_task(str(path), skip_bad_rows=True)
+    assert one.labels == ("x; y", "y") and "'x; y' is read as one label; for several give lists" in caplog.text
+
+
 def test_rows_without_a_label_of_several_are_good_rows():
     rows = [{"text": t, "labels": x} for t, x in [("a", ["x"]), ("b", ["y"]), ("c", []), ("", ["y"]), ("d", []), ("e", [])]]
     task = load_task(rows, skip_bad_rows=True)

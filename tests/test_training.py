@@ -19,6 +19,7 @@ from metatext.checkpoints import Checkpoints
 from metatext.evaluation import draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.heldout import EVAL_EPISODES
+from metatext.pools import EpisodeError
 from metatext.settings import ConfigError
 from metatext.storage import read_folder
 from metatext.store import FeatureStore
@@ -205,6 +206,25 @@ def test_kept_head_has_the_best_loss(tiny, tmp_path):
         assert loss.mean() == pytest.approx(result.best["eval_loss"], abs=1e-6)
         assert figures.mean() == pytest.approx(result.best["eval_accuracy"], abs=1e-6)
     assert saved.notes["kept"] == model.notes["kept"] == result.best
+
+
+def test_that_the_start_was_best_is_said(tiny, tmp_path, monkeypatch, caplog):
+    scripted_evaluations(monkeypatch, [0.5, 0.9, 0.8, 0.7])
+    _, result = run(tiny, tmp_path / "run", unseen=True)
+    assert result.best["step"] == 0 and "no step was better on the unseen tasks than the start" in caplog.text
+
+
+def test_tasks_that_are_too_small_show_before_the_first_evaluation(tiny, tmp_path, monkeypatch):
+    heads = scripted_evaluations(monkeypatch, [0.5] * 9)
+    few = letter_tasks()[0].select(range(3))
+    with pytest.raises(EpisodeError, match=f"task '{few.name}': "):
+        run(tiny, tmp_path / "run", unseen=True, tasks=[*letter_tasks()[1:], few])
+    with pytest.raises(EpisodeError, match=r"eval_tasks: task 'unseen': .*weights are chosen with n_query 5"):
+        unseen = letter_task("unseen", seed=9)
+        meta_train(
+            fresh(tiny), letter_tasks(), eval_tasks=[unseen.select(range(8))], episodes=EPISODES, config=loop(tmp_path / "b")
+        )
+    assert not heads
 
 
 def test_without_unseen_tasks_the_last_head_is_kept(tiny, tmp_path):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..cli import AdaptData, Settings
 from ..kinds import KINDS
 from ..rows import DataError
+from ..storage import check_place
 from ..tasks import load_task
 from .asked import read_asked, write_predictions
 from .common import load_model, log
@@ -16,11 +19,14 @@ def main(settings: Settings) -> None:
     data = settings[AdaptData]
     if data.examples is None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
+    predictions = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
+    check_place(data.output_dir, folder=True)
+    check_place(predictions, folder=False)
     columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     columns = {role: column for role, column in columns.items() if column}
     given = {"kind": data.kind, "columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(data.examples, split=None, **given)
-    asked = read_asked(task, data)
+    asked = read_asked(data, task.kind, task.is_pair)
     classifier = load_model(data.model).adapt(task)
     classifier.save_pretrained(data.output_dir)
     shape = f" of {len(task.labels)} classes" if KINDS[task.kind].column == "label" else ""
@@ -28,4 +34,4 @@ def main(settings: Settings) -> None:
     shape = " of texts to write" if KINDS[task.kind].written else shape
     print(f"{len(task)} examples{shape} -> {data.output_dir}")
     if asked is not None:
-        write_predictions(classifier, asked, data)
+        write_predictions(classifier, asked, data.max_risk, predictions)

@@ -13,29 +13,28 @@ from typing import Any
 import numpy as np
 
 from ..adapted import AdaptedModel
-from ..cli import AdaptData, FinetuneData
+from ..cli import AdaptData, FinetuneData, PredictData
 from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
 from ..storage import write_text
-from ..tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
-def read_asked(task: Task, data: AdaptData | FinetuneData) -> Inputs | None:
-    """The file ``predict``, None where there is none; ``task``: the examples, whose columns, kind and labels its rows have."""
+def read_asked(data: AdaptData | FinetuneData | PredictData, kind: str, pairs: bool) -> Inputs | None:
+    """The file ``predict``, None where there is none; its rows are of this kind, pairs of texts or single ones, as the examples are."""
     if data.predict is None:
         return None
     given = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     given = {role: column for role, column in given.items() if column}
-    return load_inputs(data.predict, given, pairs=task.is_pair, kind=task.kind, skip_bad_rows=data.skip_bad_rows)
+    return load_inputs(data.predict, given, pairs=pairs, kind=kind, skip_bad_rows=data.skip_bad_rows)
 
 
-def write_predictions(classifier: AdaptedModel, asked: Inputs, data: AdaptData | FinetuneData) -> None:
+def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float | None, path: str | Path) -> None:
     """The file's own columns and the answers beside them as a csv; how many are right, where its rows are labelled."""
-    answers = classifier.predict_table(asked.rows, data.max_risk, progress=True)
+    answers = classifier.predict_table(asked.rows, max_risk, progress=True)
     own = asked.table.column_names
     names = [_free(name, own) for name in answers]
     out = io.StringIO()
@@ -43,7 +42,6 @@ def write_predictions(classifier: AdaptedModel, asked: Inputs, data: AdaptData |
     writer.writerow([*own, *names])
     for row, *said in zip(asked.table.with_format(None), *answers.values(), strict=True):
         writer.writerow([*map(_cell, row.values()), *map(_answer, said)])
-    path = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
     write_text(path, out.getvalue())
     print(f"{len(asked.rows)} predictions -> {path}")
     if asked.targets is not None:

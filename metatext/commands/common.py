@@ -6,12 +6,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..corpora import load_tasks
+from ..corpora import STARTER, load_tasks
 from ..heads import HEADS
 from ..launch import best_device
 from ..model import MetaModel
 from ..readings import READINGS
 from ..report import Report
+from ..rows import DataError
+from ..settings import ConfigError, nearest
+from ..sources import READERS
 from ..tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -31,20 +34,46 @@ def column_name(name: str) -> str:
     return f"untrained_{name}" if is_untrained(name) else Path(name).name
 
 
-def sources(names, tasks_dir: str | None, skip_bad_rows: bool = False) -> list[Task]:
-    """Tasks by name; plain names are looked up in ``tasks_dir`` first."""
+def sources(names: Sequence[str], tasks_dir: str | None, skip_bad_rows: bool = False) -> list[Task]:
+    """Tasks by name; plain names are looked up in ``tasks_dir`` first.
+
+    Raises:
+        ConfigError: ``tasks_dir`` is no folder.
+        DataError: see `load_tasks`.
+    """
+    if tasks_dir and not Path(tasks_dir).is_dir():
+        raise ConfigError(f"tasks_dir: {tasks_dir} is no folder")
     if not names:
         return []
-    found = []
+    found, elsewhere = [], []
     for name in names:
         reading = f"{name.partition('=')[0]}=" if name.partition("=")[0] in READINGS else ""
         name = name.removeprefix(reading)
-        inside = Path(tasks_dir) / name.partition("@")[0] if tasks_dir else None
-        there = inside is not None and inside.exists()
-        found.append(reading + (str(Path(tasks_dir) / name) if there else name))
-        if tasks_dir is None and "/" not in name and "." not in name and name != "starter" and not Path(name).exists():
-            logger.warning("%s is taken for a Hub data set; name the folder of your corpora with --tasks_dir if it is one", name)
-    return load_tasks(found, skip_bad_rows=skip_bad_rows)
+        inside = _inside(name, tasks_dir)
+        found.append(reading + (inside or name))
+        if inside is None and "/" not in name and name != STARTER and not Path(name).exists():
+            elsewhere.append(name)
+            if tasks_dir is None and "." not in name:
+                logger.warning(
+                    "%s is taken for a Hub data set; name the folder of your corpora with --tasks_dir if it is one", name
+                )
+    try:
+        return load_tasks(found, skip_bad_rows=skip_bad_rows)
+    except DataError as error:
+        if not tasks_dir or not elsewhere:
+            raise
+        known = [path.stem for path in Path(tasks_dir).iterdir()]
+        raise DataError(f"{error} {tasks_dir} has no {elsewhere[0]!r} either{nearest(elsewhere[0], known, end='.')}") from error
+
+
+def _inside(name: str, tasks_dir: str | None) -> str | None:
+    """A corpus of ``tasks_dir``, a folder or a file with or without its suffix, and what follows its name; None where there is none."""
+    name, at, column = name.partition("@")
+    for suffix in ("", *READERS) if tasks_dir else ():
+        path = Path(tasks_dir) / f"{name}{suffix}"
+        if path.exists():
+            return f"{path}{at}{column}"
+    return None
 
 
 def print_report(report: Report, title: str, reference: Sequence[str]) -> None:

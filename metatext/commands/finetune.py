@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..adapted import AdaptedModel
 from ..cli import FinetuneData, Settings
 from ..config import FinetuneConfig
 from ..finetuning import finetune
 from ..kinds import KINDS
 from ..launch import best_device
+from ..model import MetaModel
 from ..rows import DataError
+from ..storage import ContentError, check_place
 from ..tasks import load_task
 from .asked import read_asked, write_predictions
 from .common import load_model, log
@@ -23,6 +26,9 @@ def main(settings: Settings) -> None:
     data = settings[FinetuneData]
     if data.examples is None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row, or a data set on the Hub")
+    predictions = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
+    check_place(data.output_dir, folder=True)
+    check_place(predictions, folder=False)
     columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     columns = {role: column for role, column in columns.items() if column}
     name, _, part = (data.examples, "", "") if Path(data.examples).exists() else data.examples.partition(":")
@@ -32,16 +38,24 @@ def main(settings: Settings) -> None:
         raise DataError(
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
         )
-    asked = read_asked(task, data)
+    asked = read_asked(data, task.kind, task.is_pair)
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
-    classifier = finetune(load_model(data.model), task, config=settings[FinetuneConfig])
+    classifier = finetune(_load(data.model), task, config=settings[FinetuneConfig])
     if not is_main:
         return
     classifier.save_pretrained(data.output_dir)
     print(table(classifier.finetuning))
     print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
     if asked is not None:
-        write_predictions(classifier, asked, data)
+        write_predictions(classifier, asked, data.max_risk, predictions)
+
+
+def _load(name: str) -> MetaModel | AdaptedModel:
+    """A head, or a classifier that is learned anew."""
+    try:
+        return load_model(name)
+    except ContentError:
+        return AdaptedModel.from_pretrained(name).to(best_device())
 
 
 def table(notes: dict) -> str:

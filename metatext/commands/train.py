@@ -6,11 +6,13 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from ..cli import Settings, TestData, TrainData
 from ..config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
+from ..corpora import load_tasks
 from ..encoder import Encoder
 from ..evaluation import evaluate_tasks
 from ..features import encode_tasks
@@ -18,10 +20,10 @@ from ..kinds import KINDS
 from ..launch import best_device
 from ..model import MetaModel
 from ..objective import reads_anew
-from ..pools import check_pool
+from ..pools import EpisodeError, check_pool
 from ..rows import DataError
 from ..settings import ConfigError
-from ..storage import write_json
+from ..storage import check_place, write_json
 from ..store import FeatureStore, TokenStore, local_share
 from ..tasks import Task, check_tasks
 from ..training import meta_train
@@ -34,6 +36,7 @@ def main(settings: Settings) -> None:
     from accelerate import PartialState
 
     log()
+    check_place(settings[TrainConfig].output_dir, folder=True)
     data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], config.seed, settings[LanguageConfig])
@@ -44,13 +47,19 @@ def main(settings: Settings) -> None:
     if not reads_anew(model, config):
         store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
     read = partial(sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
-    loaded = read(data.tasks)
-    inner = [task for task in loaded if task.name in data.eval_tasks]
-    outer = read([name for name in data.eval_tasks if name not in {task.name for task in loaded}])
     test = read(data.test_tasks)
+    loaded = (
+        read(data.tasks) if data.tasks or not data.tasks_dir else load_tasks(data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
+    )
+    if not data.tasks:
+        loaded = [task for task in loaded or read(["starter/train"]) if task.name not in {task.name for task in test}]
+    # held out by the name of the task, or as it was written among those to train on
+    held = {name: {name, Path(name).stem} & {task.name for task in loaded} for name in data.eval_tasks}
+    inner = [task for task in loaded if any(task.name in names for names in held.values())]
+    outer = read([name for name, names in held.items() if not names])
     limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
-    tasks = [limit(task) for task in loaded if task.name not in data.eval_tasks]
-    unseen = [limit(task) for task in inner + outer]
+    tasks = [limit(task) for task in loaded if task not in inner]
+    unseen, test = [limit(task) for task in inner + outer], [limit(task) for task in test]
     check_tasks(tasks, unseen, test)
     # whatever could stop the last table is found now: hours of training would end in it
     check_tests(test, {task.kind for task in tasks}, data, model.encoder)
@@ -59,6 +68,9 @@ def main(settings: Settings) -> None:
         print(
             f"{len(tasks)} tasks to train on ({sum(map(len, tasks))} rows), {len(unseen)} to choose the head, {len(test)} to measure it"
         )
+        for use, group in (("train on", tasks), ("choose by", unseen), ("measure on", test)):
+            if group:
+                print(f"{use}: {', '.join(task.name for task in group)}")
     result = meta_train(model, tasks, eval_tasks=unseen, episodes=shape, config=config, store=store)
     if not is_main:
         return
@@ -97,7 +109,12 @@ def check_tests(tasks: Sequence[Task], kinds: Collection[str], data: TrainData, 
             raise DataError(f"test_tasks: {task.name!r} is of kind {task.kind}, which no task to train on is")
         pool = encode_tasks(TokenStore(encoder), [task]).pool
         for shape in test_shapes(task.kind, data):
-            check_pool(pool, shape)
+            try:
+                check_pool(pool, shape)
+            except EpisodeError as error:
+                raise EpisodeError(
+                    f"test_tasks: {error} The tables take n_query {shape.n_query} besides test_shots (test_rows), which may be lowered."
+                ) from None
 
 
 def load_heads(names: Sequence[str]) -> dict[str, MetaModel]:

@@ -1,0 +1,23 @@
+"""``metatext predict``."""
+
+from __future__ import annotations
+
+from ..adapted import AdaptedModel
+from ..cli import PredictData, Settings
+from ..launch import best_device
+from ..rows import DataError
+from ..storage import check_place
+from .asked import read_asked, write_predictions
+from .common import log
+
+
+def main(settings: Settings) -> None:
+    """A saved classifier + a file of rows -> predictions."""
+    log()
+    data = settings[PredictData]
+    if data.predict is None:
+        raise DataError("the file of rows to classify is missing: metatext predict CLASSIFIER FILE")
+    check_place(data.predictions, folder=False)
+    classifier = AdaptedModel.from_pretrained(data.model).to(best_device())
+    asked = read_asked(data, classifier.kind, bool(classifier.pairs))
+    write_predictions(classifier, asked, data.max_risk, data.predictions)
