@@ -130,7 +130,7 @@ def compare(
     other = next((task for task in tasks if task.kind != kind.name), None)
     if other is not None:
         raise DataError(
-            f"tasks: {tasks[0].name!r} is of kind {kind.name}, {other.name!r} of kind {other.kind}; measure each kind by itself, [t for t in tasks if t.kind == {kind.name!r}]"
+            f"tasks: {tasks[0].name!r} is of kind {kind.name}, {other.name!r} of kind {other.kind}; measure each kind by itself: name tasks of one kind, or take [t for t in tasks if t.kind == {kind.name!r}]"
         )
     metric = metric or kind.metrics[0]
     if metric not in kind.metrics:

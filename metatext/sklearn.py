@@ -60,7 +60,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
             raise DataError(
                 f"model: expected a folder, a repo on the Hub, the name of a head or a MetaModel, got {type(self.model).__name__}"
             )
-        rows, targets = _rows(X), np.asarray(y)
+        try:
+            rows, targets = _rows(X), np.asarray(y)
+        except ValueError:
+            raise DataError("y: expected one label per row, got lists of several lengths") from None
         if targets.ndim != 1:
             raise DataError(f"y: expected one label per row, got an array of {targets.ndim} dimensions")
         order = lambda label: (isinstance(label, str), label)  # noqa: E731

@@ -269,6 +269,9 @@ def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeC
         logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
     if not len(eval_tasks):
         logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
+    alone = sorted({*kinds} - {task.kind for task in eval_tasks})
+    if len(eval_tasks) and alone:
+        logger.warning("no eval_tasks of kind %s: the other kinds choose the step that is kept", ", ".join(alone))
     if anew:
         return
     why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"

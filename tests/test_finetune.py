@@ -20,6 +20,7 @@ from scripts.processes import LAUNCH, finish, free_port, started
 import metatext as mt
 from metatext import AdaptedModel, ConfigError, DataError, EncoderConfig, FinetuneConfig, MetaModel
 from metatext.card import make_card
+from metatext.commands.finetune import table
 from metatext.crossfit import FOLDS, assign_folds, hold_out, same_rows
 from metatext.finetuning import class_weights, finetune
 from metatext.loading import EncoderError
@@ -109,6 +110,7 @@ def test_the_figure_that_decides(model, figure):
 def test_two_examples_cannot_be_judged(model, caplog):
     clf = finetune(model, ["aaa", "zzz"], ["early", "late"])
     assert clf.finetuning["kept"] == "adapted" and "none can be held out" in caplog.text
+    assert table(clf.finetuning).startswith("none of 2 examples could be held out, so nothing was learned")
     np.testing.assert_array_equal(clf.predict_proba(["a"]), model.adapt(["aaa", "zzz"], ["early", "late"]).predict_proba(["a"]))
     assert finetune(model, ["aaa", "aab", "zzz"], ["early", "early", "late"]).finetuning["held_out"] == 1
 

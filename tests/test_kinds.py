@@ -369,7 +369,7 @@ def mixed(seed: int = 0) -> list:
     return [letters_present("many", seed=seed), share_of_a("score", seed=seed), *mt.load_tasks("starter/train")[:2]]
 
 
-def test_kinds_train_together(tiny, tmp_path):
+def test_kinds_train_together(tiny, tmp_path, caplog):
     model = mt.MetaModel.from_encoder(tiny)
     before = {name: tensor.clone() for name, tensor in model.tensors().items()}
     result = mt.meta_train(
@@ -382,6 +382,7 @@ def test_kinds_train_together(tiny, tmp_path):
         ),
     )
     assert {"eval_multilabel_macro_f1", "eval_spearman", "eval_loss"} < {*result.best}
+    assert "no eval_tasks of kind classification: the other kinds choose the step" in caplog.text
     assert model.kinds == ("classification", "multilabel", "regression") and model.risk is None  # no unseen classification
     loaded = mt.MetaModel.from_pretrained(tmp_path)
     assert loaded.kinds == model.kinds

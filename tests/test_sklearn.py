@@ -106,6 +106,7 @@ def test_pickle(model):
         ({}, ["a", 3], ["x", "y"], DataError, "row 1 must be a text"),
         ({}, "ab", ["x", "y"], DataError, "expected a list of texts"),
         ({}, ["a", "b"], [["x"], ["y"]], DataError, "y: expected one label per row, got an array of 2 dimensions"),
+        ({}, ["a", "b"], [["x"], ["x", "y"]], DataError, "y: expected one label per row, got lists of several lengths"),
         ({}, ["a", "b"], [0.5, 1.5], DataError, "labels are str or int"),
         ({}, ["a", "b"], ["x", None], DataError, "has no label"),
         ({}, ["a", "b"], ["x", "x"], DataError, "at least two"),

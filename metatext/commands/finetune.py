@@ -60,6 +60,8 @@ def _load(name: str) -> MetaModel | AdaptedModel:
 
 def table(notes: dict) -> str:
     """How the adapted and the fine-tuned model answer the held-out examples, from ``AdaptedModel.finetuning``."""
+    if not notes["held_out"]:
+        return f"none of {notes['rows']} examples could be held out, so nothing was learned: the model has adapted to them"
     lines = [f"{notes['held_out']} of {notes['rows']} examples held out:"]
     lines.append(f"{'':12}{'epoch':>7}{'loss':>9}{'accuracy':>10}{'macro F1':>10}")
     for name in ("adapted", "fine-tuned"):
