@@ -46,20 +46,7 @@ def main(settings: Settings) -> None:
     store = None
     if not reads_anew(model, config):
         store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
-    read = partial(sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
-    test = read(data.test_tasks)
-    loaded = (
-        read(data.tasks) if data.tasks or not data.tasks_dir else load_tasks(data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
-    )
-    if not data.tasks:
-        loaded = [task for task in loaded or read(["starter/train"]) if task.name not in {task.name for task in test}]
-    # held out by the name of the task, or as it was written among those to train on
-    held = {name: {name, Path(name).stem} & {task.name for task in loaded} for name in data.eval_tasks}
-    inner = [task for task in loaded if any(task.name in names for names in held.values())]
-    outer = read([name for name, names in held.items() if not names])
-    limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
-    tasks = [limit(task) for task in loaded if task not in inner]
-    unseen, test = [limit(task) for task in inner + outer], [limit(task) for task in test]
+    tasks, unseen, test = read_tasks(data)
     check_tasks(tasks, unseen, test)
     # whatever could stop the last table is found now: hours of training would end in it
     check_tests(test, {task.kind for task in tasks}, data, model.encoder)
@@ -93,6 +80,24 @@ def main(settings: Settings) -> None:
     print(
         f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / 'learning_curve.png'}\nmetrics         {metrics}"
     )
+
+
+def read_tasks(data: TrainData) -> tuple[list[Task], list[Task], list[Task]]:
+    """The tasks to train on, to choose by and to measure on."""
+    read = partial(sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
+    test = read(data.test_tasks)
+    if data.tasks:
+        loaded = read(data.tasks)
+    else:
+        whole = load_tasks(data.tasks_dir or "starter/train", skip_bad_rows=data.skip_bad_rows)
+        loaded = [task for task in whole if task.name not in {task.name for task in test}]
+    # held out by the name of the task, or by that of its file
+    names = {task.name for task in loaded}
+    held = {name: {name} & names or {Path(name).stem} & names for name in data.eval_tasks}
+    inner = [task for task in loaded if {task.name} in held.values()]
+    outer = read([name for name, found in held.items() if not found])
+    limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
+    return tuple([limit(task) for task in group] for group in ([t for t in loaded if t not in inner], inner + outer, test))
 
 
 def test_shapes(kind: str, data: TrainData) -> list[EpisodeConfig]:
