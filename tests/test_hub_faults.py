@@ -229,6 +229,6 @@ def test_a_folder_that_is_not_ours_is_not_pushed(hub, client, tiny_folder, tmp_p
     before = len(hub.requests)
     code = "from metatext.hub import push_folder\npush_folder(folder, 'alice/x', token=ALICE)"
     client.fails(code, "StorageError", "was not written by metatext", folder=str(tiny_folder))
-    client.fails(code, "StorageError", "holds 'something', expected 'head'", folder=str(tmp_path / "other"))
+    client.fails(code, "ContentError", "holds 'something', expected 'head'", folder=str(tmp_path / "other"))
     client.fails(code, "StorageError", "is not a folder", folder=str(tmp_path / "nothing"))
     assert len(hub.requests) == before
