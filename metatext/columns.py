@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,7 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
                 raise DataError(f"{where}: the name {by_number[number]!r} belongs to two labels, {other} and {number}")
         values = texts
     elif any(isinstance(v, float) for v in values):
-        bad = next((i for i, v in enumerate(values) if v is None or v != v or v != int(v)), None)
+        bad = next((i for i, v in enumerate(values) if v is None or not math.isfinite(v) or v != int(v)), None)
         if bad is not None:
             raise DataError(f"{where}: row {bad} has the label {values[bad]!r}; expected a whole number or text", row=int(bad))
         values = [int(v) for v in values]

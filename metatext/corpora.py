@@ -10,7 +10,7 @@ from typing import Any
 from .columns import kind_of
 from .readings import READINGS
 from .rows import DataError
-from .sources import SPLIT, are_splits, read_schema, reader, split_files
+from .sources import are_splits, read_schema, reader, split_files
 from .storage import StorageError, read_json
 from .tasks import Task, load_task
 
@@ -67,7 +67,16 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
     catalog = _catalog(folder)
     tasks, skipped = [], []
     for path in sorted(folder.iterdir()):
-        files = split_files(path) if path.is_dir() else {}
+        if path.name.startswith("."):
+            continue
+        try:
+            files = split_files(path) if path.is_dir() else {}
+        except DataError as error:
+            skipped.append(f"{path.name} ({error})")
+            continue
+        if split is None and not are_splits(files):
+            skipped.append(f"{path.name} ({', '.join(files)} are no splits of one data set)")
+            continue
         if not files and not (path.is_file() and reader(path) and path.name != CATALOG):
             continue
         if path.is_dir() and split is not None and split not in files:
@@ -92,8 +101,8 @@ def _holds_corpora(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     files = split_files(folder)
-    deeper = any(part.is_dir() and split_files(part) for part in folder.iterdir())
-    return not are_splits(files) or (deeper and not any(map(SPLIT.fullmatch, files)))
+    deeper = any(part.is_dir() and part.name[0] != "." and split_files(part) for part in folder.iterdir())
+    return not are_splits(files) or (deeper and not (len(files) > 1 or {"train", "test"} & {*files}))
 
 
 def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:

@@ -144,7 +144,7 @@ class Encoder(TextReader):
             lora = {"lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha}
             own = replace(self.config, tuning=config.tuning, pretrained_share=0.0, **found, **lora)
             copied = Encoder(copy.deepcopy(self.backbone), self.tokenizer, own, {}, self.reference)
-            copied.access = self.access
+            copied.access, copied.fingerprint = self.access, self.fingerprint  # of the pretrained weights, not of their rounding
             return copied.to(next(self.backbone.parameters()))  # its device and precision
         if self.config.tuning != config.tuning:
             raise EncoderError(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .columns import INPUTS, ROLES, check_columns, check_texts, find_columns, role_columns, text_columns
 from .rows import DataError
 from .sources import READERS, read_file, reader
@@ -86,20 +88,32 @@ def load_inputs(
 def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str) -> list | None:
     """What a table says is right, row by row as `Task.answers` has it (of spans as SQuAD has it, of generation all right answers), None
     of a row where it does not say; None where it has no such column."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     try:
         columns = find_columns(rows, given, name, kind, gaps=True)
     except DataError:
         return None
-    good, error = usable_rows(rows, lambda part: read_targets(kind, part, columns, name))
-    if error is not None:
-        logger.warning("%s: %d of %d rows can be judged; the first that cannot: %s", name, len(good), len(rows), error)
-    if not len(good):
+    column = columns["answers" if kind == "span" else "target" if kind == "generation" else "label"]
+    values = rows.with_format("arrow")[:].column(column)
+    missing = pc.is_null(values, nan_is_null=True)
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        missing = pc.or_(missing, pc.equal(pc.fill_null(pc.utf8_trim_whitespace(values), ""), ""))
+    there = np.flatnonzero(~np.asarray(missing))  # at once: many rows without a label are no errors to look for
+    try:
+        good, error = usable_rows(rows.select(there), lambda part: read_targets(kind, part, columns, name))
+        good = there[good]
+        targets = read_targets(kind, part := rows.select(good), columns, name) if len(good) else None
+    except DataError as error_of_all:  # the file was asked all the same
+        logger.warning("the answers are not judged: %s", error_of_all)
         return None
-    part = rows.select(good)
-    if kind == "span":
-        answers = part.with_format(None)[columns["answers"]][:]
-    else:
-        answers = Task(name, kind, part, *read_targets(kind, part, columns, name)).answers()
+    if len(good) < len(rows):
+        first = f"; the first that cannot: {error}" if error is not None else ""
+        logger.warning("%s: %d of %d rows can be judged%s", name, len(good), len(rows), first)
+    if targets is None:
+        return None
+    answers = part.with_format(None)[column][:] if kind == "span" else Task(name, kind, part, *targets).answers()
     if kind == "generation":
         answers = right_texts(part.with_format(None)[columns["input"]][:], answers)
     found = dict(zip(good.tolist(), answers, strict=True))

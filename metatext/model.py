@@ -156,6 +156,7 @@ class MetaModel(nn.Module):
         for name, p in self.heads.named_parameters():
             if p.dtype in (torch.float16, torch.bfloat16):
                 p.data = before[name].to(p.device)
+                p.grad = None if p.grad is None else p.grad.to(p.dtype)
         return self
 
     def forward(self, episodes: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> Logits:

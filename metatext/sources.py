@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .catalogue import SCORE_COLUMNS
 from .rows import DataError
 
 if TYPE_CHECKING:
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 JSON_SPLITS = ("train", "validation", "valid", "dev", "test", "full")  # other .json files of a folder describe it
-# the stem of a file that is a split of a corpus, or a part of it: train, test-00000-of-00002, part_3
-SPLIT = re.compile(r"(train|training|validation|valid|val|dev|eval|test|full)([-_.].*)?|.*[-_.]\d+.*", re.IGNORECASE)
-SNIFFED = 1000  # rows of a csv that are looked at before it is read
+SPLIT_WORDS = {
+    "train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing", "full", "unsupervised", "unlabeled", "unlabelled",
+}  # fmt: skip
+SNIFFED = 100_000  # rows of a csv that are looked at before it is read
 
 
 def reader(path: Path) -> str | None:
@@ -102,7 +105,9 @@ def _find(
         wanted = files if split is None else {split: files[split]} if split in files else {}
         if not wanted:
             raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
-        parts = [read_file(file, streaming) for file in dict.fromkeys(wanted.values())]
+        paths = list(dict.fromkeys(wanted.values()))
+        names = {name for file in paths if reader(file) == "csv" for name in _sniff(file)}
+        parts = [read_file(file, streaming, names) for file in paths]
         return _join(parts, path.name, concatenate_datasets), path.name
     if reader(path) or path.is_absolute() or str(source).startswith("."):
         raise DataError(f"{source} does not exist")
@@ -149,20 +154,18 @@ def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dat
 
 
 def _join(parts: list, where: str, concatenate) -> Dataset | IterableDataset:
-    """Splits one after the other, with the columns that all of them have."""
+    """Splits one after the other."""
     named = [part.column_names for part in parts]
-    if None not in named and len(parts) > 1:  # of a stream they may not be known
-        shared = [name for name in named[0] if all(name in names for names in named)]
-        if not shared:
-            raise DataError(f"{where}: its splits have no column in common: {'; '.join(', '.join(names) for names in named)}")
-        parts = [part if part.column_names == shared else part.select_columns(shared) for part in parts]
+    if None not in named and not set.intersection(*map(set, named)):  # of a stream they may not be known
+        raise DataError(f"{where}: its splits have no column in common: {'; '.join(', '.join(names) for names in named)}")
     try:
         return concatenate(parts)
     except ValueError as error:
         raise DataError(f"{where}: its splits do not have the same columns and types: {error}") from None
 
 
-def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
+def read_file(path: Path, streaming: bool = False, names: Collection[str] = ()) -> Dataset | IterableDataset:
+    """A file as a table; ``names``: columns of a csv whose numbers are names in another split."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
@@ -172,9 +175,10 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
         raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}")
     options: dict[str, Any] = {}
     if kind == "csv":  # "None", "NA" or "null" may be a text or a label; only an empty cell is missing
-        sep = "\t" if path.suffix.lower() == ".tsv" else ","
-        options = {"keep_default_na": False, "na_values": [""], "sep": sep, **_sniff(path, sep)}
-        if sep == "\t":
+        options = {"keep_default_na": False, "na_values": [""], "sep": _separator(path)}
+        if texts := _sniff(path) | {*names}:
+            options["converters"] = dict.fromkeys(sorted(texts), str)
+        if options["sep"] == "\t":
             _check_quotes(path)
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
@@ -191,47 +195,69 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
             enable_progress_bar()
 
 
-def _sniff(path: Path, sep: str) -> dict[str, Any]:
-    """What is to be said of a csv so that pandas reads it as it is written.
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+@contextlib.contextmanager
+def _lines(path: Path, strict: bool = False) -> Iterator[Any]:
+    """The rows of a csv, texts of any length among them."""
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield csv.reader(file, delimiter=_separator(path), strict=strict)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _sniff(path: Path) -> set[str]:
+    """The columns of a csv that hold numbers with leading zeros, which are names: 007 is not 7. Not those of scores.
 
     Raises:
         DataError: its first row has more values than there are columns, of which pandas would drop the first ones.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header, *rows = itertools.islice(csv.reader(file, delimiter=sep), SNIFFED + 1)
+        with _lines(path) as lines:
+            header, *rows = [row for row in itertools.islice(lines, SNIFFED + 1) if row]
     except (OSError, ValueError, csv.Error):  # `datasets` says what is wrong
-        return {}
-    first = next((row for row in rows if row), header)
-    if len(first) > len(header):
+        return set()
+    first = rows[0] if rows else header
+    numbered = all(row[0] in (str(i), str(i + 1)) for i, row in enumerate(rows))  # names of rows, as R and pandas write them
+    if len(first) > len(header) and not (numbered and len(first) == len(header) + 1):
+        what = "a tab" if _separator(path) == "\t" else "a comma"
         raise DataError(
             f"{path}: the first row has {len(first)} values, the header {len(header)} columns ({', '.join(header)}); put a text that holds "
-            f"{'a tab' if sep != ',' else 'a comma'} in quotation marks"
+            f"{what} in quotation marks, and take away one that ends a row"
         )
-    zeros = [i for i in range(len(header)) if any(len(row) > i and re.fullmatch(r"0\d+", row[i]) for row in rows)]
-    return {"converters": {header[i]: str for i in zeros}} if zeros else {}  # 007 is a name, not the number 7
+    zeros = {
+        name for row in rows for name, value in zip(header, row) if value[:1] == "0" and len(value) > 1 and value.isdecimal()
+    }
+    return {name for name in zeros if name.lower() not in SCORE_COLUMNS}
 
 
 def _check_quotes(path: Path) -> None:
-    """Raises `DataError` where a text of a tsv goes on behind the quotation mark that ends it: it began with one that was meant as it
-    is, and all rows in between have become one."""
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter="\t", strict=True)
-        try:
-            for _ in lines:
-                pass
-        except UnicodeDecodeError:  # `datasets` says what is wrong
-            return
-        except csv.Error:
-            raise DataError(
-                f"{path}: line {lines.line_num}: a text goes on behind the quotation mark that ends it; put texts that hold such marks "
-                f"in marks and double those inside, or save as csv or jsonl"
-            ) from None
+    """Raises `DataError` where a text of a tsv that runs over several lines goes on behind the quotation mark that ends it: it began with
+    one that was meant as it is, and all rows in between have become one."""
+    with _lines(path, strict=True) as lines:
+        while True:
+            start = lines.line_num
+            try:
+                next(lines)
+            except (StopIteration, UnicodeDecodeError):  # of the latter `datasets` says what is wrong
+                return
+            except csv.Error:
+                if lines.line_num > start + 1:
+                    raise DataError(
+                        f"{path}: line {lines.line_num}: a text goes on behind the quotation mark that ends it; put texts that hold such "
+                        f"marks in marks and double those inside, or save as csv or jsonl"
+                    ) from None
 
 
 def are_splits(names: Collection[str]) -> bool:
-    """Whether files of these stems are splits, or parts, of one data set; one file alone is."""
-    return len(names) < 2 or all(SPLIT.fullmatch(name) for name in names)
+    """Whether files of these stems are splits of one data set (train, my-test, dev2), or its numbered parts; one file alone is."""
+    words = [set(re.split("[^a-z]+", name.lower())) for name in names]
+    parts = {re.sub(r"\d+", "#", name) for name in names}
+    return len(names) < 2 or all(map(SPLIT_WORDS.intersection, words)) or (len(parts) == 1 and "#" in "".join(parts))
 
 
 def _literal(path: Path) -> str:

@@ -68,10 +68,10 @@ def check_place(path: str | Path, folder: bool) -> None:
     path = Path(path)
     if path.exists() and path.is_dir() != folder:
         raise StorageError(f"{path} is a {'file' if folder else 'folder'}; give another {'folder' if folder else 'file'}")
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not there.is_dir() and there != path:
+    there = next(place for place in (*([path] if folder else []), *path.absolute().parents) if place.exists())
+    if not there.is_dir():
         raise StorageError(f"{path}: {there} is a file, not a folder")
-    if not os.access(there, os.W_OK):
+    if not os.access(there, os.W_OK | os.X_OK):
         raise StorageError(f"{path}: there is no right to write to {there}")
 
 

@@ -189,7 +189,7 @@ def read_targets(
         return encode_answers(table[columns["answers"]][:], table[columns["context"]][:], where), (), ()
     column = columns["target" if kind == "generation" else "label"]
     values, where = rows.with_format(None)[column][:], f"task {name!r}, column {column!r}"
-    if kind == "multilabel" and isinstance(next(iter(values), None), str):  # a csv has no lists
+    if kind == "multilabel" and getattr(rows.features[column], "dtype", "") in ("string", "large_string"):  # a csv has no lists
         values = [[part.strip() for part in (value or "").split(";") if part.strip()] for value in values]
     feature = rows.features[column]
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)

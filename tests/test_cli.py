@@ -247,6 +247,11 @@ def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, cap
     assert f"accuracy {100 * np.mean(right):.1f} %" in out and "4 of the 4 rows that have one were answered" in out
     cli.main([*arguments, "--max_risk", "0"])
     assert "answered" not in capsys.readouterr().out
+    examples.write_text("text,label\na 1,01\na 2,01\nb 1,12\nb 2,12\n")
+    asked.write_text("text,label\nb,12\n")  # a number where nothing begins with zeros
+    cli.main(arguments)
+    assert "1 of the 1 rows that have one were answered" in capsys.readouterr().out
+    examples.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(5)))
     asked.write_text("text,label\na a,a\nb,c\na,\n")  # a label that no example has, and none
     cli.main(arguments)
     assert "not judged, 'c' for one" in caplog.text and "2 of 3 rows can be judged" in caplog.text

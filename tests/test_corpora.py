@@ -74,6 +74,20 @@ def test_a_folder_of_corpora_among_names(folder, tmp_path):
     assert names(found) == ["ratings", "sports", "b_mail", *names(load_tasks(folder))]
 
 
+def test_hidden_folders_and_files_that_do_not_fit_are_left_out(folder, caplog):
+    before = names(load_tasks(folder))
+    write(folder / ".ipynb_checkpoints" / "train.csv")
+    write(folder / "h_twice" / "train.csv")
+    write(folder / "h_twice" / "train.jsonl")
+    write(folder / "i_two" / "sports.csv")
+    write(folder / "i_two" / "ratings.csv")
+    assert names(load_tasks(folder)) == before
+    assert "h_twice (" in caplog.text and "i_two (ratings, sports are no splits of one data set)" in caplog.text
+    write(folder / "c" / "any.csv")
+    write(folder / "c" / ".ipynb_checkpoints" / "any-checkpoint.csv")
+    assert names(load_tasks([str(folder / "c")])) == ["c"]
+
+
 def test_description_of_a_folder_with_a_dot_in_its_name(tmp_path):
     write(tmp_path / "mail_v1.5" / "train.csv")
     (tmp_path / "catalog.json").write_text('{"mail_v1.5": {"description": "What is wanted?"}}', encoding="utf-8")

@@ -70,17 +70,12 @@ def test_a_hundred_thousand_examples_are_fine_tuned(tiny_folder, tmp_path):
         csv.writer(file).writerows([("text", "label"), *(("".join(row), f"begins with {row[0]}") for row in letters)])
     command = ["finetune", "--what", "params", "--model", "head", "--examples", "examples.csv", "--output_dir", "out"]
     env = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1", "HF_DATASETS_CACHE": str(tmp_path / "datasets")}
+    # its own word: what the kernel tells of a child begins with the peak of the process that started it
+    code = "import re, sys; from metatext.cli import main; main(sys.argv[1:]); print(re.search(r'VmHWM.*', open('/proc/self/status').read())[0])"
     start = time.monotonic()
-    with (
-        open(tmp_path / "said.txt", "w") as said,
-        subprocess.Popen(
-            [sys.executable, "-m", "metatext", *command], cwd=tmp_path, env=env, stdout=said, stderr=said
-        ) as process,
-    ):
-        _, status, usage = os.wait4(process.pid, 0)  # the peak of this process alone
-        process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, (tmp_path / "said.txt").read_text()
-    assert time.monotonic() - start < 900 and 1024 * usage.ru_maxrss < BOUND
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 900 and 1024 * int(done.stdout.split()[-2]) < BOUND
     clf = mt.AdaptedModel.from_pretrained(tmp_path / "out")
     assert clf.finetuning["rows"] == ROWS and clf.is_finetuned
     assert clf.finetuning["fine-tuned"]["loss"] < clf.finetuning["adapted"]["loss"]

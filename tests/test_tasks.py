@@ -14,7 +14,7 @@ from metatext.corpora import load_tasks
 from metatext.inputs import load_inputs
 from metatext.readings import as_scale, joined
 from metatext.rows import DataError, encode_labels, readable
-from metatext.targets import encode_label_sets, encode_scores
+from metatext.targets import encode_label_sets, encode_scores, read_targets
 from metatext.tasks import load_task
 
 
@@ -573,15 +573,17 @@ def test_rows_without_a_label_of_several_are_good_rows():
     assert task.inputs() == ["a", "b", "c", "d", "e"] and task.targets.sum(1).tolist() == [1, 1, 0, 0, 0]
 
 
-def test_splits_have_the_columns_that_all_have(tmp_path):
+def test_splits_with_other_columns(tmp_path):
     write(tmp_path / "mail" / "train.csv", [{**row, "id": i} for i, row in enumerate(ROWS)])
     write(tmp_path / "mail" / "test.csv", ROWS[:1])
     task = load_task(str(tmp_path / "mail"), split=None)
     assert len(task) == 4 and task.labels == ("delivery", "refund")
+    write(tmp_path / "mail" / "test.csv", [{"text": "not labelled"}])
+    with pytest.raises(DataError, match="row 0 has no label"):  # splits stand in the order of their names
+        load_task(str(tmp_path / "mail"), split=None)
+    assert len(load_task(str(tmp_path / "mail"), split=None, skip_bad_rows=True)) == 3
     write(tmp_path / "mail" / "dev.csv", [{"sentence": "a", "intent": "b"}])
-    with pytest.raises(
-        DataError, match="mail: its splits have no column in common: sentence, intent; text, label; text, label, id"
-    ):
+    with pytest.raises(DataError, match="mail: its splits have no column in common: sentence, intent; text; text, label, id"):
         load_task(str(tmp_path / "mail"), split=None, skip_bad_rows=True)
 
 
@@ -590,9 +592,28 @@ def test_files_that_are_no_splits_of_one_data_set(tmp_path):
         write(tmp_path / "corpora" / f"{name}.csv")
     with pytest.raises(DataError, match=r"ratings\.csv, sports\.csv, which are no splits of one data set; load_tasks reads"):
         load_task(str(tmp_path / "corpora"), split=None)
-    for name in ("part-0", "part-1", "test-00000-of-00001"):
-        write(tmp_path / "shards" / f"{name}.csv")
-    assert len(load_task(str(tmp_path / "shards"), split=None)) == 9
+    for name in ("banking_77", "news_20"):
+        write(tmp_path / "numbers" / f"{name}.csv")
+    with pytest.raises(DataError, match="no splits of one data set"):
+        load_task(str(tmp_path / "numbers"), split=None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("part-0", "part-1"),
+        ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"),
+        ("banking_train", "banking_test"),
+        ("train1", "train2"),
+        ("in_domain_train", "in_domain_dev", "out_of_domain_dev"),
+        ("training", "testing", "unsupervised"),
+        ("anything",),
+    ],
+)
+def test_files_that_are_splits_of_one_data_set(tmp_path, names):
+    for name in names:
+        write(tmp_path / "mail" / f"{name}.csv")
+    assert len(load_task(str(tmp_path / "mail"), split=None)) == len(names) * len(ROWS)
 
 
 def test_a_comma_in_a_text_without_quotation_marks(tmp_path):
@@ -618,6 +639,22 @@ def test_numbers_that_begin_with_zeros_are_names(tmp_path, suffix):
     path = raw(tmp_path / f"a{suffix}", "\n".join(lines).replace(",", "\t" if suffix == ".tsv" else ",") + "\n")
     assert load_task(str(path)).labels == ("001", "010")
     assert load_inputs(path).table[0] == {"text": "a", "label": "001", "size": 1}
+    sep = "\t" if suffix == ".tsv" else ","
+    for split, labels in (("train", ("01", "02")), ("test", ("11", "12"))):
+        raw(tmp_path / "mail" / f"{split}{suffix}", f"text{sep}label\na{sep}{labels[0]}\nb{sep}{labels[1]}\n")
+    assert load_task(str(tmp_path / "mail"), split=None).labels == ("01", "02", "11", "12")
+    scores = raw(tmp_path / f"scores{suffix}", f"text{sep}score\na b{sep}05\nc d{sep}10\n")
+    assert load_task(str(scores)).targets.tolist() == [5.0, 10.0]
+
+
+def test_a_csv_as_it_may_be_written(tmp_path):
+    """An empty line first, names of rows, texts of any length, a mark that is closed before its text ends."""
+    assert load_task(str(raw(tmp_path / "a.csv", "\ntext,label\na b,x\nc d,y\n"))).inputs() == ["a b", "c d"]
+    named = raw(tmp_path / "b.csv", '"text","label"\n"1","a b","x"\n"2","c d","y"\n')
+    assert load_task(str(named)).inputs() == ["a b", "c d"]
+    long = "z " * 70_000
+    assert load_task(str(raw(tmp_path / "c.tsv", f"text\tlabel\n{long}\tx\nc d\ty\n"))).inputs()[1] == "c d"
+    assert load_task(str(raw(tmp_path / "d.tsv", 'text\tlabel\n"Great" film\tx\nc d\ty\n'))).inputs()[1] == "c d"
 
 
 def test_two_files_of_one_split(tmp_path):
@@ -1099,7 +1136,24 @@ def test_load_inputs_with_right_answers(tmp_path, rows, columns, kind, targets):
 def test_load_inputs_of_which_some_have_no_answer(tmp_path, caplog):
     path = write(tmp_path / "new.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": None}])
     assert load_inputs(path).targets == ["x", None]
-    assert "new: 1 of 2 rows can be judged; the first that cannot: task 'new', column 'label': row" in caplog.text
+    assert "new: 1 of 2 rows can be judged" in caplog.text
+    path = write(
+        tmp_path / "new.jsonl", [{"text": "a", "label": 0, "label_text": "x"}, {"text": "b", "label": 1, "label_text": "x"}]
+    )
+    assert (
+        load_inputs(path).targets is None
+        and "the answers are not judged: " in caplog.text
+        and "belongs to two labels" in caplog.text
+    )
+    path = raw(tmp_path / "several.csv", "text,label\na,\nb,x;y\nc,\n")
+    assert load_inputs(path, kind="multilabel").targets == [None, ["x", "y"], None]
+
+
+def test_many_rows_without_a_right_answer_take_no_time(tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr("metatext.inputs.read_targets", lambda *args: looked.append(len(args[1])) or read_targets(*args))
+    path = raw(tmp_path / "new.csv", "text,label\n" + "a,\n" * 3000 + "b,x\n")
+    assert load_inputs(path).targets == [None] * 3000 + ["x"] and sum(looked) < 10
 
 
 @pytest.mark.parametrize(

@@ -531,3 +531,13 @@ def test_a_model_in_half_precision_adapts(tiny_folder, how, head):
     assert np.abs(found - expected).max() < 0.1
     assert model.to(torch.float64).head is model.heads["classification"]
     assert next(model.heads.parameters()).dtype == torch.float64
+
+
+def test_what_learned_in_half_precision_is_loaded_again(tiny_folder, tmp_path):
+    model = model_of(tiny_folder, "frozen").to(torch.bfloat16)
+    texts, labels = [f"{c}{i}" for c in "ab" for i in range(10)], ["a"] * 10 + ["b"] * 10
+    clf = mt.finetune(model, texts, labels, mt.FinetuneConfig(num_train_epochs=2, encoder_lr=0.01, learning_rate=0.1))
+    assert clf.finetuning["kept"] == "fine-tuned"
+    clf.save_pretrained(tmp_path)
+    loaded = mt.AdaptedModel.from_pretrained(tmp_path)
+    assert np.abs(loaded.predict_proba(["a1", "b2"]) - clf.predict_proba(["a1", "b2"])).max() < 0.1

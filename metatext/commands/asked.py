@@ -52,6 +52,9 @@ def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) 
     """Print the figures of the rows that were answered and whose right answer is known."""
     kind, labels = KINDS[classifier.kind], set(classifier.labels)
     said = answers[kind.column] if kind.column else [dict(zip(answers, row)) for row in zip(*answers.values())]
+    if kind.by_class:  # a file of few rows may have read as numbers what the examples have as texts
+        texts = {str(label): label for label in labels}
+        targets = [target if target in labels else texts.get(str(target), target) for target in targets]
     known = [i for i, target in enumerate(targets) if target is not None]
     if kind.column == "label":
         of = lambda target: {target} if kind.by_class else set(target)  # noqa: E731
@@ -63,6 +66,8 @@ def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) 
     if not given:
         return
     figures = answer_figures(classifier.kind, classifier.labels, [said[i] for i in given], [targets[i] for i in given])
+    if len(given) < 2:
+        figures = {name: value for name, value in figures.items() if name not in ("mcc", "spearman", "pearson")}
     shown = ", ".join(
         f"{name} {value:.4g}" if name in UNITS else f"{name} {100 * value:.1f} %" for name, value in figures.items()
     )

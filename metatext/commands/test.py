@@ -40,7 +40,8 @@ def main(settings: Settings) -> None:
     data = settings[TestData]
     if set(data.names) == {"numbered"} and set(data.shots) == {0}:
         raise ConfigError("names: numbered names say nothing at 0 shots; add shots, or real to names")
-    check_place(data.output or "runs/meta_test.json", folder=False)
+    if data.output or data.plot:
+        check_place(data.output or "runs/meta_test.json", folder=False)
     tasks = sources(data.tasks, data.tasks_dir, data.skip_bad_rows)
     tasks = [task.sample(data.max_rows_per_task) for task in tasks] if data.max_rows_per_task else tasks
     check_tasks(tasks)
