@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..cli import AdaptData, Settings
 from ..kinds import KINDS
 from ..rows import DataError
-from ..storage import check_place
 from ..tasks import load_task
-from .asked import read_asked, write_predictions
+from .asked import check_output, columns_of, read_asked, write_predictions
 from .common import load_model, log
 
 
@@ -19,12 +16,8 @@ def main(settings: Settings) -> None:
     data = settings[AdaptData]
     if data.examples is None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
-    predictions = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
-    check_place(data.output_dir, folder=True)
-    check_place(predictions, folder=False)
-    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
-    columns = {role: column for role, column in columns.items() if column}
-    given = {"kind": data.kind, "columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
+    predictions = check_output(data)
+    given = {"kind": data.kind, "columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(data.examples, split=None, **given)
     asked = read_asked(data, task.kind, task.is_pair)
     classifier = load_model(data.model).adapt(task)

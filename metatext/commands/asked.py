@@ -18,18 +18,30 @@ from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
-from ..storage import write_text
+from ..storage import check_place, write_text
 
 logger = logging.getLogger(__name__)
+
+
+def columns_of(data: AdaptData | FinetuneData | PredictData) -> dict[str, str]:
+    """The columns that the settings name, by role."""
+    named = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
+    return {role: column for role, column in named.items() if column}
+
+
+def check_output(data: AdaptData | FinetuneData) -> Path:
+    """Where predictions go; raises `StorageError` where they, or the classifier, cannot be written."""
+    predictions = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
+    check_place(data.output_dir, folder=True)
+    check_place(predictions, folder=False)
+    return predictions
 
 
 def read_asked(data: AdaptData | FinetuneData | PredictData, kind: str, pairs: bool) -> Inputs | None:
     """The file ``predict``, None where there is none; its rows are of this kind, pairs of texts or single ones, as the examples are."""
     if data.predict is None:
         return None
-    given = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
-    given = {role: column for role, column in given.items() if column}
-    return load_inputs(data.predict, given, pairs=pairs, kind=kind, skip_bad_rows=data.skip_bad_rows)
+    return load_inputs(data.predict, columns_of(data), pairs=pairs, kind=kind, skip_bad_rows=data.skip_bad_rows)
 
 
 def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float | None, path: str | Path) -> None:

@@ -12,9 +12,9 @@ from ..kinds import KINDS
 from ..launch import best_device
 from ..model import MetaModel
 from ..rows import DataError
-from ..storage import ContentError, check_place
+from ..storage import ContentError
 from ..tasks import load_task
-from .asked import read_asked, write_predictions
+from .asked import check_output, columns_of, read_asked, write_predictions
 from .common import load_model, log
 
 
@@ -26,13 +26,9 @@ def main(settings: Settings) -> None:
     data = settings[FinetuneData]
     if data.examples is None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row, or a data set on the Hub")
-    predictions = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
-    check_place(data.output_dir, folder=True)
-    check_place(predictions, folder=False)
-    columns = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
-    columns = {role: column for role, column in columns.items() if column}
+    predictions = check_output(data)
     name, _, part = (data.examples, "", "") if Path(data.examples).exists() else data.examples.partition(":")
-    options = {"columns": columns, "description": data.description, "skip_bad_rows": data.skip_bad_rows}
+    options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(name, part or None, split=data.split, **options)
     if not KINDS[task.kind].by_class:
         raise DataError(
