@@ -87,7 +87,7 @@ def meta_train(
             folder, its work shared among the processes of a launch. An encoder that learns keeps none.
 
     Raises:
-        ConfigError: ``output_dir`` holds a run with other settings; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or
+        ConfigError: ``output_dir`` holds a run with other settings, data, or order of tasks; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or
             ``distillation_tasks``; the head has no form for the kind of a task.
         DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``; a target that is longer than the language model's
             ``max_target_tokens``.
