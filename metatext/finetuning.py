@@ -219,9 +219,8 @@ def _train(
             at = torch.from_numpy(own).to(device)
             seen = reading.support.x[0, at].to(dtype) if encoder is None else [rows[i] for i in own]
             values = reading.values[at] if encoder is None else None
-            with accelerator.accumulate(
-                wrapped
-            ):  # a training that was cut off in this process may have left steps unsynchronised
+            # a training that was cut off in this process may have left steps unsynchronised
+            with accelerator.accumulate(wrapped):
                 loss = wrapped(seen, values, fold[own], reading.params, targets[at], weight[at])
                 total = max(float(weights[y[everyone]].sum()), 1e-12)
                 accelerator.backward(loss / total * accelerator.num_processes)  # DDP takes the mean over processes

@@ -164,8 +164,8 @@ def _join(parts: list, where: str, concatenate) -> Dataset | IterableDataset:
         raise DataError(f"{where}: its splits do not have the same columns and types: {error}") from None
 
 
-def read_file(path: Path, streaming: bool = False, names: Collection[str] = ()) -> Dataset | IterableDataset:
-    """A file as a table; ``names``: columns of a csv whose numbers are names in another split."""
+def read_file(path: Path, streaming: bool = False, names: Collection[str] | None = None) -> Dataset | IterableDataset:
+    """A file as a table; ``names``: columns of a csv whose numbers are names, None: those that `_sniff` finds in it."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
@@ -176,8 +176,8 @@ def read_file(path: Path, streaming: bool = False, names: Collection[str] = ()) 
     options: dict[str, Any] = {}
     if kind == "csv":  # "None", "NA" or "null" may be a text or a label; only an empty cell is missing
         options = {"keep_default_na": False, "na_values": [""], "sep": _separator(path)}
-        if texts := _sniff(path) | {*names}:
-            options["converters"] = dict.fromkeys(sorted(texts), str)
+        if names := _sniff(path) if names is None else names:
+            options["converters"] = dict.fromkeys(sorted(names), str)
         if options["sep"] == "\t":
             _check_quotes(path)
     shown = is_progress_bar_enabled()

@@ -25,7 +25,7 @@ from .tokens import Tokens
 logger = logging.getLogger(__name__)
 
 PART = 2048  # texts per part: what an interruption can cost, and the unit that processes share
-PATIENCE = 900.0  # seconds without a new part, which may take minutes, after which a process does the others' share too
+PATIENCE = 180.0  # seconds without a new part, or four times what its own took, after which a process does the others' share too
 SMALL = 2**20  # bytes of vectors that are read into memory instead of mapped
 
 
@@ -214,19 +214,24 @@ class FeatureStore:
         files = [parts / f"{number:06d}.npy" for number in range(len(starts))]
         bar = tqdm(total=len(inputs), desc="encoding", unit="text", disable=not self.progress or rank > 0 or len(inputs) < 256)
 
+        slowest = 0.0  # seconds of a part
+
         def encode(numbers: Iterable[int]) -> None:
+            nonlocal slowest
             for number in numbers:
+                start = time.monotonic()
                 part = inputs[starts[number] : starts[number] + PART]
                 if not _whole(files[number], (len(part), self.encoder.dim)):
                     _save(files[number], self.encoder.encode(part).numpy())
                     self.encoded += len(part)
+                slowest = max(slowest, time.monotonic() - start)
                 bar.update(processes * len(part))
 
         done = final.exists if rank else lambda: final.exists() or all(file.is_file() for file in files)
         alone = False
         try:
             encode(range(rank, len(starts), processes))
-            alone = self._wait(done, parts) is False
+            alone = self._wait(done, parts, max(PATIENCE, 4 * slowest)) is False
             if alone and not final.exists():  # the others found other texts missing and are at another segment
                 encode(range(len(starts)))
             if (rank == 0 or alone) and not final.exists():
@@ -248,18 +253,18 @@ class FeatureStore:
                 table.write(np.load(file).astype("<f4", copy=False).tobytes())
 
     @staticmethod
-    def _wait(done: Callable[[], bool], parts: Path) -> bool:
+    def _wait(done: Callable[[], bool], parts: Path, patience: float) -> bool:
         """Wait for the other processes of this machine by looking at the disk: a collective would time out.
 
         Returns:
-            True when done; False when nothing new has come to the folder ``parts`` for `PATIENCE` seconds.
+            True when done; False when nothing new has come to the folder ``parts`` for ``patience`` seconds.
         """
         seen, last = -1, time.monotonic()
         while not done():
             count = sum(1 for _ in parts.glob("*.npy"))
             if count != seen:
                 seen, last = count, time.monotonic()
-            if time.monotonic() - last > PATIENCE:
+            if time.monotonic() - last > patience:
                 return False
             time.sleep(0.1)
         return True

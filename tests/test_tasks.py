@@ -643,6 +643,8 @@ def test_numbers_that_begin_with_zeros_are_names(tmp_path, suffix):
     for split, labels in (("train", ("01", "02")), ("test", ("11", "12"))):
         raw(tmp_path / "mail" / f"{split}{suffix}", f"text{sep}label\na{sep}{labels[0]}\nb{sep}{labels[1]}\n")
     assert load_task(str(tmp_path / "mail"), split=None).labels == ("01", "02", "11", "12")
+    raw(tmp_path / "mail" / f"dev{suffix}", f"text{sep}label{sep}code\na{sep}01{sep}007\n")  # a column that no other split has
+    assert load_task(str(tmp_path / "mail"), split=None).labels == ("01", "02", "11", "12")
     scores = raw(tmp_path / f"scores{suffix}", f"text{sep}score\na b{sep}05\nc d{sep}10\n")
     assert load_task(str(scores)).targets.tolist() == [5.0, 10.0]
 
