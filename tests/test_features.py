@@ -235,7 +235,7 @@ def test_a_process_without_a_share_waits_for_the_result(tiny, tmp_path, monkeypa
     store = FeatureStore(Counting(tiny), tmp_path / "run", share=(1, 2))
     waited = []
 
-    def other_process(done, what):
+    def other_process(done, what, patience):
         if not waited:
             waited.append(what)
             assert not done()
@@ -268,7 +268,7 @@ def test_another_run_that_finishes_first_does_no_harm(tiny, tmp_path, monkeypatc
                 FeatureStore(tiny, tmp_path / "run").add(texts)
             return super().encode(inputs)
 
-    def not_forever(done, what):
+    def not_forever(done, what, patience):
         assert done(), f"would wait a day for {what}"
 
     monkeypatch.setattr(FeatureStore, "_wait", staticmethod(not_forever))
