@@ -188,8 +188,11 @@ def _fine_tuned(task: Mapping[str, Any]) -> str:
     if not notes or notes["kept"] != "fine-tuned":
         return ""
     before, after = (f"{100 * notes[name]['accuracy']:.1f}" for name in ("adapted", "fine-tuned"))
-    judged = f"accuracy on {notes['held_out']} of them, held out, which also chose the step: {before} % before, {after} % after"
-    refit = ", of a model that learned from the others; then it learned anew from all" if notes["settings"].get("refit") else ""
+    apart = notes.get("eval_task")
+    of = f"rows of {apart}" if apart else "of them, held out"
+    judged = f"accuracy on {notes['held_out']} {of}, which also chose the step: {before} % before, {after} % after"
+    anew = notes["settings"].get("refit") and not apart
+    refit = ", of a model that learned from the others; then it learned anew from all" if anew else ""
     return (
         f", and then fine-tuned by gradient steps on its {notes['rows']} examples ({notes['settings']['what']}; {judged}{refit})"
     )

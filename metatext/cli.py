@@ -164,6 +164,10 @@ class FinetuneData(Checked):
         "labelled examples: a csv, tsv, json, jsonl or parquet file, a folder of splits, or a data set on the Hub (id:config)",
     )
     split: str | None = option(None, "which split of them; none: all rows of all splits")
+    eval_examples: str | None = option(
+        None, "labelled rows that stop and judge training; none: a share of every class's examples does, see eval_share"
+    )
+    eval_split: str | None = option(None, "which split of them; without eval_examples, of the examples' own data set")
     text_column: str | None = option(None, "column of the text; none: found when its name is usual")
     text_pair_column: str | None = option(None, "column of the second text of a pair")
     label_column: str | None = option(None, "column of the label; none: found when its name is usual")

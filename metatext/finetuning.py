@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .adapted import AdaptedModel
 from .changes import extended, take_rows, with_rows
@@ -48,6 +49,7 @@ def finetune(
     *,
     label_names: Sequence[str] | Mapping[Any, str] | None = None,
     description: str | None = None,
+    eval_task: Task | None = None,
 ) -> AdaptedModel:
     """A classifier of one task by gradient steps, or where they do not pay, by adapting alone.
 
@@ -56,6 +58,8 @@ def finetune(
     and holds what was learned only if the held-out ones are better answered with it than without; then, with ``refit``, it has learned
     anew from all of them, for as many epochs as were best. Its ``finetuning`` says how both did. Nothing is written.
 
+    With ``eval_task``, the rows of that task judge instead: the model adapts to and learns from all examples at once, and from no other.
+
     Args:
         model: a head; or a classifier, whose head, encoder, labels and names are taken and whose examples are replaced by those given. One that was
             fine-tuned goes on learning; examples that it has learned from before make no fair judges.
@@ -63,12 +67,14 @@ def finetune(
         targets: n labels, see `MetaModel.adapt`.
         config: what learns, and how.
         label_names, description: see `MetaModel.adapt`; a classifier has its own.
+        eval_task: labelled rows of the same labels. Those that are among the examples judge nothing.
 
     Returns:
         On every process of a launch the same.
 
     Raises:
-        DataError: the task is no classification; see `MetaModel.adapt`.
+        DataError: the task is no classification; ``eval_task`` is of other labels, or all of its rows are among the examples; see
+            `MetaModel.adapt`.
         ConfigError: a class weight of an unknown label; a head that takes steps on the encoder itself.
         EncoderError: other weights of the encoder have learned before than those that ``what`` names.
         TrainingError: the loss is no longer a number; see `meta_train` for launches.
@@ -76,26 +82,26 @@ def finetune(
     accelerator = make_accelerator()
     rows, whole = _adapt(model, inputs, targets, label_names, description)
     whole = whole.to(accelerator.device)
-    y = whole.support.y[0].argmax(1).cpu().numpy()
-    weights = class_weights(y, whole.labels, config.class_weights)
-    same = same_rows(rows)
-    train, held = hold_out(y, config.eval_share, config.seed, same)
-    notes = {"rows": len(rows), "held_out": len(held), "settings": to_dict(config)}
+    n = len(rows)
+    examples, judged = _examples(whole, rows, eval_task, config)
+    train, held = _judges(examples.y, examples.same, n, eval_task is not None, config)
+    notes = {"rows": n, "held_out": len(held), "settings": to_dict(config)}
+    notes |= {} if eval_task is None else {"eval_task": eval_task.name}
     if not len(held):
         logger.warning("no class has two examples: none can be held out to judge, so the adapted model is kept")
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
-    if not weights[y[held]].sum() > 0:
+    if not examples.weights[examples.y[held]].sum() > 0:
         raise ConfigError(f"class_weights: every held-out example has the weight 0, got {' '.join(config.class_weights)}")
-    examples = Labelled(rows, same, y, weights)
-    make, history = _train(whole, examples, train, held, config, accelerator)
+    make, history = _train(judged, examples, train, held, config, accelerator)
     figure = config.metric_for_best_model
     best = max(history[1:], key=lambda point: _better(point, figure))
     notes |= {"adapted": history[0], "fine-tuned": best}
     if make is None:
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
-    if config.refit:
-        make, _ = _train(whole, examples, np.arange(len(y)), held[:0], config, accelerator, best["epoch"])
-    return make(finetuning={"kept": KEPT[1], **notes})
+    if config.refit and eval_task is None:
+        make, _ = _train(judged, examples, np.arange(n), held[:0], config, accelerator, best["epoch"])
+    clf = make(finetuning={"kept": KEPT[1], **notes})
+    return clf if eval_task is None else clf.with_support(take_rows(clf.support, np.arange(n)))
 
 
 def _adapt(model, inputs, targets, label_names, description) -> tuple[list, AdaptedModel]:
@@ -124,6 +130,32 @@ def _adapt(model, inputs, targets, label_names, description) -> tuple[list, Adap
     if not rows:
         raise DataError("finetune: there are no examples to learn from; adapt with label_names alone instead")
     return rows, whole
+
+
+def _examples(whole: AdaptedModel, rows: list, eval_task: Task | None, config: FinetuneConfig) -> tuple[Labelled, AdaptedModel]:
+    """The examples, then the rows of ``eval_task``; and the model with all of them in its support."""
+    n, judged = len(rows), whole
+    if eval_task is not None:
+        if eval_task.kind != whole.kind:
+            raise DataError(f"finetune: eval_task is of kind {eval_task.kind}, the examples of kind {whole.kind}")
+        more = whole.check_rows(eval_task.inputs())
+        rows, judged = [*rows, *more], extended(whole, more, eval_task.answers(), "finetune: eval_task")
+    y = judged.support.y[0].argmax(1).cpu().numpy()
+    return Labelled(rows, same_rows(rows), y, class_weights(y[:n], whole.labels, config.class_weights)), judged
+
+
+def _judges(y: np.ndarray, same: np.ndarray, n: int, given: bool, config: FinetuneConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the rows to learn from, and of those that judge: of the first n some of every class, or where they are ``given``
+    the others."""
+    if not given:
+        return hold_out(y, config.eval_share, config.seed, same)
+    new = ~np.isin(same[n:], same[:n])
+    if not new.all():
+        known = f"eval_task: {(~new).sum()} of {len(new)} rows are among the examples"
+        if not new.any():
+            raise DataError(f"finetune: {known}: none is left to judge what is learned from them")
+        logger.warning("%s, and judge nothing", known)
+    return np.arange(n), n + np.flatnonzero(new)
 
 
 def class_weights(y: np.ndarray, labels: Sequence, entries: Sequence[str]) -> np.ndarray:
@@ -233,7 +265,7 @@ def _train(
                 optimizer.zero_grad()
             bar.update()
         if encoder is not None:
-            reading = cross_fit(whole.head, _support(whole, encoder, rows), train, fold)
+            reading = cross_fit(whole.head, _support(whole, encoder, rows, accelerator), train, fold)
         if not len(held):
             continue
         point = {"epoch": epoch + 1, **judge()}
@@ -281,14 +313,26 @@ def _groups(module: TaskLoss, config: FinetuneConfig) -> list[dict[str, Any]]:
     return [{"params": p, "lr": lr, "peak_lr": lr, "weight_decay": decay} for p, lr, decay in parts if p]
 
 
-def _support(whole: AdaptedModel, encoder: Encoder, rows: list) -> Support:
+def _support(whole: AdaptedModel, encoder: Encoder, rows: list, accelerator) -> Support:
     """The task with examples and label names as this encoder reads them; the description, whose text is not kept, as it was."""
     old = take_rows(whole.support, np.zeros(0))
     named = [c for c, text in enumerate(whole.label_names) if text]
     label_x = old.label_x.clone()
     if named:
         label_x[0, named] = encoder.encode([whole.label_names[c] for c in named]).to(label_x)
-    return with_rows(replace(old, label_x=label_x), read_inputs(partial(encoder.encode, progress=True), rows), whole.support.y[0])
+    return with_rows(replace(old, label_x=label_x), _read(encoder, rows, accelerator), whole.support.y[0])
+
+
+def _read(encoder: Encoder, rows: list, accelerator) -> Tensor:
+    """(n, d) features of rows; each process reads its share, and all have the same."""
+    n, processes = len(rows), accelerator.num_processes
+    own = read_inputs(partial(encoder.encode, progress=True), rows[accelerator.process_index :: processes])
+    if processes == 1:
+        return own
+    share = math.ceil(n / processes)
+    own = pad(own.to(accelerator.device), (0, 0, 0, share - len(own)))
+    everyone = accelerator.gather(own).view(processes, share, -1)
+    return everyone.transpose(0, 1).reshape(processes * share, -1)[:n]
 
 
 def _state(module: TaskLoss) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -213,6 +213,34 @@ def test_finetune_a_head_on_a_file(tmp_path, small_head, capsys):
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
 
 
+def test_finetune_is_judged_by_a_file_or_a_split(tmp_path, small_head, capsys):
+    task, folder = make_task("letters", classes=3), tmp_path / "corpus"
+    rows = [*zip(task.inputs(), task.answers(), strict=True)]
+    folder.mkdir()
+    for name, part in (("train", rows[::2]), ("validation", rows[1::2])):
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *part])
+    start = [
+        "finetune",
+        "--model",
+        str(small_head),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--what",
+        "params",
+        "--num_train_epochs",
+        "1",
+    ]
+    by_file = ["--examples", str(folder / "train.csv"), "--eval_examples", str(folder / "validation.csv")]
+    by_split = ["--examples", str(folder), "--split", "train", "--eval_split", "validation"]
+    for asked in (by_file, by_split):
+        cli.main([*start, *asked])
+        assert f"{len(rows) // 2} rows of " in capsys.readouterr().out
+        assert mt.AdaptedModel.from_pretrained(tmp_path / "out").support.x.shape[1] == len(rows) // 2
+    with pytest.raises(SystemExit, match="eval_split: name the split of the examples too"):
+        cli.main([*start, "--examples", str(folder), "--eval_split", "validation"])
+
+
 @pytest.mark.parametrize("command", ["adapt", "finetune"])
 def test_rows_that_cannot_be_asked(tmp_path, small_head, capsys, caplog, command):
     """They are found before anything is made, so what was saved stays; or they are left out."""

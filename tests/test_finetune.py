@@ -85,6 +85,38 @@ def test_what_pays_is_learned_anew_from_all_examples(model):
     assert sure[0] > sure[1] + 0.01
 
 
+@pytest.mark.parametrize("what", ["params", "lora"])
+def test_rows_of_ones_own_judge(model, what):
+    """They stop training and decide; the classifier has adapted to all examples and to no other row."""
+    task, judges = orders(120), orders(60, seed=1)
+    config = FinetuneConfig(what=what, num_train_epochs=6, **SMALL, **FAST[what])
+    clf = finetune(model, task, config=config, eval_task=judges)
+    notes = clf.finetuning
+    assert (notes["rows"], notes["held_out"], notes["eval_task"]) == (120, 60, judges.name)
+    assert clf.is_finetuned and clf.support.x.shape[1] == 120
+    assert notes["fine-tuned"]["accuracy"] == pytest.approx(
+        right(clf, judges)
+    )  # the weights of the best epoch, nothing learned anew
+    assert notes["adapted"]["accuracy"] == pytest.approx(right(model.adapt(task), judges))
+    assert table(notes).startswith("60 rows of which letter comes first:")
+    still = finetune(model, task, config=replace(config, learning_rate=0.0, encoder_lr=0.0), eval_task=judges)
+    assert still.finetuning["kept"] == "adapted"
+    np.testing.assert_array_equal(still.predict_proba(["aab"]), model.adapt(task).predict_proba(["aab"]))
+
+
+def test_rows_that_are_examples_do_not_judge(model, caplog):
+    rows = [{"text": text, "label": label} for text, label in [("aaa", "x"), ("zzz", "y"), ("aab", "x"), ("zzy", "y")]]
+    config = FinetuneConfig(what="params", num_train_epochs=1)
+    clf = finetune(model, mt.load_task(rows[:3]), config=config, eval_task=mt.load_task(rows[1:]))
+    assert clf.finetuning["held_out"] == 1 and "eval_task: 2 of 3 rows are among the examples, and judge nothing" in caplog.text
+    with pytest.raises(DataError, match="eval_task: 2 of 2 rows are among the examples: none is left to judge"):
+        finetune(model, mt.load_task(rows[:3]), config=config, eval_task=mt.load_task(rows[:2]))
+    with pytest.raises(DataError, match="finetune: eval_task: targets: row 1: there is no class 'w'"):
+        finetune(model, mt.load_task(rows), config=config, eval_task=mt.load_task([rows[0], {"text": "b", "label": "w"}]))
+    with pytest.raises(DataError, match="eval_task is of kind multilabel, the examples of kind classification"):
+        finetune(model, mt.load_task(rows), config=config, eval_task=mt.load_tasks("starter/multilabel/train")[0])
+
+
 @pytest.mark.parametrize(
     "options", [{"learning_rate": 0.0}, {"learning_rate": 30.0, "max_grad_norm": 0.0}], ids=["no step", "wild steps"]
 )

@@ -12,8 +12,9 @@ from ..kinds import KINDS
 from ..launch import best_device
 from ..model import MetaModel
 from ..rows import DataError
+from ..settings import ConfigError
 from ..storage import ContentError
-from ..tasks import load_task
+from ..tasks import Task, load_task
 from .asked import check_output, columns_of, read_asked, write_predictions
 from .common import load_model, log
 
@@ -27,16 +28,18 @@ def main(settings: Settings) -> None:
     if data.examples is None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row, or a data set on the Hub")
     predictions = check_output(data)
-    name, _, part = (data.examples, "", "") if Path(data.examples).exists() else data.examples.partition(":")
-    options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
-    task = load_task(name, part or None, split=data.split, **options)
+    if data.eval_split and not data.eval_examples and not data.split:
+        raise ConfigError("eval_split: name the split of the examples too, --split; without it they are the rows of all splits")
+    task = _load_task(data, data.examples, data.split)
     if not KINDS[task.kind].by_class:
         raise DataError(
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
         )
     asked = read_asked(data, task.kind, task.is_pair)
+    judges = data.eval_examples or (data.eval_split and data.examples)
+    eval_task = _load_task(data, judges, data.eval_split, task.kind) if judges else None
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
-    classifier = finetune(_load(data.model), task, config=settings[FinetuneConfig])
+    classifier = finetune(_load(data.model), task, config=settings[FinetuneConfig], eval_task=eval_task)
     if not is_main:
         return
     classifier.save_pretrained(data.output_dir)
@@ -44,6 +47,12 @@ def main(settings: Settings) -> None:
     print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
     if asked is not None:
         write_predictions(classifier, asked, data.max_risk, predictions)
+
+
+def _load_task(data: FinetuneData, source: str, split: str | None, kind: str | None = None) -> Task:
+    name, _, part = (source, "", "") if Path(source).exists() else source.partition(":")
+    options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
+    return load_task(name, part or None, split=split, kind=kind, **options)
 
 
 def _load(name: str) -> MetaModel | AdaptedModel:
@@ -58,7 +67,12 @@ def table(notes: dict) -> str:
     """How the adapted and the fine-tuned model answer the held-out examples, from ``AdaptedModel.finetuning``."""
     if not notes["held_out"]:
         return f"none of {notes['rows']} examples could be held out, so nothing was learned: the model has adapted to them"
-    lines = [f"{notes['held_out']} of {notes['rows']} examples held out:"]
+    judges = (
+        f"{notes['held_out']} rows of {notes['eval_task']}"
+        if "eval_task" in notes
+        else f"{notes['held_out']} of {notes['rows']} examples held out"
+    )
+    lines = [f"{judges}:"]
     lines.append(f"{'':12}{'epoch':>7}{'loss':>9}{'accuracy':>10}{'macro F1':>10}")
     for name in ("adapted", "fine-tuned"):
         if name in notes:
