@@ -24,7 +24,7 @@ from .config import EncoderConfig, FinetuneConfig
 from .crossfit import FOLDS, TaskLoss, assign_folds, cross_fit, hold_out, same_rows
 from .encoder import Encoder
 from .features import read_inputs
-from .launch import TrainingError, compiled, make_accelerator
+from .launch import TrainingError, compiled, make_accelerator, scale_can_fall
 from .metrics import accuracy, macro_f1, row_nll
 from .model import MetaModel
 from .objective import named_factors
@@ -257,7 +257,7 @@ def _train(
                 total = max(float(weights[y[everyone]].sum()), 1e-12)
                 accelerator.backward(loss / total * accelerator.num_processes)  # DDP takes the mean over processes
                 norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm or math.inf)
-                if accelerator.scaler is None and not math.isfinite(float(norm)):  # a scaler skips such a step by itself
+                if not math.isfinite(float(norm)) and not scale_can_fall(accelerator):
                     raise TrainingError(
                         f"epoch {epoch + 1}: a gradient is not a number; lower learning_rate ({_rates(config)[0]}) or encoder_lr"
                     )

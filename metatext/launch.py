@@ -14,6 +14,8 @@ from .config import TrainConfig
 from .encoder import Encoder
 from .settings import ConfigError, MetatextError, nearest
 
+SMALLEST_SCALE = 2.0**-14  # of fp16's losses, which start at 2^16: a gradient that is too large even so will not get better
+
 
 class TrainingError(MetatextError, RuntimeError):
     """Training cannot go on: a loss that is not a number, or processes that would not synchronise."""
@@ -54,6 +56,11 @@ def make_accelerator(config: TrainConfig | None = None):
             f"On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use recipes/launch/two_cpu_processes.yaml."
         )
     return accelerator
+
+
+def scale_can_fall(accelerator) -> bool:
+    """Whether a gradient that is not a number may be due to fp16's scale of the loss: the step is skipped then, and the scale halved."""
+    return accelerator.scaler is not None and accelerator.scaler.get_scale() > SMALLEST_SCALE
 
 
 @contextlib.contextmanager

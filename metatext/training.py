@@ -25,7 +25,7 @@ from .episodes import train_episodes
 from .features import encode_tasks
 from .heldout import check_unseen, learn_risk, learn_threshold, watch
 from .kinds import KINDS
-from .launch import TrainingError, compiled, make_accelerator, shares, trackers
+from .launch import TrainingError, compiled, make_accelerator, scale_can_fall, shares, trackers
 from .losses import meta_loss
 from .model import MetaModel
 from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, reads_anew, task_weights
@@ -328,7 +328,7 @@ def _check_finite(norm, step_losses: list, step: int, checkpoints: Checkpoints, 
     if math.isfinite(float(norm)):
         return
     losses = torch.cat([losses for losses, _ in step_losses]).cpu().numpy()
-    if accelerator.scaler is not None and np.isfinite(losses).all():  # too large a scale: fp16 skips this step and halves it
+    if np.isfinite(losses).all() and scale_can_fall(accelerator):
         return
     drawn = np.array([name for _, names in step_losses for name in names])
     bad = sorted(set(drawn[~np.isfinite(losses)].tolist()))

@@ -16,6 +16,7 @@ from scripts.processes import LAUNCH, finish, free_port, kill_when, started
 from scripts.train_head import letter_tasks, pairs_task, train
 
 import metatext as mt
+from metatext.launch import SMALLEST_SCALE
 from metatext.storage import read_tensors
 from metatext.training import TrainingError, meta_train
 
@@ -210,6 +211,21 @@ def test_a_loss_that_is_no_number_ends_a_run_with_a_scaler(tiny_folder, tmp_path
     with torch.no_grad():
         model.head.temperature.log_scale.fill_(float("nan"))
     with pytest.raises(TrainingError, match="the loss of an episode of task 0 is not a number"):
+        meta_train(model, letter_tasks(1), config=mt.TrainConfig(output_dir=str(tmp_path), meta_batch_size=2))
+
+
+def test_gradients_that_overflow_at_every_scale_end_a_run(tiny_folder, tmp_path, monkeypatch):
+    import accelerate
+
+    class Scaled(accelerate.Accelerator):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.scaler = torch.amp.GradScaler("cpu", init_scale=4 * SMALLEST_SCALE)
+
+    monkeypatch.setattr(accelerate, "Accelerator", Scaled)
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="lora"), "gp")
+    model.head.temperature.log_scale.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(TrainingError, match="step 2: a gradient is not a number"):  # two steps are skipped, the scale halved
         meta_train(model, letter_tasks(1), config=mt.TrainConfig(output_dir=str(tmp_path), meta_batch_size=2))
 
 
