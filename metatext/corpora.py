@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +34,10 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
         skip_bad_rows: see `load_task`.
 
     Raises:
-        DataError: see `load_task`; or nothing loadable was found.
+        DataError: see `load_task`, for all corpora at once; or nothing loadable was found.
     """
     if not isinstance(source, (str, Path)):
-        tasks = []
-        for item in map(str, source):
-            reading, is_reading, rest = item.partition("=")
-            if is_reading and reading in READINGS:
-                tasks.append(_read_as(reading, rest, split, skip_bad_rows))
-            elif item == STARTER or item.startswith(STARTER + "/"):
-                tasks += load_tasks(item, split)
-            elif Path(item).name == CATALOG:
-                logger.info("%s describes corpora and is none", item)
-            elif _holds_corpora(Path(item)):
-                tasks += load_tasks(Path(item), split, skip_bad_rows)
-            elif Path(item).exists():
-                known = _known_of(Path(item), _catalog(Path(item).parent))
-                tasks.append(load_task(item, split=split, skip_bad_rows=skip_bad_rows, **known))
-            else:
-                repo, _, config = item.partition(":")
-                tasks.append(load_task(repo, config or None, split=split, skip_bad_rows=skip_bad_rows))
+        tasks = _load_each([str(item) for item in source], lambda item: _load_item(item, split, skip_bad_rows))
         if not tasks:
             raise DataError("no task: the list of names is empty")
         return tasks
@@ -64,31 +48,74 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
         folder = Path(__file__).parent / source
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
+    return _load_folder(folder, split, skip_bad_rows)
+
+
+def _load_each(sources: list, load: Callable[[Any], list[Task]]) -> list[Task]:
+    """The tasks of all sources. What is wrong with several comes in one error: a folder of a hundred corpora is mended once."""
+    tasks, wrong = [], []
+    for source in sources:
+        try:
+            tasks += load(source)
+        except DataError as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise DataError("\n  ".join([f"{len(wrong)} of {len(sources)} sources cannot be used:", *map(str, wrong)]))
+    return tasks
+
+
+def _load_item(item: str, split: str | None, skip: bool) -> list[Task]:
+    """What one name in a list of names stands for."""
+    reading, is_reading, rest = item.partition("=")
+    if is_reading and reading in READINGS:
+        return [_read_as(reading, rest, split, skip)]
+    path = Path(item)
+    if item == STARTER or item.startswith(STARTER + "/"):
+        return load_tasks(item, split)
+    if path.name == CATALOG:
+        logger.info("%s describes corpora and is none", item)
+        return []
+    if _holds_corpora(path):
+        return load_tasks(path, split, skip)
+    if path.exists():
+        return [load_task(item, split=split, skip_bad_rows=skip, **_known_of(path, _catalog(path.parent)))]
+    repo, _, config = item.partition(":")
+    return [load_task(repo, config or None, split=split, skip_bad_rows=skip)]
+
+
+def _load_folder(folder: Path, split: str | None, skip: bool) -> list[Task]:
+    """The corpora of a folder; what is none, or lacks the split, is left out and said."""
     catalog = _catalog(folder)
-    tasks, skipped = [], []
+    corpora, left_out = [], []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         try:
             files = split_files(path) if path.is_dir() else {}
         except DataError as error:
-            skipped.append(f"{path.name} ({error})")
+            left_out.append(f"{path.name} ({error})")
             continue
         if split is None and not are_splits(files):
-            skipped.append(f"{path.name} ({', '.join(files)} are no splits of one data set)")
+            left_out.append(f"{path.name} ({', '.join(files)} are no splits of one data set)")
+        elif not files and not (path.is_file() and reader(path) and path.name != CATALOG):
             continue
-        if not files and not (path.is_file() and reader(path) and path.name != CATALOG):
-            continue
-        if path.is_dir() and split is not None and split not in files:
-            skipped.append(f"{path.name} (no split {split!r})")
-            continue
-        kind, _ = kind_of(read_schema(next(iter(files.values())) if files else path))
-        if kind is None:
-            skipped.append(f"{path.name} (columns not recognised)")
-            continue
-        tasks.append(load_task(str(path), split=split, skip_bad_rows=skip_bad_rows, **_known_of(path, catalog)))
-    if skipped:
-        logger.warning("%s: left out %d corpora: %s", folder.name, len(skipped), ", ".join(skipped))
+        elif path.is_dir() and split is not None and split not in files:
+            left_out.append(f"{path.name} (no split {split!r})")
+        else:
+            corpora.append((path, next(iter(files.values())) if files else path))
+
+    def load(corpus: tuple[Path, Path]) -> list[Task]:
+        path, first = corpus
+        if kind_of(read_schema(first))[0] is None:
+            left_out.append(f"{path.name} (columns not recognised)")
+            return []
+        return [load_task(str(path), split=split, skip_bad_rows=skip, **_known_of(path, catalog))]
+
+    tasks = _load_each(corpora, load)
+    if left_out:
+        logger.warning("%s: left out %d corpora: %s", folder.name, len(left_out), ", ".join(left_out))
     if not tasks:
         raise DataError(
             f"{folder} holds no corpus that can be used: expected folders with <split>.parquet (csv, jsonl) or such files"

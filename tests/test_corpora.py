@@ -42,6 +42,18 @@ def test_load_tasks_leaves_out_what_it_cannot_use(folder, caplog):
     assert caplog.messages == ["corpora: left out 1 corpora: g_bare (columns not recognised)"]
 
 
+def test_what_is_wrong_with_several_corpora_comes_in_one_error(folder, caplog):
+    empty = [{"text": "", "label": "x"}]
+    write(folder / "b_mail" / "test.parquet", empty)
+    write(folder / "c_news.jsonl", empty)
+    for source in (folder, [str(folder / "b_mail"), str(folder / "d_claims"), str(folder / "c_news.jsonl")]):
+        with pytest.raises(DataError, match=r"2 of \d sources cannot be used:\n  .*b_mail.*\n  .*c_news.* row 0"):
+            load_tasks(source)
+    write(folder / "c_news.jsonl", rows_of(["x", "y"]))
+    with pytest.raises(DataError, match=r"^task 'b_mail'"):  # one is said as it is
+        load_tasks(folder)
+
+
 def test_load_tasks_of_a_split(folder, caplog):
     with caplog.at_level(logging.WARNING, "metatext"):
         tasks = load_tasks(str(folder), split="test")
