@@ -63,7 +63,7 @@ def add_examples(model: AdaptedModel, inputs: Sequence[str | tuple[str, str]], t
         DataError: an unknown label; inputs that are not what the examples were, or do not fit the targets; another kind of task; the model
             was fine-tuned.
     """
-    _check("add_examples", model, model.kind in ENCODERS)
+    _check("add_examples", model, model.kind in ENCODERS and not KINDS[model.kind].written)
     return extended(model, model.check_rows(inputs), targets, "add_examples")
 
 

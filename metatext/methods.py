@@ -105,7 +105,8 @@ def no_answer(draw: Draw) -> Answer:
     """No answer to any episode."""
     if KINDS[draw.source.kind].written:
         return written_answer(np.full(draw.batch.query.shape, None, object))
-    query, support = draw.features.query, draw.features.support
-    if query.ndim == 4:  # windows of tokens
-        return Answer(query.new_full((*query.shape[:3], 3), torch.nan), query.new_zeros(query.shape[:2]))
-    return Answer(query.new_full((*query.shape[:2], support.y.shape[2]), torch.nan), query.new_zeros(query.shape[:2]))
+    if draw.source.kind == "span":
+        shape = (*draw.features.query.shape[:3], 3)  # windows of tokens
+    else:
+        shape = (*draw.batch.query.shape, draw.batch.classes.shape[1])
+    return Answer(torch.full(shape, torch.nan), torch.zeros(shape[:2]))

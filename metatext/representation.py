@@ -39,7 +39,7 @@ class Support:
 
     def to(self, dtype: torch.dtype | torch.device) -> Support:
         """The same with floating-point tensors of another type, or all tensors on another device."""
-        change = lambda t: t.to(dtype) if isinstance(dtype, torch.device) or t.is_floating_point() else t  # noqa: E731
+        change = lambda t: t.to(dtype) if t.is_floating_point() or not isinstance(dtype, torch.dtype) else t  # noqa: E731
         return Support(*(change(getattr(self, item.name)) for item in dataclasses.fields(self)))
 
 

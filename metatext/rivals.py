@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import EncoderConfig, HeadConfig
+from .config import HeadConfig
 from .encoder import Encoder
 from .episodes import EpisodeBatch
 from .kinds import KINDS
@@ -123,8 +123,9 @@ def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch],
     Returns:
         (tasks, b episodes) -> (b, v, t, 3) scores of all windows of the query, NaN for an episode without examples.
     """
-    settings = EncoderConfig(encoder.config.name, encoder.config.revision, tuning="full", max_length=encoder.max_length)
-    model = MetaModel.from_encoder(Encoder.load(settings, expected_fingerprint=encoder.fingerprint), HeadConfig("gp"))
+    settings = replace(encoder.config, tuning="full", dropout=0.0)
+    whole = Encoder.load(settings, expected_fingerprint=encoder.fingerprint, access=encoder.access)
+    model = MetaModel.from_encoder(whole, HeadConfig("gp"))
     model.keep_kinds(["span"])
     model.to(encoder.device)
     start = copy.deepcopy(model.state_dict())

@@ -118,7 +118,7 @@ def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
     rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in inputs]
     for i, row in enumerate(rows):
         parts = row if isinstance(row, tuple) else (row,)
-        if len(parts) > 2 or not all(isinstance(p, str) for p in parts) or len(parts) == 0:
+        if len(parts) != (2 if parts is row else 1) or not all(isinstance(p, str) for p in parts):
             raise DataError(f"{where}: row {i} must be a text or a pair of texts, got {row!r}", row=i)
         if not all(p.strip() for p in parts):
             raise DataError(f"{where}: row {i} is empty", row=i)

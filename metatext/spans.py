@@ -143,7 +143,8 @@ class SpanFeatures:
             if np.isnan(answers[i]).any():  # the method has none
                 yield [], []
                 continue
-            real = part.query[i] >= 0
+            rows = part.query[i]  # a task of one context has no question without an answer
+            real = (rows >= 0) & ~(part.outside[i] & (self.foreign[rows] < 0))
             found = decode(answers[i], self.windows, query[i], owner[i], len(real))
             texts, right = [], []
             for column in np.flatnonzero(real):

@@ -68,6 +68,8 @@ def read_windows(encoder: Encoder, questions: Sequence[str], contexts: Sequence[
             f"covers, so answers cannot be found in a context; choose an encoder with a fast tokenizer"
         )
     length = min(max_length or encoder.max_length, encoder.max_length)
+    if length < 16:
+        raise EncoderError(f"max_length: windows of {length} tokens have no room for a question and a context; give at least 16")
     parts, row, begin, end = [], [], [], []
     for at in range(0, len(questions), CHUNK):
         asked = [encoder.cut(encoder.prompt + question, length // 2 - 4) for question in questions[at : at + CHUNK]]

@@ -15,7 +15,7 @@ from architectures import ARCHITECTURES, random_encoder
 from letters import token_lists
 
 from metatext import Encoder, EncoderConfig, MetaModel
-from metatext.loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, EncoderError, fingerprint
+from metatext.loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, Access, EncoderError, fingerprint
 from metatext.text_reader import pool
 
 TEXTS = [
@@ -292,6 +292,44 @@ def test_fingerprint_follows_the_values_not_the_file(tiny, tiny_folder, tmp_path
     with torch.no_grad():
         rounded.backbone.embeddings.word_embeddings.weight[5, 5] += 1e-3
     assert fingerprint(rounded.backbone) != half.fingerprint
+
+
+def test_features_of_another_tokenizer_are_others(copied, tiny):
+    same = Encoder.load(str(copied))
+    same.encode(["a", "a longer one"])  # how texts are cut and padded is no part of it
+    assert same.key == tiny.key
+    path = copied / "tokenizer.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    written["normalizer"] = {"type": "Lowercase"}
+    path.write_text(json.dumps(written), encoding="utf-8")
+    other = Encoder.load(str(copied))
+    assert other.fingerprint == tiny.fingerprint and other.key != tiny.key
+
+
+def test_bars_of_transformers_are_as_before(tiny_folder):
+    from transformers.utils import logging as shown
+
+    assert shown.is_progress_bar_enabled()
+    Encoder.load(str(tiny_folder))
+    assert shown.is_progress_bar_enabled()
+
+
+def test_settings_that_cannot_be_fetched_are_said(copied, tmp_path, caplog):
+    """A cache that another library filled, without a network: there may be settings of sentence-transformers, or not."""
+    commit = "a" * 40
+    snapshot = tmp_path / "cache" / "models--me--encoder" / "snapshots" / commit
+    shutil.copytree(copied, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text(commit)
+    access = Access(cache_dir=tmp_path / "cache", local_files_only=True)
+    Encoder.load("me/encoder", access=access)
+    assert "not in the cache: modules.json" in caplog.text and "give pooling and max_length" in caplog.text
+    caplog.clear()
+    for name in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
+        (snapshot.parents[1] / ".no_exist" / commit).mkdir(parents=True, exist_ok=True)
+        (snapshot.parents[1] / ".no_exist" / commit / name).touch()  # somebody asked the Hub: there is none
+    Encoder.load("me/encoder", access=access)
+    assert caplog.text == ""
 
 
 def test_expected_fingerprint(tiny, tiny_folder):

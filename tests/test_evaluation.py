@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -379,6 +380,12 @@ def test_no_tasks(model):
 def test_a_task_that_is_too_small_is_named_before_anything_is_measured(model, tasks):
     with pytest.raises(ValueError, match=r"'second'.* at least 4"):
         run(model, tasks, EpisodeConfig(n_way=4, k_shot=1, n_query=1))
+
+
+def test_names_that_are_varied_or_say_nothing(model, tasks):
+    """What trains with names of other styles can be measured with them; the rows drawn are the same."""
+    plain, varied = (run(model, tasks, replace(SHAPE, name_variation=share)) for share in (0.0, 1.0))
+    assert varied.scores.keys() == plain.scores.keys() and str(varied) != str(plain)
 
 
 def test_columns_do_not_replace_each_other(model, tiny, tasks):

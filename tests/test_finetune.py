@@ -104,6 +104,13 @@ def test_rows_of_ones_own_judge(model, what):
     np.testing.assert_array_equal(still.predict_proba(["aab"]), model.adapt(task).predict_proba(["aab"]))
 
 
+def test_examples_may_come_from_a_generator(model):
+    texts, labels = ["aaa", "aab", "zzz", "zzy"], ["x", "x", "y", "y"]
+    config = FinetuneConfig(what="params", num_train_epochs=1)
+    one, other = (finetune(model, rows, labels, config) for rows in (texts, (text for text in texts)))
+    np.testing.assert_array_equal(one.predict_proba(["a"]), other.predict_proba(["a"]))
+
+
 def test_rows_that_are_examples_do_not_judge(model, caplog):
     rows = [{"text": text, "label": label} for text, label in [("aaa", "x"), ("zzz", "y"), ("aab", "x"), ("zzy", "y")]]
     config = FinetuneConfig(what="params", num_train_epochs=1)

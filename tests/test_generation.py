@@ -430,6 +430,8 @@ def test_asking_wrongly(tiny, tiny_writer):
         clf.predict([("a", "b")])
     with pytest.raises(DataError, match="max_risk: there is none for a task of kind generation"):
         clf.predict(["a"], max_risk=0.1)
+    with pytest.raises(DataError, match="add_examples: a task of kind generation has no such change; adapt anew"):
+        clf.add_examples(["c"], ["d"])
 
 
 def test_low_rank_updates_are_saved_and_part_from_what_was_adapted(tiny, tiny_writer_folder, tmp_path):

@@ -254,7 +254,7 @@ def test_many_rows_are_averaged_with_their_neighbours(kind, monkeypatch):
     head, (support, query) = shaken(kind), episode(kind, s=60)
     one = answer(head, support, query).values
     monkeypatch.setattr(gp, "ROWS", 30)
-    x, y, size = gp.grouped_rows(support.x, support.y, support.row_mask)
+    x, y, size = gp.grouped(support.x, support.y, support.row_mask, by_class=False)
     assert x.shape[1] == 30 and (size.sum(1) == 60).all() and torch.allclose((y * size[..., None]).sum(1), support.y.sum(1))
     fewer = answer(head, support, query).values
     assert not torch.equal(fewer, one)

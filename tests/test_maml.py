@@ -201,6 +201,14 @@ def test_adapting_is_what_training_does(tiny_folder, tmp_path, first_order):
     assert np.allclose(clf.predict_proba(asked), values, atol=1e-4)
 
 
+def test_a_baseline_that_has_no_answer_stands_beside_it(tiny_folder):
+    shape = mt.EpisodeConfig(n_way=2, k_shot=1, n_query=2)
+    report = mt.evaluate_tasks(
+        model_of(tiny_folder, double=False), letter_tasks(1), shape, 2, baselines=("without_examples",), progress=False
+    )
+    assert "without_examples" in report.methods
+
+
 def test_zero_shots_keep_the_weights(tiny_folder):
     model = model_of(tiny_folder, double=False)
     clf = model.adapt([], [], label_names=["abc", "xyz"])

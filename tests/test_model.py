@@ -324,6 +324,7 @@ def test_unlike_anything_seen_is_none(tiny):
         (dict(inputs=["a", ("b", "c")], targets=["x", "y"]), "row 1 and row 0 differ"),
         (dict(inputs=["a", ("b", "c", "d")], targets=["x", "y"]), "row 1 must be a text or a pair of texts"),
         (dict(inputs=["a", None], targets=["x", "y"]), "row 1 must be a text or a pair of texts, got None"),
+        (dict(inputs=[("a",), ("b",)], targets=["x", "y"]), r"row 0 must be a text or a pair of texts, got \('a',\)"),
         (dict(inputs=["a", "b"], targets=["x", None]), r"row 1 has no label \(None\)"),
         (dict(inputs=["a", "b"], targets=["x", 1]), "row 1 has the label 1, row 0 'x'"),
         (dict(inputs=["a", "b"], targets=[0.5, 1.0]), r"row 0 has the label 0.5 \(float\)"),

@@ -59,6 +59,12 @@ def test_a_question_that_fills_a_window_is_cut(tiny):
     assert windows.tokens.lengths[0] == 1 + 28 + 1 + 3 + 1
 
 
+def test_windows_need_room(tiny):
+    with pytest.raises(EncoderError, match="windows of 12 tokens have no room for a question and a context; give at least 16"):
+        read_windows(tiny, ["why?"], [LONG], max_length=12)
+    assert len(read_windows(tiny, ["why?"], [LONG], max_length=16)) > 10
+
+
 def test_a_tokenizer_must_know_characters(tiny, monkeypatch):
     monkeypatch.setattr(type(tiny.tokenizer), "is_fast", False)
     with pytest.raises(EncoderError, match=r"its tokenizer \(\w+\) does not say which characters a token covers"):
@@ -194,6 +200,18 @@ def test_one_context_has_no_other():
     rows = [{"question": q, "context": CONTEXT, "answers": {"text": ["red"], "answer_start": [4]}} for q in "abc"]
     task = mt.load_task(rows)
     assert other_contexts(task).tolist() == [-1, -1, -1]
+
+
+def test_a_task_of_one_context_is_measured_without_questions_that_have_no_answer(tiny):
+    context = "abcdefghijkl"
+    rows = [
+        {"question": f"{a}?", "context": context, "answers": {"text": [a], "answer_start": [context.index(a)]}}
+        for a in context[:6]
+    ]
+    task, shape = mt.load_task(rows, kind="span", name="one context"), mt.EpisodeConfig(k_shot=1, n_query=2)
+    measure = partial(mt.evaluate_tasks, mt.MetaModel.from_encoder(tiny), [task], n_episodes=4, baselines=(), progress=False)
+    found = [str(measure(dataclasses.replace(shape, n_outside=n_outside))) for n_outside in (0, 1)]
+    assert found[0] == found[1] and "one context" in found[0]  # there is no other context to ask of
 
 
 def test_episodes_of_windows(tiny):

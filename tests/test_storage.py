@@ -87,7 +87,7 @@ def test_full_disk_inside_the_block(old):
 
 
 def test_full_disk_before_there_is_a_temporary_file(old, monkeypatch):
-    monkeypatch.setattr("tempfile.mkstemp", no_space)
+    monkeypatch.setattr("pathlib.Path.write_text", no_space)
     with pytest.raises(StorageError, match="no space left on the disk"):
         write_text(old, "new")
     assert_untouched(old)
