@@ -259,12 +259,12 @@ class AdaptedModel:
         rows = self.check_rows(inputs)
         support, ways = self.support.y.shape[1:3]
         size = max(1, min(CHUNK, CELLS // (support + 8 * ways)))
-        parts = [self._logits(rows[i : i + size]) for i in self._chunks(len(rows), size, progress)]
-        if not parts:
-            return np.zeros((0, self.support.y.shape[-1]), np.float32), np.zeros(0, np.float32)
-        answers = torch.cat([KINDS[self.kind].answer(part.values[0]) for part in parts])
-        known = torch.cat([(-part.none[0]).sigmoid() for part in parts])
-        return answers.float().cpu().numpy(), known.float().cpu().numpy()
+        answers, known = np.empty((len(rows), ways), np.float32), np.empty(len(rows), np.float32)
+        for i in self._chunks(len(rows), size, progress):
+            part = self._logits(rows[i : i + size])
+            answers[i : i + size] = KINDS[self.kind].answer(part.values[0]).float().cpu()
+            known[i : i + size] = (-part.none[0]).sigmoid().float().cpu()
+        return answers, known
 
     def check_rows(self, inputs: Sequence) -> list:
         """Texts, or pairs of texts, as a list.

@@ -107,7 +107,21 @@ class TestData(Checked):
 
 
 @dataclass(frozen=True)
-class AdaptData(Checked):
+class Asked(Checked):
+    """Which columns of the files hold what, and which rows are asked; what adapt, finetune and predict share."""
+
+    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
+    text_pair_column: str | None = option(None, "column of the second text of a pair")
+    label_column: str | None = option(None, "column of the label, where the file has one; none: found when its name is usual")
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
+    max_risk: float | None = option(
+        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True)
+class AdaptData(Asked):
     """Which examples make a classifier, and what it is asked."""
 
     model: str = option(
@@ -122,37 +136,21 @@ class AdaptData(Checked):
         None,
         "kind of the task: one label per row, several, a score, answers in a context, or a text to write; none: found from the columns",
     )
-    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
-    text_pair_column: str | None = option(None, "column of the second text of a pair")
-    label_column: str | None = option(None, "column of the label; none: found when its name is usual")
-    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
     output_dir: str = option("runs/adapted", "folder for the adapted classifier")
-    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
-    max_risk: float | None = option(
-        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
-    )
     predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 
 
 @dataclass(frozen=True)
-class PredictData(Checked):
+class PredictData(Asked):
     """Which classifier is asked what."""
 
     model: str = option("runs/adapted", "a classifier that adapt or finetune saved: a folder, or a repo on the Hub, owner/name")
-    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
-    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
-    text_pair_column: str | None = option(None, "column of the second text of a pair")
-    label_column: str | None = option(None, "column of the label, where the file has one; none: found when its name is usual")
-    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
-    max_risk: float | None = option(
-        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
-    )
     predictions: str = option("predictions.csv", "csv to write the predictions to")
 
 
 @dataclass(frozen=True)
-class FinetuneData(Checked):
+class FinetuneData(Asked):
     """Which head is fine-tuned on which examples, and what the classifier is asked."""
 
     model: str = option(
@@ -168,16 +166,8 @@ class FinetuneData(Checked):
         None, "labelled rows that stop and judge training; none: a share of every class's examples does, see eval_share"
     )
     eval_split: str | None = option(None, "which split of them; without eval_examples, of the examples' own data set")
-    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
-    text_pair_column: str | None = option(None, "column of the second text of a pair")
-    label_column: str | None = option(None, "column of the label; none: found when its name is usual")
-    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
     output_dir: str = option("runs/finetuned", "folder for the classifier")
-    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
-    max_risk: float | None = option(
-        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
-    )
     predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 
 

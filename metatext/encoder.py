@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class Encoder(TextReader):
         self.fingerprint = pretrained
         self.reference = reference
         self.access = Access()  # how it was loaded
-        self._frozen: tuple[tuple, Encoder] | None = None
+        self._frozen = tuning.FrozenCopy()
         self.learned: dict[str, Tensor] = {}
         self.eval()
 
@@ -86,14 +87,23 @@ class Encoder(TextReader):
 
     @property
     def key(self) -> str:
-        """Identifies features of a frozen encoder: weights and their precision, pooling, length and prompt, in hex."""
-        said = [self.fingerprint, self.pooling, self.max_length, self.prompt]
+        """Identifies features of a frozen encoder: weights and their precision, tokenizer, pooling, length and prompt, in hex."""
+        said = [self.fingerprint, self.tokens_by, self.pooling, self.max_length, self.prompt]
         dtype = next(self.backbone.parameters()).dtype
         if dtype != torch.float32:
             said.append(str(dtype))
         if self.base is not None:
             said.append(self.config.pretrained_share)
         return hashlib.blake2b(json.dumps(said).encode(), digest_size=12).hexdigest()
+
+    @cached_property
+    def tokens_by(self) -> str:
+        """Identifies what the tokenizer makes of a text, in hex; how it cuts and pads is set for every call."""
+        if not self.tokenizer.is_fast:
+            said = [type(self.tokenizer).__name__, self.tokenizer.get_vocab()]
+        else:
+            said = json.loads(self.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+        return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=12).hexdigest()
 
     @property
     def is_tuned(self) -> bool:
@@ -151,9 +161,7 @@ class Encoder(TextReader):
                 f"the encoder was trained with tuning {self.config.tuning}, which tuning {config.tuning} cannot go on from; "
                 f"take {self.config.tuning}, or leave the encoder as it is"
             )
-        kept, self._frozen = self._frozen, None
         copied = copy.deepcopy(self, {id(self.base): self.base})
-        self._frozen = kept
         copied.load_tuned(weights)
         return copied
 
@@ -169,16 +177,10 @@ class Encoder(TextReader):
             return self
         if weights is not None:
             return self._freeze(weights)
-        moment = tuning.moment(self.backbone)
-        if self._frozen is None or self._frozen[0] != moment:
-            self._frozen = None  # before the new copy is made: never two of them
-            self._frozen = moment, self._freeze(self.tuned_tensors())
-        return self._frozen[1]
+        return self._frozen.get(self.backbone, lambda: self._freeze(self.tuned_tensors()))
 
     def _freeze(self, weights: Mapping[str, Tensor]) -> Encoder:
-        kept, self._frozen = self._frozen, None  # a copy does not copy the one that is kept
         copied = copy.deepcopy(self, {id(self.base): self.base})  # the pretrained backbone is shared, it never changes
-        self._frozen = kept
         copied.load_tuned(weights)
         copied.learned = {name: tensor.detach().clone() for name, tensor in weights.items()}
         copied.config = replace(self.config, tuning="frozen")

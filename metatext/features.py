@@ -179,7 +179,7 @@ class TaskFeatures:
         if not isinstance(self.store, TokenStore):
             return self
         ids, encoder = self.text_ids(batch), self.store.encoder.frozen()
-        return replace(self, store=VectorTable(encoder, ids, encoder.encode_tokens(self.store.tokens(ids)).numpy()))
+        return replace(self, store=VectorTable(encoder, ids, encoder.encode_tokens(self.store.tokens(ids))))
 
 
 @dataclass(frozen=True)
@@ -222,13 +222,7 @@ class EpisodeTexts:
         """Their tensors; ``weights`` and ``share`` as of `Encoder.learn`."""
         ids = self.ids
         vectors = encoder.learn(self.source.store.tokens(ids), weights, share)
-        vectors = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # the last one stands for -1
-
-        def take(wanted: np.ndarray) -> Tensor:
-            places = np.where(wanted >= 0, np.searchsorted(ids, wanted), len(ids))
-            return vectors[torch.from_numpy(places).to(vectors.device)]
-
-        return self.source.assemble(self.batch, take, self.device)
+        return self.source.assemble(self.batch, VectorTable(encoder, ids, vectors).take, self.device)
 
 
 def encode_tasks(

@@ -56,7 +56,7 @@ class GenerationFeatures:
         if not isinstance(self.store, TokenStore):
             return self
         ids, encoder = self.ids_of(batch), self.store.encoder.frozen()
-        return replace(self, store=VectorTable(encoder, ids, encoder.encode_tokens(self.store.tokens(ids)).numpy()))
+        return replace(self, store=VectorTable(encoder, ids, encoder.encode_tokens(self.store.tokens(ids))))
 
     def ids_of(self, batch: EpisodeBatch) -> np.ndarray:
         """(n,) numbers in the store of all that the encoder reads of these episodes, ascending."""
@@ -133,12 +133,7 @@ class GenerationTexts:
             vectors = encoder.learn(source.store.tokens(ids))
         else:
             vectors = torch.from_numpy(source.store.gather(ids)).to(self.device)
-        vectors = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # the last one stands for -1
-
-        def take(wanted: np.ndarray) -> Tensor:
-            places = np.where(wanted >= 0, np.searchsorted(ids, wanted), len(ids))
-            return vectors[torch.from_numpy(places).to(vectors.device)]
-
+        take = VectorTable(encoder, ids, vectors).take
         described = torch.from_numpy(batch.described).to(self.device)
         real = batch.query >= 0
         rows, target = language.layout.tokenize(*source.texts(batch.query[real]))

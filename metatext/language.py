@@ -19,6 +19,7 @@ from .layout import PADDED, SOFT, Layout
 from .loading import Access, LanguageError, fingerprint, load_language
 from .rows import DataError
 from .settings import to_dict
+from .tokens import batches
 
 if TYPE_CHECKING:
     from .tasks import Task
@@ -56,7 +57,7 @@ class LanguageModel(nn.Module):
         if config.tuning == "lora":
             self.model = tuning.add_low_rank(self.model, config, "language_lora_targets")
         self.learned: dict[str, Tensor] = {}
-        self._frozen: tuple[tuple, LanguageModel] | None = None
+        self._frozen = tuning.FrozenCopy()
         self.eval()
 
     @classmethod
@@ -141,11 +142,7 @@ class LanguageModel(nn.Module):
         until a weight changes."""
         if not self.is_tuned:
             return self
-        moment = tuning.moment(self.model)
-        if self._frozen is None or self._frozen[0] != moment:
-            self._frozen = None  # before the new copy is made: never two of them
-            self._frozen = moment, self._freeze(self.tuned_tensors())
-        return self._frozen[1]
+        return self._frozen.get(self.model, lambda: self._freeze(self.tuned_tensors()))
 
     def pretrained(self) -> LanguageModel:
         """The language model as it was before it learned, frozen; itself if it is frozen."""
@@ -154,9 +151,7 @@ class LanguageModel(nn.Module):
         return self._freeze({name: t * 0 if "lora_B" in name else t for name, t in self.tuned_tensors().items()})
 
     def _freeze(self, weights: Mapping[str, Tensor]) -> LanguageModel:
-        kept, self._frozen = self._frozen, None  # a copy does not copy the one that is kept
         copied = copy.deepcopy(self)
-        self._frozen = kept
         copied.load_tuned(weights)
         copied.learned = {name: tensor.detach().clone() for name, tensor in weights.items()}
         copied.config = replace(self.config, tuning="frozen")
@@ -284,11 +279,10 @@ class LanguageModel(nn.Module):
 
     def _batches(self, lengths: Tensor, budget: int) -> Iterator[Tensor]:
         """Numbers of rows in batches of at most ``budget`` padded tokens (one row at least), longest first; rows of length 0 are in none."""
-        order = lengths.argsort(descending=True, stable=True)[: int((lengths > 0).sum())]
-        while len(order):
-            size = max(1, budget // int(lengths[order[0]]))
-            yield order[:size]
-            order = order[size:]
+        known = lengths.cpu().numpy()  # once: a question to the GPU for every batch would wait for the batch before
+        there = np.flatnonzero(known)
+        for rows in batches(known[there], budget):
+            yield torch.from_numpy(there[rows]).to(lengths.device)
 
     def _window(self) -> int:
         """How many tokens its context may have."""

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .encoder import Encoder
 from .storage import atomic_path
@@ -107,21 +109,26 @@ class TokenStore:
 
 
 class VectorTable:
-    """Vectors of some texts, in memory.
+    """Vectors of some texts, in memory, with gradients where they have any.
 
     Args:
         encoder: what made them.
         ids: (n,) their numbers, ascending.
-        vectors: (n, d) float32.
+        vectors: (n, d).
     """
 
-    def __init__(self, encoder: Encoder, ids: np.ndarray, vectors: np.ndarray):
+    def __init__(self, encoder: Encoder, ids: np.ndarray, vectors: Tensor):
         self.encoder, self.ids = encoder, ids
-        self.vectors = np.concatenate([vectors, np.zeros((1, vectors.shape[1]), np.float32)])
+        self.vectors = torch.cat([vectors, vectors.new_zeros(1, vectors.shape[1])])  # the last one stands for -1
+
+    def take(self, ids: np.ndarray) -> Tensor:
+        """Vectors of ids of any shape: (..., d), where the table is; zeros where an id is -1."""
+        places = np.where(ids >= 0, np.searchsorted(self.ids, ids), len(self.ids))
+        return self.vectors[torch.from_numpy(places).to(self.vectors.device)]
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
-        """Vectors of ids of any shape: float32 (..., d); zeros where an id is -1."""
-        return self.vectors[np.where(ids >= 0, np.searchsorted(self.ids, ids), len(self.ids))]
+        """`take` as an array, as of a `FeatureStore`."""
+        return self.take(ids).numpy()
 
 
 class FeatureStore:

@@ -71,10 +71,13 @@ class Tokens:
 
     def batches(self, budget: int) -> Iterator[np.ndarray]:
         """Text numbers in batches of at most ``budget`` padded tokens (one text at least), longest texts first."""
-        lengths = self.lengths
-        order = np.argsort(-lengths, kind="stable")
-        begin = 0
-        while begin < len(order):
-            size = max(1, budget // max(1, int(lengths[order[begin]])))
-            yield order[begin : begin + size]
-            begin += size
+        return batches(self.lengths, budget)
+
+
+def batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+    """Numbers of rows in batches of at most ``budget`` padded tokens (one row at least), longest rows first."""
+    order = np.argsort(-lengths, kind="stable")
+    while len(order):
+        size = max(1, budget // max(1, int(lengths[order[0]])))
+        yield order[:size]
+        order = order[size:]

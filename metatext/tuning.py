@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,6 +67,24 @@ def tuned(backbone: nn.Module) -> dict[str, nn.Parameter]:
 def moment(backbone: nn.Module) -> tuple:
     """Equal until a weight that learns changes, by an operation on it."""
     return tuple((p.device, p.dtype, p._version) for p in tuned(backbone).values())
+
+
+class FrozenCopy:
+    """The frozen copy of a model that learns, made anew when one of its weights has changed. A copy of the model has none yet."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[tuple, nn.Module] | None = None
+
+    def __deepcopy__(self, memo: dict) -> FrozenCopy:
+        return FrozenCopy()
+
+    def get(self, backbone: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
+        """The copy, by ``make`` where ``backbone`` is no longer what it was made of."""
+        now = moment(backbone)
+        if self._kept is None or self._kept[0] != now:
+            self._kept = None  # before the new copy is made: never two of them
+            self._kept = now, make()
+        return self._kept[1]
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import HeadConfig
-from ..representation import Representation, Support, likelihood_gain
+from ..representation import Representation, Support, alike_direction, likelihood_gain
 from .metanet import MetaNetwork
 from .protocol import Logits, Novelty, Params, Temperature, mask_classes
 
@@ -133,34 +133,32 @@ def centred(values: Tensor, named: Tensor) -> Tensor:
     return (values - mean) * named[:, None]
 
 
-def grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, labels and how many examples each row stands for; beyond `ROWS`, means of groups within a class, of each class as many as its
-    share of the rows.
-
-    The rows of a class are cut into groups in the order of a fixed projection, so the order they come in does not matter.
+def grouped(x: Tensor, y: Tensor, row_mask: Tensor, by_class: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, labels and how many examples each row stands for; beyond `ROWS`, means of neighbours along a fixed projection, so the order
+    that rows come in does not matter.
 
     Args:
         x: (b, s, d) features.
-        y: (b, s, w) one-hot labels, zero where padded.
+        y: (b, s, w) labels.
         row_mask: (b, s) bool.
+        by_class: labels are one-hot, and only rows of a class are averaged, of each class as many groups as its share of the rows.
 
     Returns:
         (b, n, d), (b, n, w), (b, n) with size 0 where padded.
     """
     b, s = row_mask.shape
     if s <= ROWS:
-        return x * row_mask[..., None], y, row_mask.to(x.dtype)
-    direction = torch.sin(torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device) ** 2)
-    order = (x @ direction).masked_fill(~row_mask, torch.inf).argsort(1)[..., None]  # (b, s, 1)
+        return x * row_mask[..., None], y * row_mask[..., None], row_mask.to(x.dtype)
+    order = (x @ alike_direction(x)).masked_fill(~row_mask, torch.inf).argsort(1)[..., None]  # (b, s, 1), padding last
     x, y, row_mask = x.take_along_dim(order, 1), y.take_along_dim(order, 1), row_mask.take_along_dim(order[..., 0], 1)
-    count = y.sum(1)  # (b, w)
-    share = (ROWS * count / count.sum(1, keepdim=True).clamp_min(1)).floor()
-    groups = torch.where(count > 0, share.clamp_min(1), torch.zeros_like(share))  # of each class
-    own = y.argmax(-1)  # (b, s)
-    rank = (y.cumsum(1) - y).gather(2, own[..., None])[..., 0]  # how many of its class come before it
+    member = (y if by_class else row_mask[..., None]).long()  # (b, s, c)
+    count = member.sum(1)
+    groups = torch.where(count > 0, (ROWS * count // count.sum(1, keepdim=True).clamp_min(1)).clamp_min(1), 0)  # of each class
+    own = member.argmax(-1)  # (b, s)
+    rank = (member.cumsum(1) - member).gather(2, own[..., None])[..., 0]  # how many of its class come before it
     mine = groups.gather(1, own)
-    group = torch.minimum((rank * mine / count.clamp_min(1).gather(1, own)).floor(), mine - 1)
-    place = ((groups.cumsum(1) - groups).gather(1, own) + group).long()
+    group = torch.minimum(rank * mine // count.clamp_min(1).gather(1, own), mine - 1)
+    place = (groups.cumsum(1) - groups).gather(1, own) + group
     n = int(groups.sum(1).max())
     place = torch.where(row_mask, place, n)  # the last place takes the padding
     size = torch.zeros(b, n + 1, dtype=x.dtype, device=x.device).scatter_add_(1, place, row_mask.to(x.dtype))
@@ -168,25 +166,5 @@ def grouped(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Ten
     def mean(values: Tensor) -> Tensor:
         total = torch.zeros(b, n + 1, values.shape[-1], dtype=x.dtype, device=x.device)
         return (total.scatter_add(1, place[..., None].expand_as(values), values) / size.clamp_min(1)[..., None])[:, :-1]
-
-    return mean(x), mean(y), size[:, :-1]
-
-
-def grouped_rows(x: Tensor, y: Tensor, row_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`grouped` where rows are of no one class: beyond `ROWS`, neighbours along a fixed projection are averaged with their labels."""
-    b, s = row_mask.shape
-    if s <= ROWS:
-        return x * row_mask[..., None], y * row_mask[..., None], row_mask.to(x.dtype)
-    direction = torch.sin(torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device) ** 2)
-    order = (x @ direction).masked_fill(~row_mask, torch.inf).argsort(1)  # padding last
-    rank = order.argsort(1)
-    n = row_mask.sum(1, keepdim=True).clamp_min(1)
-    group = torch.where(row_mask, (rank * ROWS // n).clamp(max=ROWS - 1), ROWS)  # the last place takes the padding
-    size = torch.zeros(b, ROWS + 1, dtype=x.dtype, device=x.device).scatter_add_(1, group, row_mask.to(x.dtype))
-
-    def mean(values: Tensor) -> Tensor:
-        total = torch.zeros(b, ROWS + 1, values.shape[-1], dtype=x.dtype, device=x.device)
-        total = total.scatter_add(1, group[..., None].expand_as(values), values)
-        return (total / size.clamp_min(1)[..., None])[:, :-1]
 
     return mean(x), mean(y), size[:, :-1]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import HeadConfig
 from ..representation import Representation, Support
-from .gp import grouped_rows, kernel
+from .gp import grouped, kernel
 from .protocol import Logits, Params, Temperature, mask_classes
 
 NOISE_ROW, NOISE_NAME, OFFSET = 0.1, 0.15, 0.5  # names count for less than in `GPHead`, where they only have to be told apart
@@ -40,7 +40,7 @@ class MultilabelGPHead(nn.Module):
         prior, ``dual`` (b, n + w, w), ``scale`` and ``threshold`` (b,)."""
         task = self.representation(support)
         mask, named, names = task.class_mask, support.label_mask, task.names
-        rows, y, size = grouped_rows(task.x, task.y, support.row_mask)
+        rows, y, size = grouped(task.x, task.y, support.row_mask, by_class=False)
         n, ways = support.row_mask.sum(1), mask.sum(1).clamp_min(1)
         seen = task.y.sum((1, 2)) / (n * ways).clamp_min(1)
         share = torch.where(n > 0, seen, (self.labels_per_row.exp() / ways).clamp(max=0.9))  # (b,)

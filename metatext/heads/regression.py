@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import HeadConfig
 from ..representation import Representation, Support, alike_direction
-from .gp import grouped_rows, kernel
+from .gp import grouped, kernel
 from .protocol import Logits, Params
 
 
@@ -45,7 +45,7 @@ class RegressionGPHead(nn.Module):
         ``mean`` and ``deviation`` (b, 1, 1)."""
         label = self.representation.features(support.label_x)[:, 0] * support.label_mask[:, :1]  # (b, d)
         x = self.representation.features(support.x)
-        rows, y, size = grouped_rows(x, support.y, support.row_mask)
+        rows, y, size = grouped(x, support.y, support.row_mask, by_class=False)
         n = size.sum(1)[:, None, None]
         total = lambda values: (values * size[..., None]).sum(1, keepdim=True)  # noqa: E731
         a, b = self.log_rows.exp()
