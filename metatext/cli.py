@@ -71,7 +71,7 @@ class TestData(Checked):
         None, "JSON {split: {'test': [classes]}}: each split's test classes become a task of their own"
     )
     n_way: Range = option(5, "classes per episode", low=2)
-    fewer_ways: bool = option(False, "a task with fewer classes than n_way plays with all of its own")
+    fewer_ways: bool = option(True, "a task with fewer classes than n_way plays with all of its own")
     n_query: int = option(5, "query rows per class, or where labels are no classes, in all", low=1)
     max_rows_per_task: int | None = option(None, "at most so many rows of a task, in proportion to its classes", low=10)
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")

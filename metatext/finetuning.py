@@ -28,6 +28,7 @@ from .launch import TrainingError, compiled, make_accelerator, scale_can_fall
 from .metrics import accuracy, macro_f1, row_nll
 from .model import MetaModel
 from .objective import named_factors
+from .progress import Epochs
 from .representation import Support
 from .residual import start_residual
 from .rows import DataError, check_inputs
@@ -200,7 +201,6 @@ def _train(
     """How to make the best model, None where nothing beats the start, and the figures on the held-out rows: before, and after every epoch.
     Where none are held out, how to make the model after ``epochs`` epochs, and no figures."""
     from accelerate.utils import broadcast_object_list
-    from tqdm.auto import tqdm
 
     rows, y, weights, device = examples.rows, examples.y, examples.weights, accelerator.device
     encoder = None
@@ -237,9 +237,8 @@ def _train(
 
     history, best, stale = [{"epoch": 0, **judge()}] if len(held) else [], None, 0
     figure = config.metric_for_best_model
-    hidden = None if accelerator.is_main_process else True
     epochs, desc = epochs or config.num_train_epochs, "fine-tuning" if len(held) else "fine-tuning on all examples"
-    bar = tqdm(total=epochs * steps, desc=desc, unit="step", disable=hidden)
+    progress = Epochs(accelerator, epochs, steps, desc)
     for epoch in range(epochs):
         order = np.random.default_rng([config.seed, epoch]).permutation(train)
         for step in range(steps):
@@ -264,22 +263,23 @@ def _train(
                     )
                 optimizer.step()
                 optimizer.zero_grad()
-            bar.update()
+            progress.bar.update()
         if encoder is not None:
             reading = cross_fit(whole.head, _support(whole, encoder, rows, accelerator), train, fold)
         if not len(held):
+            progress.show(epoch + 1, {})
             continue
         point = {"epoch": epoch + 1, **judge()}
         least = max(_better(point, figure) for point in history)
         history.append(point)
-        bar.set_postfix({"held-out loss": f"{point['loss']:.3f}", "accuracy": f"{point['accuracy']:.3f}"})
+        progress.show(epoch + 1, point)
         if _better(point, figure) > least:
             best, stale = (_state(module), reading.support), 0
         else:
             stale += 1
         if config.early_stopping_patience is not None and stale >= config.early_stopping_patience:
             break
-    bar.close()
+    progress.bar.close()
     if not len(held):
         best = _state(module), reading.support
     return None if best is None else lambda **more: _made(whole, encoder, *best, **more), history

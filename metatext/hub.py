@@ -15,7 +15,18 @@ from .card import make_card, reports_of
 from .hub_errors import HubError, asking
 from .loading import Access
 from .settings import ConfigError, nearest
-from .storage import CONFIG, WEIGHTS, StorageError, read_config, read_folder, read_json, write_folder, write_json, write_text
+from .storage import (
+    CONFIG,
+    WEIGHTS,
+    ContentError,
+    StorageError,
+    read_config,
+    read_folder,
+    read_json,
+    write_folder,
+    write_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -66,8 +77,9 @@ def read_pretrained(
             folder = _download(source, folder.name, WEIGHTS, access, again)  # the folder's name is the commit: no mixed pair
             return *read_folder(folder, content), where
         except StorageError as error:
-            if again or _is_offline(access):  # else the copy in the cache may be the damaged one
-                raise StorageError(str(error).replace(str(folder), where)) from None
+            # the copy in the cache may be damaged; what holds something else is not
+            if again or _is_offline(access) or isinstance(error, ContentError):
+                raise type(error)(str(error).replace(str(folder), where)) from None
     raise AssertionError("the second pass returns or raises")
 
 

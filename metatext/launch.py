@@ -94,15 +94,18 @@ def compiled(accelerator, encoder: Encoder | None, second_order: bool = False) -
 
 def trackers(config: TrainConfig) -> list[str]:
     """The names in ``report_to``; "none" means none, as in transformers."""
-    from accelerate.tracking import LoggerType
+    from accelerate.tracking import LoggerType, get_available_trackers
 
     known = [item.value for item in LoggerType]
     names = [name for name in config.report_to if name != "none"]
+    there = {str(tracker) for tracker in get_available_trackers()}
     for name in names:
         if name not in known:
             raise ConfigError(
                 f"report_to: unknown tracker {name!r}{nearest(name, known, end='.')} Known: none, {', '.join(known)}"
             )
+        if name != "all" and name not in there:
+            raise ConfigError(f"report_to: the tracker {name!r} is not installed here, and the run would go untracked")
     return names
 
 

@@ -1,4 +1,4 @@
-"""What a run says while it learns: a bar, or where nobody looks lines with the time left; mean losses, texts per second."""
+"""What a run says while it learns: a bar, or where no terminal shows it lines with the time left; mean losses, texts per second."""
 
 from __future__ import annotations
 
@@ -66,3 +66,29 @@ class Progress:
             yield
         finally:
             self.paused += time.monotonic() - began
+
+
+class Epochs:
+    """Of fine-tuning: a bar of steps, or where no terminal shows it a line for each epoch.
+
+    Args:
+        accelerator: its main process speaks.
+        epochs, steps: how many, and how many steps each has.
+        what: is done.
+    """
+
+    def __init__(self, accelerator, epochs: int, steps: int, what: str):
+        from tqdm.auto import tqdm
+
+        self.speaks, self.epochs, self.what = accelerator.is_main_process, epochs, what
+        self.bar = tqdm(total=epochs * steps, desc=what, unit="step", disable=None if self.speaks else True)
+        self.began = time.monotonic()
+
+    def show(self, epoch: int, figures: Mapping[str, float]) -> None:
+        """Say after an epoch what the held-out examples give, {} where there are none, and how long the others may take."""
+        said = {"held-out loss": f"{figures['loss']:.3f}", "accuracy": f"{figures['accuracy']:.3f}"} if figures else {}
+        self.bar.set_postfix(said)
+        if self.bar.disable and self.speaks:
+            left = timedelta(seconds=round((time.monotonic() - self.began) / epoch * (self.epochs - epoch)))
+            words = "".join(f", {name} {value}" for name, value in said.items())
+            logger.info("%s: epoch %d of at most %d%s, %s left", self.what, epoch, self.epochs, words, left)

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +51,60 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def check_place(path: str | Path, folder: bool) -> None:
-    """Find out before hours of work whether something can be written there.
+def check_file(path: str | Path, inputs: Sequence[str | Path | None] = ()) -> None:
+    """Find out before hours of work whether a file can be written.
 
     Args:
-        path: of a file, or a ``folder``, that need not be there yet.
+        path: need not be there yet.
+        inputs: what is read, which must not be written over; None: nothing.
 
     Raises:
         StorageError: it cannot.
     """
     path = Path(path)
-    if path.exists() and path.is_dir() != folder:
-        raise StorageError(f"{path} is a {'file' if folder else 'folder'}; give another {'folder' if folder else 'file'}")
-    there = next(place for place in (*([path] if folder else []), *path.absolute().parents) if place.exists())
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; give another file")
+    for read in filter(None, inputs):
+        if path.exists() and Path(read).exists() and path.samefile(read):
+            raise StorageError(f"{path} is read, and would be written over; give another file")
+    _check_writable(path, path.absolute().parents)
+
+
+def check_folder(path: str | Path, content: str) -> None:
+    """Find out before hours of work whether `write_folder` can save there.
+
+    Args:
+        path: need not be there yet.
+        content: what will be saved, as its config will say it ("head", "adapted").
+
+    Raises:
+        StorageError: it cannot.
+    """
+    path = Path(path)
+    if path.is_file():
+        raise StorageError(f"{path} is a file; give another folder")
+    _check_writable(path, (path.absolute(), *path.absolute().parents))
+    _check_held(path, content)
+
+
+def _check_writable(path: Path, places: Iterable[Path]) -> None:
+    """The first of these places that is there must take a file."""
+    there = next(place for place in places if place.exists())
     if not there.is_dir():
         raise StorageError(f"{path}: {there} is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise StorageError(f"{path}: there is no right to write to {there}")
+
+
+def _check_held(folder: Path, content: str | None) -> None:
+    """Raises `StorageError` where saving would destroy what something else has saved."""
+    try:
+        old = read_json(folder / CONFIG)
+    except StorageError:  # none yet, or a damaged one, which may be replaced
+        return
+    if old.get("library") != "metatext" or old.get("content") != content:
+        held = repr(old.get("content")) if old.get("library") == "metatext" else "files that metatext did not write"
+        raise StorageError(f"{folder} holds {held}; saving {content!r} there would destroy it; give another folder")
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -140,13 +177,7 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
     folder = Path(folder)
     if folder.is_file():
         raise StorageError(f"{folder} is a file; give a folder to save to")
-    try:
-        old = read_json(folder / CONFIG)
-    except StorageError:  # none yet, or a damaged one, which may be replaced
-        old = None
-    if old is not None and (old.get("library") != "metatext" or old.get("content") != config.get("content")):
-        held = repr(old.get("content")) if old.get("library") == "metatext" else "files that metatext did not write"
-        raise StorageError(f"{folder} holds {held}; saving {config.get('content')!r} there would destroy it; give another folder")
+    _check_held(folder, config.get("content"))
     weights, new, previous = folder / WEIGHTS, folder / NEW, folder / PREVIOUS
     write_tensors(new, tensors)  # a full disk shows here, before anything is replaced
     description = {"library": "metatext", "format_version": FORMAT_VERSION, "weights": file_digest(new), **config}

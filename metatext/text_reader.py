@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from .tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
+SECONDS = 15  # between two lines on how far a long reading is
 SURROGATES = re.compile("[\ud800-\udfff]")
 # What sentence-transformers calls a pooling, in its files of version 6 and before -> ours.
 POOLING = {
@@ -168,7 +170,7 @@ class TextReader(nn.Module):
     @torch.no_grad()
     def encode(self, inputs: Sequence[str | tuple[str, str]], progress: bool = False) -> Tensor:
         """Encode without keeping anything: (n, d), float32, on the CPU, in the order of the inputs; with ``progress`` a terminal shows
-        a bar after five seconds."""
+        a bar after five seconds, and without one there is a line now and then."""
         return self.encode_tokens(self.tokenize(inputs), progress)
 
     @torch.no_grad()
@@ -178,13 +180,18 @@ class TextReader(nn.Module):
 
         out = torch.empty(len(tokens), self.dim)
         training, _ = self.training, self.eval()
-        hidden = None if progress and os.environ.get("LOCAL_RANK", "0") == "0" else True
-        bar = tqdm(total=len(tokens), desc="encoding", unit="text", leave=False, delay=5, disable=hidden)
+        speaks = progress and os.environ.get("LOCAL_RANK", "0") == "0"
+        bar = tqdm(total=len(tokens), desc="encoding", unit="text", leave=False, delay=5, disable=None if speaks else True)
+        done, told = 0, time.monotonic()
         try:
             with torch.autocast(self.device.type, enabled=False):  # features are kept: they must not depend on the context
                 for rows in tokens.batches(self.batch_tokens):
                     out[torch.from_numpy(rows)] = self(*tokens.padded(rows, self.device)).cpu().float()
                     bar.update(len(rows))
+                    done += len(rows)
+                    if speaks and bar.disable and time.monotonic() - told > SECONDS:
+                        told = time.monotonic()
+                        logger.info("encoding: %d of %d texts", done, len(tokens))
         finally:
             bar.close()
             self.train(training)

@@ -241,6 +241,41 @@ def test_finetune_is_judged_by_a_file_or_a_split(tmp_path, small_head, capsys):
         cli.main([*start, "--examples", str(folder), "--eval_split", "validation"])
 
 
+@pytest.mark.parametrize("command", ["adapt", "finetune", "train"])
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, small_head, command):
+    """It shows before the work, of which nothing could be kept."""
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    given = ["--model", str(small_head), "--examples", "nowhere.csv"] if command != "train" else ["--tasks_dir", "nowhere"]
+    with pytest.raises(
+        SystemExit, match=r"bert holds files that metatext did not write; saving '(head|adapted)' there would destroy"
+    ):
+        cli.main([command, *given, "--output_dir", str(tmp_path / "bert")])
+    if command != "train":
+        with pytest.raises(SystemExit, match="holds 'head'; saving 'adapted' there would destroy it"):
+            cli.main([command, *given, "--output_dir", str(small_head)])
+
+
+def test_predictions_never_stand_in_the_place_of_what_is_read(tmp_path, small_head, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("examples.csv").write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(5)))
+    Path("predictions.csv").write_text("text\na\n")
+    cli.main(["adapt", "--model", str(small_head), "--examples", "examples.csv", "--output_dir", "out"])
+    for path, arguments in (
+        ("predictions.csv", ["predict", "out", "predictions.csv"]),
+        (
+            "examples.csv",
+            ["adapt", "--examples", "examples.csv", "--predict", "predictions.csv", "--predictions", "./examples.csv"],
+        ),
+    ):
+        before = Path(path).read_text()
+        with pytest.raises(SystemExit, match=f"{path} is read, and would be written over; give another file"):
+            cli.main(arguments)
+        assert Path(path).read_text() == before
+    with pytest.raises(SystemExit, match=r"out.json: predictions are written as csv; give a file called .csv"):
+        cli.main(["predict", "out", "predictions.csv", "--predictions", "out.json"])
+
+
 @pytest.mark.parametrize("command", ["adapt", "finetune"])
 def test_rows_that_cannot_be_asked(tmp_path, small_head, capsys, caplog, command):
     """They are found before anything is made, so what was saved stays; or they are left out."""
@@ -405,6 +440,12 @@ def test_a_head_whose_encoder_has_learned_is_measured_with_it(tmp_path, tiny_fol
         _, methods = _methods(cli.TestData(model=str(main), heads=(str(other),), baselines=()), "classification")
         vectors = [method.encoder.frozen().encode(["abc"]) for method in methods.values()]
         assert not torch.allclose(*vectors, atol=0.01)
+
+
+def test_the_defaults_of_test_run(capsys):
+    """Starter tasks with fewer classes than n_way play with all of their own."""
+    cli.main(["test", "--model", "gp", "--n_episodes", "2"])
+    assert "hotel_stay_rating" in capsys.readouterr().out
 
 
 def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -448,6 +449,15 @@ def test_numbers_that_are_none_end_in_an_error(model):
         finetune(model, orders(40), config=FinetuneConfig(learning_rate=1e30))
 
 
+def test_without_a_terminal_every_epoch_is_a_line(model, caplog):
+    with caplog.at_level(logging.INFO, "metatext"):
+        clf = finetune(model, orders(160), config=FinetuneConfig(what="lora", num_train_epochs=2, **SMALL, **FAST["lora"]))
+    said = [line.message for line in caplog.records if line.name == "metatext.progress"]
+    assert said[0].startswith("fine-tuning: epoch 1 of at most 2, held-out loss ") and said[0].endswith(" left")
+    best = clf.finetuning["fine-tuned"]["epoch"]
+    assert said[-1] == f"fine-tuning on all examples: epoch {best} of at most {best}, 0:00:00 left"
+
+
 def test_pushed_and_loaded_by_its_id(hub, client):
     code = """
 config = mt.FinetuneConfig(what="lora", num_train_epochs=6, encoder_lr=0.01, per_device_train_batch_size=16, early_stopping_patience=None)
@@ -455,10 +465,12 @@ clf = mt.finetune(mt.MetaModel.from_encoder(encoder), rows, targets, config)
 clf.push_to_hub("alice/tuned", token=ALICE)
 again = mt.AdaptedModel.from_pretrained("alice/tuned")
 answer = [model.predict_proba(QUERIES).tolist() for model in (clf, again)] + [again.is_finetuned]
+from metatext.commands.finetune import load_model_or_classifier  # what --model takes
+answer.append(type(load_model_or_classifier("alice/tuned")).__name__)
 """
     task = orders(160)
-    pushed, loaded, is_finetuned = client.run(code, rows=task.inputs(), targets=task.answers())
-    assert pushed == loaded and is_finetuned
+    pushed, loaded, is_finetuned, read_as = client.run(code, rows=task.inputs(), targets=task.answers())
+    assert pushed == loaded and is_finetuned and read_as == "AdaptedModel"
     assert b"fine-tuned by gradient steps" in next(
         f.content for p, f in hub.repo("alice/tuned").files("main").items() if p == "README.md"
     )

@@ -624,3 +624,5 @@ def test_trackers_by_name(tiny, tmp_path):
     run(tiny, tmp_path / "none", report_to=("none",), meta_steps=1)
     with pytest.raises(ConfigError, match="unknown tracker 'tensorbord'; did you mean 'tensorboard'"):
         run(tiny, tmp_path / "typo", report_to=("tensorbord",), meta_steps=1)
+    with pytest.raises(ConfigError, match="the tracker 'wandb' is not installed here, and the run would go untracked"):
+        run(tiny, tmp_path / "missing", report_to=("tensorboard", "wandb"), meta_steps=1)

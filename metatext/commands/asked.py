@@ -18,7 +18,7 @@ from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
-from ..storage import check_place, write_text
+from ..storage import StorageError, check_file, check_folder, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,16 @@ def columns_of(data: AdaptData | FinetuneData | PredictData) -> dict[str, str]:
 def check_output(data: AdaptData | FinetuneData) -> Path:
     """Where predictions go; raises `StorageError` where they, or the classifier, cannot be written."""
     predictions = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
-    check_place(data.output_dir, folder=True)
-    check_place(predictions, folder=False)
+    check_folder(data.output_dir, "adapted")
+    check_predictions(predictions, data.predict, data.examples)
     return predictions
+
+
+def check_predictions(path: str | Path, *inputs: str | None) -> None:
+    """Raises `StorageError` where a csv of predictions cannot be written, or would stand in the place of an input."""
+    if Path(path).suffix.lower() not in ("", ".csv"):
+        raise StorageError(f"{path}: predictions are written as csv; give a file called .csv")
+    check_file(path, inputs)
 
 
 def read_asked(data: AdaptData | FinetuneData | PredictData, kind: str, pairs: bool) -> Inputs | None:

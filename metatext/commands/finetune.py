@@ -39,7 +39,7 @@ def main(settings: Settings) -> None:
     judges = data.eval_examples or (data.eval_split and data.examples)
     eval_task = _load_task(data, judges, data.eval_split, task.kind) if judges else None
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
-    classifier = finetune(_load(data.model), task, config=settings[FinetuneConfig], eval_task=eval_task)
+    classifier = finetune(load_model_or_classifier(data.model), task, config=settings[FinetuneConfig], eval_task=eval_task)
     if not is_main:
         return
     classifier.save_pretrained(data.output_dir)
@@ -55,7 +55,7 @@ def _load_task(data: FinetuneData, source: str, split: str | None, kind: str | N
     return load_task(name, part or None, split=split, kind=kind, **options)
 
 
-def _load(name: str) -> MetaModel | AdaptedModel:
+def load_model_or_classifier(name: str) -> MetaModel | AdaptedModel:
     """A head, or a classifier that is learned anew."""
     try:
         return load_model(name)

@@ -6,8 +6,7 @@ from ..adapted import AdaptedModel
 from ..cli import PredictData, Settings
 from ..launch import best_device
 from ..rows import DataError
-from ..storage import check_place
-from .asked import read_asked, write_predictions
+from .asked import check_predictions, read_asked, write_predictions
 from .common import log
 
 
@@ -17,7 +16,7 @@ def main(settings: Settings) -> None:
     data = settings[PredictData]
     if data.predict is None:
         raise DataError("the file of rows to classify is missing: metatext predict CLASSIFIER FILE")
-    check_place(data.predictions, folder=False)
+    check_predictions(data.predictions, data.predict)
     classifier = AdaptedModel.from_pretrained(data.model).to(best_device())
     asked = read_asked(data, classifier.kind, bool(classifier.pairs))
     write_predictions(classifier, asked, data.max_risk, data.predictions)

@@ -22,7 +22,7 @@ from ..pools import check_pool
 from ..report import MEAN, Report, summary
 from ..rows import DataError
 from ..settings import ConfigError
-from ..storage import check_place, read_json, write_json
+from ..storage import check_file, read_json, write_json
 from ..store import FeatureStore
 from ..tasks import Task, check_tasks
 from .common import column_name, is_untrained, load_model, log, of_shots, print_report, sources
@@ -41,7 +41,7 @@ def main(settings: Settings) -> None:
     if set(data.names) == {"numbered"} and set(data.shots) == {0}:
         raise ConfigError("names: numbered names say nothing at 0 shots; add shots, or real to names")
     if data.output or data.plot:
-        check_place(data.output or "runs/meta_test.json", folder=False)
+        check_file(data.output or "runs/meta_test.json")
     tasks = sources(data.tasks, data.tasks_dir, data.skip_bad_rows)
     tasks = [task.sample(data.max_rows_per_task) for task in tasks] if data.max_rows_per_task else tasks
     check_tasks(tasks)

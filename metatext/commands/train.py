@@ -23,7 +23,7 @@ from ..objective import reads_anew
 from ..pools import EpisodeError, check_pool
 from ..rows import DataError
 from ..settings import ConfigError
-from ..storage import check_place, write_json
+from ..storage import check_folder, write_json
 from ..store import FeatureStore, TokenStore, local_share
 from ..tasks import Task, check_tasks
 from ..training import meta_train
@@ -36,7 +36,7 @@ def main(settings: Settings) -> None:
     from accelerate import PartialState
 
     log()
-    check_place(settings[TrainConfig].output_dir, folder=True)
+    check_folder(settings[TrainConfig].output_dir, "head")
     data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], config.seed, settings[LanguageConfig])
