@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ROWS = 40_000  # support and query rows gathered at a time
 RISK_EPISODES = EpisodeConfig(n_way=(2, 16), k_shot=(0, 10), n_query=2, n_outside=8)
-RISK_N = 200  # episodes per task
+RISK_N, RISK_N_STEPS = 200, 40  # episodes per task; of a head that takes steps on the encoder, a second each
 THRESHOLD_EPISODES = EpisodeConfig(k_shot=(0, 48), n_query=20)  # no more rows than `heldout.EVAL_ROWS` asks for
 THRESHOLDS = np.linspace(0.02, 0.98, 49)
 OUTSIDE_SHARE = 0.2  # of the rows belong to no class, as far as `risk_answers` is concerned
@@ -210,10 +210,10 @@ def risk_answers(model: MetaModel, features: TaskFeatures, seed: int) -> tuple[n
     Args:
         model: the trained model.
         features: of one task that did not train it.
-        seed: of the episodes, `RISK_N` of the shape `RISK_EPISODES`.
+        seed: of the episodes, `RISK_N` of the shape `RISK_EPISODES`, or `RISK_N_STEPS`.
     """
     score, wrong, weight = [], [], []
-    batch = draw_for(features, RISK_EPISODES, RISK_N, seed)
+    batch = draw_for(features, RISK_EPISODES, RISK_N_STEPS if model.adapts_encoder else RISK_N, seed)
     features = features if model.adapts_encoder else features.encoded(batch)
     for part in chunks(batch):
         answer = by_model(model)(Draw(features.gather(part, model.device), part, features))

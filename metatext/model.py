@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 CONTENT = "head"
 TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
 ENCODER, LANGUAGE = "encoder.", "language."  # prefixes of their weights in model.safetensors
+STEPS = threading.Lock()  # a task's weights stand in the place of the encoder's own while they are read: one thread at a time
 
 
 class MetaModel(nn.Module):
@@ -261,9 +263,10 @@ class MetaModel(nn.Module):
         with torch.no_grad():
             if self.adapts_encoder and given.rows:
                 learn = lambda own: lambda texts: self.encoder.learn(self.encoder.tokenize(texts), own)  # noqa: E731
-                training, _ = self.encoder.training, self.encoder.eval()
-                learned = self._task_weights(lambda own: given.read(learn(own), encoder.dim))
-                self.encoder.train(training)
+                with STEPS:
+                    training, _ = self.encoder.training, self.encoder.eval()
+                    learned = self._task_weights(lambda own: given.read(learn(own), encoder.dim))
+                    self.encoder.train(training)
                 encoder = self.encoder.frozen(learned)
             support = given.support(encoder)
         return AdaptedModel(

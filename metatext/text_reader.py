@@ -171,7 +171,10 @@ class TextReader(nn.Module):
     def encode(self, inputs: Sequence[str | tuple[str, str]], progress: bool = False) -> Tensor:
         """Encode without keeping anything: (n, d), float32, on the CPU, in the order of the inputs; with ``progress`` a terminal shows
         a bar after five seconds, and without one there is a line now and then."""
-        return self.encode_tokens(self.tokenize(inputs), progress)
+        places: dict[str | tuple[str, str], int] = {}
+        index = [places.setdefault(row, len(places)) for row in inputs]  # a text that stands there twice is read once
+        vectors = self.encode_tokens(self.tokenize(list(places)), progress)
+        return vectors if len(places) == len(index) else vectors[index]
 
     @torch.no_grad()
     def encode_tokens(self, tokens: Tokens, progress: bool = False) -> Tensor:

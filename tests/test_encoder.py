@@ -15,6 +15,7 @@ from architectures import ARCHITECTURES, random_encoder
 from letters import token_lists
 
 from metatext import Encoder, EncoderConfig, MetaModel
+from metatext.features import read_inputs
 from metatext.loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, Access, EncoderError, fingerprint
 from metatext.text_reader import pool
 
@@ -124,6 +125,18 @@ def test_vectors_have_unit_length_and_ignore_padding(tiny_folder, pooling):
     assert torch.allclose(vectors.norm(dim=1), torch.ones(4), atol=1e-5)
     assert torch.allclose(vectors[:1], encoder.encode(["a"]), atol=1e-5)
     assert not vectors.requires_grad
+
+
+def test_a_text_that_stands_there_twice_is_read_once(tiny, monkeypatch):
+    read, whole = [], tiny.encode_tokens
+    monkeypatch.setattr(
+        tiny, "encode_tokens", lambda tokens, progress=False: (read.append(len(tokens)), whole(tokens, progress))[1]
+    )
+    vectors = tiny.encode(["a", "bc", "a", "a"])
+    assert read == [2] and torch.equal(vectors, tiny.encode(["a", "bc"])[[0, 1, 0, 0]])
+    read.clear()
+    read_inputs(tiny.encode, [(premise, "the same hypothesis") for premise in "xyz"])
+    assert sorted(read) == [3, 4]  # joint readings; the texts alone
 
 
 def test_no_inputs(tiny):

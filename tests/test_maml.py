@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -207,6 +208,14 @@ def test_a_baseline_that_has_no_answer_stands_beside_it(tiny_folder):
         model_of(tiny_folder, double=False), letter_tasks(1), shape, 2, baselines=("without_examples",), progress=False
     )
     assert "without_examples" in report.methods
+
+
+def test_threads_that_adapt_at_once(tiny_folder):
+    model = model_of(tiny_folder, double=False).eval()
+    expected = model.adapt(*EXAMPLES).predict_proba(TEXTS)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: model.adapt(*EXAMPLES).predict_proba(TEXTS), range(12)))
+    assert all(np.array_equal(one, expected) for one in found)
 
 
 def test_zero_shots_keep_the_weights(tiny_folder):
