@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
@@ -197,23 +197,25 @@ def _setfit(model: MetaModel) -> Method:
     return Method(answer)
 
 
-BASELINES: dict[str, Callable[[MetaModel], Method]] = {
-    "untrained": _untrained,
-    "label_names": lambda model: Method(label_names),
-    "nearest_centroid": lambda model: Method(nearest_centroid),
-    "knn": lambda model: Method(knn),
-    "naive_mean": lambda model: Method(naive_mean),
-    "logistic_regression": lambda model: Method(logistic_regression),
-    "logistic_regression_pretrained": lambda model: Method(logistic_regression, model.encoder.pretrained()),
-    "logistic_regression_names": lambda model: Method(logistic_regression_names),
-    "ridge_regression": lambda model: Method(ridge_regression),
-    "pair_cosine": lambda model: Method(pair_cosine),
-    "setfit": _setfit,
-    "without_examples": _without_examples,
-    "fine_tuning": _fine_tuning,
-    "prompted": _prompted,
-    "copied": lambda model: Method(_copied),
+CLASSES, LABELS = ("classification",), ("classification", "multilabel")
+BASELINES: dict[str, tuple[Callable[[MetaModel], Method], Collection[str]]] = {
+    "untrained": (_untrained, KINDS),
+    "label_names": (lambda model: Method(label_names), CLASSES),
+    "nearest_centroid": (lambda model: Method(nearest_centroid), CLASSES),
+    "knn": (lambda model: Method(knn), CLASSES),
+    "naive_mean": (lambda model: Method(naive_mean), CLASSES),
+    "logistic_regression": (lambda model: Method(logistic_regression), LABELS),
+    "logistic_regression_pretrained": (lambda model: Method(logistic_regression, model.encoder.pretrained()), LABELS),
+    "logistic_regression_names": (lambda model: Method(logistic_regression_names), CLASSES),
+    "ridge_regression": (lambda model: Method(ridge_regression), ("regression",)),
+    "pair_cosine": (lambda model: Method(pair_cosine), ("regression",)),
+    "setfit": (_setfit, CLASSES),
+    "without_examples": (_without_examples, ("multilabel", "regression", "span")),
+    "fine_tuning": (_fine_tuning, ("span",)),
+    "prompted": (_prompted, ("generation",)),
+    "copied": (lambda model: Method(_copied), ("generation",)),
 }
+"""How each is made for a model, and the kinds of task that it can answer."""
 USUAL = {
     "classification": ("untrained", "label_names", "nearest_centroid", "logistic_regression"),
     "multilabel": ("untrained", "logistic_regression"),
@@ -222,13 +224,6 @@ USUAL = {
     "generation": ("untrained", "prompted", "copied"),
 }
 """The baselines that each kind is measured beside if none are named."""
-FOR_KINDS = {
-    "untrained": KINDS, "logistic_regression": ("classification", "multilabel"), "logistic_regression_pretrained": ("classification", "multilabel"),
-    "ridge_regression": ("regression",), "pair_cosine": ("regression",), "without_examples": ("multilabel", "regression", "span"),
-    "fine_tuning": ("span",),
-    "prompted": ("generation",), "copied": ("generation",),
-}  # fmt: skip
-"""The kinds that a baseline can answer, where they are not classifications only."""
 
 
 def baseline(name: str, model: MetaModel) -> Method:
@@ -239,10 +234,11 @@ def baseline(name: str, model: MetaModel) -> Method:
     """
     if name not in BASELINES:
         raise ConfigError(f"unknown baseline {name!r}{nearest(name, BASELINES, end='.')} Known: {', '.join(BASELINES)}")
-    method = BASELINES[name](model)
+    make, kinds = BASELINES[name]
+    method = make(model)
 
     def answer(draw: Draw) -> Answer:
-        return method(draw) if draw.source.kind in FOR_KINDS.get(name, ("classification",)) else no_answer(draw)
+        return method(draw) if draw.source.kind in kinds else no_answer(draw)
 
     return replace(method, answer=answer)
 

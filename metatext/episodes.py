@@ -49,6 +49,14 @@ class EpisodeBatch:
     def __getitem__(self, part: slice | np.ndarray) -> EpisodeBatch:
         return EpisodeBatch(*(getattr(self, item.name)[part] for item in fields(self)))
 
+    def without_support(self) -> EpisodeBatch:
+        """The same before it has examples."""
+        return replace(self, support=self.support[:, :0], support_y=self.support_y[:, :0])
+
+    def without_query(self) -> EpisodeBatch:
+        """The same before it is asked."""
+        return replace(self, query=self.query[:, :0], query_y=self.query_y[:, :0], outside=self.outside[:, :0])
+
     def trimmed(self) -> EpisodeBatch:
         """The same without the columns that are padding in every episode: what a part of a batch does not need."""
         ways, support, query = ((rows >= 0).any(0) for rows in (self.classes, self.support, self.query))

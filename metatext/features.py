@@ -215,8 +215,7 @@ class EpisodeTexts:
 
     def without_queries(self) -> EpisodeTexts:
         """What a task shows before it asks."""
-        none = {name: getattr(self.batch, name)[:, :0] for name in ("query", "query_y", "outside")}
-        return replace(self, batch=replace(self.batch, **none))
+        return replace(self, batch=self.batch.without_query())
 
     def read(self, encoder: Encoder, weights: Mapping[str, Tensor] | None = None, share: float = 1.0) -> EpisodeFeatures:
         """Their tensors; ``weights`` and ``share`` as of `Encoder.learn`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,9 +18,7 @@ from .layout import PADDED
 from .pools import Pool, make_pool
 from .representation import Support
 from .store import FeatureStore, TokenStore, VectorTable, text_keys
-
-if TYPE_CHECKING:
-    from .tasks import Task
+from .tasks import Task, by_task
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,8 @@ class GenerationFeatures:
     def texts(self, rows: np.ndarray) -> tuple[list[str], list[str]]:
         """Inputs and targets of (n,) row numbers."""
         found = np.empty((2, len(rows)), object)
-        place = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(place):
-            here, task = np.flatnonzero(place == number), self.tasks[number]
-            part = task.select(rows[here] - self._starts[number])
+        for here, task, own in by_task(self.tasks, rows):
+            part = task.select(own)
             found[0, here], found[1, here] = part.inputs(), part.targets
         return found[0].tolist(), found[1].tolist()
 
@@ -90,10 +85,6 @@ class GenerationFeatures:
             real = part.query[i] >= 0
             same = self.inputs[part.query[i, real]]
             yield answers[i, real].tolist(), [targets[order[start[j] : start[j + 1]]].tolist() for j in same]
-
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        return np.cumsum([0, *map(len, self.tasks)])
 
     @cached_property
     def _right(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

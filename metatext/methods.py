@@ -16,6 +16,7 @@ from .features import EpisodeTexts, TaskFeatures
 from .generation import GenerationFeatures, GenerationTexts
 from .kinds import KINDS
 from .model import MetaModel
+from .tasks import by_task
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,9 @@ class Draw:
 
     def texts(self, rows: np.ndarray) -> list[str] | list[tuple[str, str]]:
         """The texts, or pairs of texts, of (n,) row numbers."""
-        starts = np.cumsum([0, *map(len, self.source.tasks)])
-        place = np.searchsorted(starts, rows, side="right") - 1
         found: list = [None] * len(rows)
-        for number in np.unique(place):
-            here = np.flatnonzero(place == number)
-            texts = self.source.tasks[number].select(rows[here] - starts[number]).inputs()
-            for i, text in zip(here, texts, strict=True):
+        for here, task, own in by_task(self.source.tasks, rows):
+            for i, text in zip(here, task.select(own).inputs(), strict=True):
                 found[i] = text
         return found
 

@@ -236,7 +236,7 @@ def calibration_error(top: np.ndarray, right: np.ndarray, bins: int = 15) -> flo
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-    """Mean and half-width of its 95 % interval by Student's t; the half-width of one value is NaN-free: 0.0."""
+    """Mean and half-width of its 95 % interval by Student's t, 0 of one value."""
     return stratified_interval([values])
 
 

@@ -131,7 +131,7 @@ def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch],
     start = copy.deepcopy(model.state_dict())
 
     def fit(source: SpanFeatures, batch: EpisodeBatch) -> Tensor:
-        rows = batch.support[batch.support >= 0]
+        rows, bare = batch.support[batch.support >= 0], batch.without_support()
         model.load_state_dict(start)
         groups = [{"params": model.heads.parameters(), "lr": 1e-2}, {"params": model.encoder.parameters(), "lr": 1e-4}]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
@@ -141,14 +141,7 @@ def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch],
         with torch.enable_grad():
             for _ in range(SPAN_STEPS):
                 taken = rng.choice(rows, min(SPAN_ROWS, len(rows)), replace=False)[None]
-                asked = replace(
-                    batch,
-                    support=batch.support[:, :0],
-                    support_y=batch.support_y[:, :0],
-                    query=taken,
-                    query_y=np.zeros_like(taken),
-                    outside=np.zeros_like(taken, bool),
-                )
+                asked = replace(bare, query=taken, query_y=np.zeros_like(taken), outside=np.zeros_like(taken, bool))
                 episode = model.read(SpanTexts(source, asked, model.device))
                 loss = KINDS["span"].loss(model(episode), episode.query_y, episode.query_mask, episode.outside).sum()
                 optimizer.zero_grad()
@@ -156,7 +149,6 @@ def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch],
                 optimizer.step()
                 schedule.step()
         model.eval()
-        bare = replace(batch, support=batch.support[:, :0], support_y=batch.support_y[:, :0])
         with torch.no_grad():
             support, query, _ = source.windows_of(bare, every=True)
             states = read_states(source, model.encoder, bare, support, query)

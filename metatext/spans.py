@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,11 +16,9 @@ from .episodes import EpisodeBatch
 from .pools import Pool, make_pool
 from .representation import Support
 from .store import FeatureStore, TokenStore, text_keys
+from .tasks import Task, by_task
 from .tokens import Tokens
 from .windows import NONE, Windows, decode, locate, read_windows
-
-if TYPE_CHECKING:
-    from .tasks import Task
 
 
 @dataclass(frozen=True)
@@ -146,29 +143,29 @@ class SpanFeatures:
             rows = part.query[i]  # a task of one context has no question without an answer
             real = (rows >= 0) & ~(part.outside[i] & (self.foreign[rows] < 0))
             found = decode(answers[i], self.windows, query[i], owner[i], len(real))
+            outside, rows = part.outside[i, real], rows[real]
             texts, right = [], []
-            for column in np.flatnonzero(real):
-                row, outside = part.query[i, column], part.outside[i, column]
-                context, golds = self._question(row)
-                if outside:
-                    context, golds = self._question(self._other[row])[0], []
+            asked = self._read(np.where(outside, self._other[rows], rows))
+            for column, apart, (context, golds) in zip(np.flatnonzero(real), outside, asked, strict=True):
                 says = not abstains or found.answered[column] > 0
                 texts.append(context[found.begin[column, 0] : found.end[column, 0]].strip() if says else "")
-                right.append(golds)
+                right.append([] if apart else golds)
             yield texts, right
 
-    def _question(self, row: int) -> tuple[str, list[str]]:
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        found = self.tasks[number].rows[int(row - self._starts[number])]
-        return found["context"], found["answers"]["text"]
-
-    @cached_property
-    def _starts(self) -> np.ndarray:
-        return np.cumsum([0, *map(len, self.tasks)])
+    def _read(self, rows: np.ndarray) -> list[tuple[str, list[str]]]:
+        """The contexts and the right answers of (n,) row numbers."""
+        read: list = [None] * len(rows)
+        for here, task, own in by_task(self.tasks, rows):
+            found = task.rows.select(own)
+            for i, context, answers in zip(here, found["context"], found["answers"], strict=True):
+                read[i] = context, answers["text"]
+        return read
 
     @cached_property
     def _other(self) -> np.ndarray:
-        return np.concatenate([start + other_contexts(task) for start, task in zip(self._starts, self.tasks)])
+        """(n,) the row whose context each question is asked of where it has no answer there; not meant where `foreign` is -1."""
+        starts = np.cumsum([0, *map(len, self.tasks)])
+        return np.concatenate([start + other_contexts(task) for start, task in zip(starts, self.tasks)])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ class Task:
 
     Attributes:
         name: shown in tables and, where there is no description, read by the encoder.
-        kind: a key of `targets.ENCODERS`.
+        kind: a key of `kinds.KINDS`.
         rows: a `datasets.Dataset` with the columns ``text`` and, for pairs, ``text_pair``; for spans those of SQuAD: ``question``,
             ``context`` and ``answers``; for generation ``input`` and ``target``, where rows of the same input are further right answers.
         targets: of a classification (n,) int64, the class of each row as an index into ``labels``; multilabel (n, w) bool, which
@@ -247,6 +247,23 @@ def load_task(
     rows = rows.select_columns([columns[role] for role in kept])
     rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})
     return Task(name, kind, rows, targets, labels, names, description or known.description)
+
+
+def by_task(tasks: Sequence[Task], rows: np.ndarray) -> Iterator[tuple[np.ndarray, Task, np.ndarray]]:
+    """Row numbers that count through several tasks, task by task.
+
+    Args:
+        tasks: in the order in which their rows are counted.
+        rows: (n,) numbers.
+
+    Yields:
+        (m,) places among ``rows``, the task that these are of, and (m,) their numbers in it.
+    """
+    starts = np.cumsum([0, *map(len, tasks)])
+    place = np.searchsorted(starts, rows, side="right") - 1
+    for number in np.unique(place):
+        here = np.flatnonzero(place == number)
+        yield here, tasks[number], rows[here] - starts[number]
 
 
 def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:

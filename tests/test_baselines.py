@@ -14,14 +14,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from metatext import ConfigError, EpisodeConfig, FeatureStore, HeadConfig, MetaModel, baselines, load_task
-from metatext.baselines import BASELINES, FOR_KINDS, baseline
+from metatext.baselines import BASELINES, baseline
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
 from metatext.methods import Draw, by_model
 from metatext.rivals import between_pairs, setfit, templated
 
 SHAPE = EpisodeConfig(n_way=3, k_shot=2, n_query=3)
-CLOSED = sorted(name for name in BASELINES if name != "setfit" and "classification" in FOR_KINDS.get(name, ("classification",)))
+CLOSED = sorted(name for name, (_, kinds) in BASELINES.items() if name != "setfit" and "classification" in kinds)
 
 
 @pytest.fixture(scope="module")

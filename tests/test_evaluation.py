@@ -90,7 +90,7 @@ def test_all_methods_stand_before_the_same_episodes(model, tasks, monkeypatch):
             shape = (*draw.features.query.shape[:2], draw.features.support.y.shape[2])
             return Answer(torch.full(shape, 1 / 3), torch.ones(shape[:2]))
 
-        return lambda model: Method(method)
+        return (lambda model: Method(method)), KINDS
 
     for name in seen:
         monkeypatch.setitem(BASELINES, name, spy(name))
@@ -299,7 +299,7 @@ def asked(monkeypatch):
         shape = (*draw.features.query.shape[:2], draw.features.support.y.shape[2])
         return Answer(torch.full(shape, 1 / 3), torch.ones(shape[:2]))
 
-    monkeypatch.setitem(BASELINES, "spy", lambda model: Method(spy))
+    monkeypatch.setitem(BASELINES, "spy", ((lambda model: Method(spy)), KINDS))
     return seen
 
 
