@@ -8,6 +8,7 @@ rest and ends with the same bits as an undisturbed one. Nothing is written twice
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 PART = 2048  # texts per part: what an interruption can cost, and the unit that processes share
 PATIENCE = 180.0  # seconds without a new part, or four times what its own took, after which a process does the others' share too
+WEEK = 7 * 24 * 3600  # seconds after which what an interrupted encoding left is not waited for
 SMALL = 2**20  # bytes of vectors that are read into memory instead of mapped
 
 
@@ -159,6 +161,10 @@ class FeatureStore:
         self._index = KeyIndex()
         self._loaded: set[str] = set()
         self.encoded = 0  # texts that this object had to encode
+        for parts in self.folder.glob("*.parts"):  # of a run that was stopped, and never went on with the same texts
+            with contextlib.suppress(FileNotFoundError):  # another run may clear them away too
+                if time.time() - parts.stat().st_mtime > WEEK:
+                    shutil.rmtree(parts, ignore_errors=True)
         self._load_segments()
 
     def add(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import os
+import time
 
 import numpy as np
 import pytest
@@ -193,6 +194,16 @@ def test_interrupted_encoding_goes_on_with_the_same_bits(tiny, tmp_path, small_p
     assert store.encoded == len(encoder.texts) == 45 - 8 * done
     assert files(store) == files(whole)
     assert not list(store.folder.glob("*.parts"))
+
+
+def test_what_a_run_left_long_ago_is_cleared_away(tiny, tmp_path):
+    folder = FeatureStore(tiny, tmp_path).folder
+    for name, days in (("old", 8), ("new", 6)):
+        (folder / f"{name}.parts").mkdir()
+        (folder / f"{name}.parts" / "000000.npy").touch()
+        os.utime(folder / f"{name}.parts", (time.time() - days * 24 * 3600,) * 2)
+    FeatureStore(tiny, tmp_path)
+    assert [path.name for path in folder.glob("*.parts")] == ["new.parts"]
 
 
 def test_killed_encoding_goes_on_with_the_same_bits(tiny, tiny_folder, tmp_path, small_parts):
