@@ -28,7 +28,7 @@ TEXTS = ("text", "text_pair", "question", "context", "input", "target")
 def kind_of(features: Mapping[str, Any], label: str | None = None) -> tuple[str | None, str | None]:
     """The kind of a table from its columns, and the column of its labels; None where nothing is recognised.
 
-    Floats speak of scores, until the rows are seen: a csv with an empty cell, and pandas, make floats of class numbers too.
+    Floats speak of scores, until the rows are seen: pandas makes floats of class numbers too where one is missing.
 
     Args:
         features: name -> `datasets` feature.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .columns import INPUTS, ROLES, check_columns, check_texts, find_columns, role_columns, text_columns
+from .csvs import with_numbers
 from .rows import DataError
 from .sources import READERS, read_file, reader
 from .targets import read_targets
@@ -29,7 +30,7 @@ class Inputs:
 
     Attributes:
         rows: texts, pairs of texts, or of a kind with several columns of its own (`columns.INPUTS`) dicts of them.
-        table: the same rows with every column of their file.
+        table: the same rows with every column of their file; cells of a csv are the texts that stand there.
         targets: their right answers as the file has them, None of a row where it does not say; None where it has no such column.
     """
 
@@ -82,7 +83,8 @@ def load_inputs(
         listed = [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
     else:
         listed = list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
-    return Inputs(listed, rows, None if unlabelled else known_answers(rows, given, name, kind))
+    said = with_numbers(rows) if reader(Path(path)) == "csv" else rows
+    return Inputs(listed, rows, None if unlabelled else known_answers(said, given, name, kind))
 
 
 def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str) -> list | None:

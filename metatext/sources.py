@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .catalogue import SCORE_COLUMNS
+from .csvs import csv_options, with_numbers, zero_columns
 from .rows import DataError
 
 if TYPE_CHECKING:
@@ -21,7 +19,6 @@ JSON_SPLITS = ("train", "validation", "valid", "dev", "test", "full")  # other .
 SPLIT_WORDS = {
     "train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing", "full", "unsupervised", "unlabeled", "unlabelled",
 }  # fmt: skip
-SNIFFED = 100_000  # rows of a csv that are looked at before it is read
 
 
 def reader(path: Path) -> str | None:
@@ -44,7 +41,7 @@ def read_source(
         raise DataError(f"max_rows: expected a whole number of at least 1, got {max_rows!r}")
     if streaming and max_rows is None:
         raise DataError("streaming=True needs max_rows, the number of rows to take; without it all would be downloaded")
-    rows, name = _find(source, config, split, revision, streaming)
+    rows, name = _find(source, config, split, revision, max_rows if streaming else None)
     if isinstance(rows, IterableDataset):
         if max_rows is None:
             raise DataError(
@@ -74,15 +71,15 @@ def _reason(error: Exception) -> str:
 
 
 def _find(
-    source: Any, config: str | None, split: str | None, revision: str | None, streaming: bool
+    source: Any, config: str | None, split: str | None, revision: str | None, streamed: int | None
 ) -> tuple[Dataset | IterableDataset, str]:
-    """A source as one table or stream, and a name for it."""
-    from datasets import Dataset, IterableDataset, concatenate_datasets, load_dataset
+    """A source as one table or stream, and a name for it; ``streamed``: how many rows are taken where it is read as a stream."""
+    from datasets import Dataset, IterableDataset, load_dataset
 
     if isinstance(source, (Dataset, IterableDataset)):
         return source, source.info.dataset_name or "task"
     if isinstance(source, Mapping) and source and all(isinstance(v, (Dataset, IterableDataset)) for v in source.values()):
-        return _pick_split(dict(source), split, "the DatasetDict", concatenate_datasets), "task"
+        return _pick_split(dict(source), split, "the DatasetDict"), "task"
     if (made := _table(source)) is not None:
         return made, "task"
     if not isinstance(source, (str, Path)):
@@ -92,7 +89,7 @@ def _find(
         )
     path = Path(source)
     if path.is_file():
-        return read_file(path, streaming), path.stem
+        return read_files([path], path.name, streamed), path.stem
     if path.is_dir():
         files = split_files(path)
         if not files:
@@ -106,21 +103,19 @@ def _find(
         if not wanted:
             raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
         paths = list(dict.fromkeys(wanted.values()))
-        names = {name for file in paths if reader(file) == "csv" for name in _sniff(file)}
-        parts = [read_file(file, streaming, names) for file in paths]
-        return _join(parts, path.name, concatenate_datasets), path.name
+        return read_files(paths, path.name, streamed), path.name
     if reader(path) or path.is_absolute() or str(source).startswith("."):
         raise DataError(f"{source} does not exist")
     try:
         given = {"split": split} if split and split != "full" else {}  # "full" is looked for among all
-        loaded = load_dataset(str(source), config, revision=revision, streaming=streaming, **given)
+        loaded = load_dataset(str(source), config, revision=revision, streaming=streamed is not None, **given)
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
             f"could not load {str(source)!r} (config {config!r}, split {split!r}, revision {revision!r}): {_reason(error)} "
             f"It is neither a file nor a folder here, so it was taken for a Hub data set."
         ) from error
     if isinstance(loaded, Mapping):
-        loaded = _pick_split(loaded, split, str(source), concatenate_datasets)
+        loaded = _pick_split(loaded, split, str(source))
     return loaded, str(source).split("/")[-1] + (f" {config}" if config else "")
 
 
@@ -143,9 +138,9 @@ def _table(source: Any) -> Dataset | None:
     return None
 
 
-def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dataset | IterableDataset:
+def _pick_split(splits: dict, split: str | None, where: str) -> Dataset | IterableDataset:
     if split is None:
-        return _join(list(splits.values()), where, concatenate)
+        return _join(list(splits.values()), where)
     if split == "train" and "train" not in splits and "full" in splits:
         split = "full"
     if split not in splits:
@@ -153,19 +148,32 @@ def _pick_split(splits: dict, split: str | None, where: str, concatenate) -> Dat
     return splits[split]
 
 
-def _join(parts: list, where: str, concatenate) -> Dataset | IterableDataset:
+def _join(parts: list, where: str) -> Dataset | IterableDataset:
     """Splits one after the other."""
+    from datasets import concatenate_datasets
+
     named = [part.column_names for part in parts]
     if None not in named and not set.intersection(*map(set, named)):  # of a stream they may not be known
         raise DataError(f"{where}: its splits have no column in common: {'; '.join(', '.join(names) for names in named)}")
     try:
-        return concatenate(parts)
+        return concatenate_datasets(parts)
     except ValueError as error:
         raise DataError(f"{where}: its splits do not have the same columns and types: {error}") from None
 
 
-def read_file(path: Path, streaming: bool = False, names: Collection[str] | None = None) -> Dataset | IterableDataset:
-    """A file as a table; ``names``: columns of a csv whose numbers are names, None: those that `_sniff` finds in it."""
+def read_files(paths: Sequence[Path], name: str, streamed: int | None = None) -> Dataset:
+    """Files one after the other, or the first ``streamed`` rows of their stream; csv columns of numbers, and nothing else, are numbers."""
+    parts = [read_file(path, streamed is not None) for path in paths]
+    csvs = [reader(path) == "csv" for path in paths]
+    if streamed is not None:
+        taken = _take(_join(parts, name), streamed, name)
+        return with_numbers(taken) if all(csvs) else taken
+    zeros = {column for part, is_csv in zip(parts, csvs) if is_csv for column in zero_columns(part)}  # in one file, so in all
+    return _join([with_numbers(part, zeros) if is_csv else part for part, is_csv in zip(parts, csvs)], name)
+
+
+def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
+    """A file as a table, every cell of a csv as the text that stands there."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
@@ -173,18 +181,14 @@ def read_file(path: Path, streaming: bool = False, names: Collection[str] | None
     kind = reader(path)
     if kind is None:
         raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}")
-    options: dict[str, Any] = {}
-    if kind == "csv":  # "None", "NA" or "null" may be a text or a label; only an empty cell is missing
-        options = {"keep_default_na": False, "na_values": [""], "sep": _separator(path)}
-        if names := _sniff(path) if names is None else names:
-            options["converters"] = dict.fromkeys(sorted(names), str)
-        if options["sep"] == "\t":
-            _check_quotes(path)
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
+        options = csv_options(path) if kind == "csv" else {}
         return load_dataset(kind, data_files=_literal(path), split="train", streaming=streaming, **options)
-    except (DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+    except DataError:
+        raise
+    except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:
         cause = str(error.__cause__ or error).strip()
         reason = "it has no rows" if not cause or "corresponds to no data" in cause else cause.splitlines()[0]
         if "codec can't decode" in reason:
@@ -193,64 +197,6 @@ def read_file(path: Path, streaming: bool = False, names: Collection[str] | None
     finally:
         if shown:
             enable_progress_bar()
-
-
-def _separator(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-@contextlib.contextmanager
-def _lines(path: Path, strict: bool = False) -> Iterator[Any]:
-    """The rows of a csv, texts of any length among them."""
-    limit = csv.field_size_limit(2**31 - 1)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            yield csv.reader(file, delimiter=_separator(path), strict=strict)
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _sniff(path: Path) -> set[str]:
-    """The columns of a csv that hold numbers with leading zeros, which are names: 007 is not 7. Not those of scores.
-
-    Raises:
-        DataError: its first row has more values than there are columns, of which pandas would drop the first ones.
-    """
-    try:
-        with _lines(path) as lines:
-            header, *rows = [row for row in itertools.islice(lines, SNIFFED + 1) if row]
-    except (OSError, ValueError, csv.Error):  # `datasets` says what is wrong
-        return set()
-    first = rows[0] if rows else header
-    numbered = all(row[0] in (str(i), str(i + 1)) for i, row in enumerate(rows))  # names of rows, as R and pandas write them
-    if len(first) > len(header) and not (numbered and len(first) == len(header) + 1):
-        what = "a tab" if _separator(path) == "\t" else "a comma"
-        raise DataError(
-            f"{path}: the first row has {len(first)} values, the header {len(header)} columns ({', '.join(header)}); put a text that holds "
-            f"{what} in quotation marks, and take away one that ends a row"
-        )
-    zeros = {
-        name for row in rows for name, value in zip(header, row) if value[:1] == "0" and len(value) > 1 and value.isdecimal()
-    }
-    return {name for name in zeros if name.lower() not in SCORE_COLUMNS}
-
-
-def _check_quotes(path: Path) -> None:
-    """Raises `DataError` where a text of a tsv that runs over several lines goes on behind the quotation mark that ends it: it began with
-    one that was meant as it is, and all rows in between have become one."""
-    with _lines(path, strict=True) as lines:
-        while True:
-            start = lines.line_num
-            try:
-                next(lines)
-            except (StopIteration, UnicodeDecodeError):  # of the latter `datasets` says what is wrong
-                return
-            except csv.Error:
-                if lines.line_num > start + 1:
-                    raise DataError(
-                        f"{path}: line {lines.line_num}: a text goes on behind the quotation mark that ends it; put texts that hold such "
-                        f"marks in marks and double those inside, or save as csv or jsonl"
-                    ) from None
 
 
 def are_splits(names: Collection[str]) -> bool:
@@ -297,4 +243,4 @@ def read_schema(path: Path) -> Mapping[str, Any]:
             return Features.from_arrow_schema(pyarrow.parquet.read_schema(path))
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} cannot be read as parquet: {str(error).strip().splitlines()[0]}") from error
-    return read_file(path).features
+    return read_files([path], path.name).features

@@ -378,6 +378,31 @@ def test_a_saved_classifier_answers_a_file(files, tmp_path, small_head, capsys):
         cli.main(["predict", str(small_head), str(examples), "--predictions", str(answers)])
 
 
+def test_the_cells_of_a_csv_come_back_as_they_are(files, tmp_path, small_head):
+    answers = tmp_path / "answers.csv"
+    asked = [
+        {
+            "id": "100000000000000001",
+            "number": "1001",
+            "price": "1.50",
+            "phone": "+491701234567",
+            "flag": "TRUE",
+            "long": "9" * 20,
+        },
+        {"id": "", "number": "", "price": "1.10", "phone": "007", "flag": " NA ", "long": "1e3"},
+        {"id": "3", "number": "07", "price": "", "phone": "", "flag": "false", "long": "two\nlines"},
+    ]
+    with open(tmp_path / "asked.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["text", *asked[0]])
+        writer.writeheader()
+        writer.writerows({"text": f"{i}", **row} for i, row in enumerate(asked))  # texts may be numbers
+    adapt = ["adapt", "--model", str(small_head), "--examples", str(files / "sports.csv"), "--output_dir", str(tmp_path / "out")]
+    cli.main([*adapt, "--predict", str(tmp_path / "asked.csv"), "--predictions", str(answers)])
+    with open(answers, newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [{name: row[name] for name in asked[0]} for row in found] == asked
+
+
 def test_test_tasks_that_are_too_small_show_before_training(tmp_path, tiny_folder):
     few = tmp_path / "few.csv"
     few.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(8)))

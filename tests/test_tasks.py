@@ -638,7 +638,8 @@ def test_numbers_that_begin_with_zeros_are_names(tmp_path, suffix):
     lines = ["text,label,size", "a,001,1", "b,010,2", "c,001,3"]
     path = raw(tmp_path / f"a{suffix}", "\n".join(lines).replace(",", "\t" if suffix == ".tsv" else ",") + "\n")
     assert load_task(str(path)).labels == ("001", "010")
-    assert load_inputs(path).table[0] == {"text": "a", "label": "001", "size": 1}
+    assert load_inputs(path).table[0] == {"text": "a", "label": "001", "size": "1"}
+    assert load_task(str(path), columns={"label": "size"}).labels == (1, 2, 3)
     sep = "\t" if suffix == ".tsv" else ","
     for split, labels in (("train", ("01", "02")), ("test", ("11", "12"))):
         raw(tmp_path / "mail" / f"{split}{suffix}", f"text{sep}label\na{sep}{labels[0]}\nb{sep}{labels[1]}\n")
@@ -649,11 +650,46 @@ def test_numbers_that_begin_with_zeros_are_names(tmp_path, suffix):
     assert load_task(str(scores)).targets.tolist() == [5.0, 10.0]
 
 
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["0", "1", "0"], (0, 1)),
+        ([" 3", "+2", "-1"], (-1, 2, 3)),
+        (["1", "2", "x"], ("1", "2", "x")),
+        (["1", "0x1F", "2"], ("0x1F", "1", "2")),
+        (["TRUE", "false", "True"], (False, True)),
+        (["True", "no", "True"], ("True", "no")),
+        (["1.0", "2", "1.0"], (1, 2)),
+        (["1.5", "2", ".5e1"], (1.5, 5.0)),  # the ends of a scale
+        (["1.1", "1.10", "v2"], ("1.1", "1.10", "v2")),
+        (["100000000000000000001", "2", "3"], ("100000000000000000001", "2", "3")),
+    ],
+)
+def test_a_column_of_a_csv_is_numbers_where_all_cells_are(tmp_path, cells, labels):
+    path = raw(tmp_path / "a.csv", "text,label\n" + "".join(f"t,{cell}\n" for cell in cells))
+    for streaming in (False, True):
+        task = load_task(str(path), streaming=streaming, max_rows=10)
+        assert task.labels == labels and [*map(type, task.labels)] == [*map(type, labels)]
+    assert load_inputs(path).table["label"][:] == cells
+
+
+@pytest.mark.parametrize(("usual", "late"), [("0.5", "escalated"), ("1", "1.5"), ("1", "A10020"), ("True", "maybe"), ("", "x")])
+def test_a_long_csv_whose_cells_change_late(tmp_path, usual, late):
+    """`datasets` reads 10,000 rows at a time and would hold what follows to the types of the first."""
+    rows = [f"text {i},{i % 3},{usual}\n" for i in range(10_000)]
+    path = raw(tmp_path / "a.csv", f"text,label,more\n{''.join(rows)}last,0,{late}\n")
+    assert load_task(str(path)).labels == (0, 1, 2)
+    assert load_inputs(path).table["more"][-2:] == [usual or None, late]
+    path = raw(tmp_path / "b.csv", f"text,label\n{''.join(row.rsplit(',', 1)[0] + chr(10) for row in rows)}last,other\n")
+    assert load_task(str(path)).labels == ("0", "1", "2", "other")
+
+
 def test_a_csv_as_it_may_be_written(tmp_path):
     """An empty line first, names of rows, texts of any length, a mark that is closed before its text ends."""
     assert load_task(str(raw(tmp_path / "a.csv", "\ntext,label\na b,x\nc d,y\n"))).inputs() == ["a b", "c d"]
     named = raw(tmp_path / "b.csv", '"text","label"\n"1","a b","x"\n"2","c d","y"\n')
     assert load_task(str(named)).inputs() == ["a b", "c d"]
+    assert load_inputs(named).table[1] == {"Unnamed: 0": "2", "text": "c d", "label": "y"}
     long = "z " * 70_000
     assert load_task(str(raw(tmp_path / "c.tsv", f"text\tlabel\n{long}\tx\nc d\ty\n"))).inputs()[1] == "c d"
     assert load_task(str(raw(tmp_path / "d.tsv", 'text\tlabel\n"Great" film\tx\nc d\ty\n'))).inputs()[1] == "c d"
@@ -1108,7 +1144,8 @@ def test_prompt_without_a_description():
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".jsonl", ".parquet"])
 def test_load_inputs(tmp_path, suffix):
     found = load_inputs(write(tmp_path / f"new{suffix}", [{"id": 7, "text": "a"}, {"id": 8, "text": "b"}]))
-    assert found.rows == ["a", "b"] and found.table["id"][:] == [7, 8] and found.targets is None
+    ids = ["7", "8"] if suffix in (".csv", ".tsv") else [7, 8]  # cells of a csv as they are
+    assert found.rows == ["a", "b"] and found.table["id"][:] == ids and found.targets is None
     pairs = write(tmp_path / f"pairs{suffix}", PAIR)
     assert load_inputs(pairs, pairs=True).rows == [(PAIR[0]["premise"], PAIR[0]["hypothesis"])]
 

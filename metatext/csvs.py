@@ -1,0 +1,145 @@
+"""Values between commas or tabs: what parts them, which rows cannot be parted rightly, and which columns hold numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .catalogue import SCORE_COLUMNS
+from .rows import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+NUMBERS = {
+    "int64": r"^\s*[+-]?[0-9]+\s*$",
+    "float64": r"^\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$",
+    "bool": "^(True|TRUE|true|False|FALSE|false)$",
+}
+"""What a column is read as when all of its cells look so; the same as pandas takes for numbers."""
+
+
+def csv_options(path: Path) -> dict[str, Any]:
+    """With what options `datasets` reads every cell of a csv as the text that stands there, an empty one as missing: that a column holds
+    numbers shows at its end only, and 007 or 1.50 is more than a number.
+
+    Raises:
+        DataError: rows that would be parted wrongly without a word.
+    """
+    import pandas as pd
+    from datasets import Features, Value
+
+    mark = "\t" if path.suffix.lower() == ".tsv" else ","
+    _check_quotes(path, mark)
+    options = {"sep": mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
+    names = [str(name) for name in pd.read_csv(path, nrows=0, **options).columns]
+    if _rows_are_named(path, mark):
+        names = ["Unnamed: 0", *names]  # as pandas calls a column without a name
+    return {**options, "names": names, "features": Features({name: Value("string") for name in names})}
+
+
+@contextlib.contextmanager
+def _rows(path: Path, mark: str) -> Iterator[Iterator[tuple[list[str], list[str], int]]]:
+    """The rows of a csv, texts of any length among them: values, the lines that they stand in, and the number of the last of these."""
+
+    def rows(file):
+        lines: list[str] = []
+        reader = csv.reader((lines.append(line) or line for line in file), delimiter=mark)
+        for values in reader:
+            if values:
+                yield values, lines, reader.line_num
+            lines.clear()
+
+    limit = csv.field_size_limit(2**31 - 1)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            yield rows(file)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _rows_are_named(path: Path, mark: str) -> bool:
+    """Whether each row begins with its number, for which the header has no column, as R and pandas may write it.
+
+    Raises:
+        DataError: the first row has more values than there are columns otherwise; pandas would drop the first ones.
+    """
+    with _rows(path, mark) as rows:
+        header, first = (next(rows, ([],))[0] for _ in range(2))
+        if len(first) <= len(header):
+            return False
+        values = itertools.chain([first], (row for row, *_ in rows))
+        if len(first) == len(header) + 1 and all(row[0] in (str(i), str(i + 1)) for i, row in enumerate(values)):
+            return True
+    what = "a tab" if mark == "\t" else "a comma"
+    raise DataError(
+        f"{path}: the first row has {len(first)} values, the header {len(header)} columns ({', '.join(header)}); put a text that holds "
+        f"{what} in quotation marks, and take away one that ends a row"
+    )
+
+
+def _check_quotes(path: Path, mark: str) -> None:
+    """Raises `DataError` where a text of a tsv that runs over several lines goes on behind the quotation mark that ends it: it began with
+    one that was meant as it is, and all rows in between have become one."""
+    if mark != "\t":
+        return
+    with _rows(path, mark) as rows:
+        for _, lines, last in rows:
+            strict = csv.reader(lines, delimiter=mark, strict=True)
+            try:
+                list(strict)
+            except csv.Error:
+                if strict.line_num > 1:
+                    raise DataError(
+                        f"{path}: line {last - len(lines) + strict.line_num}: a text goes on behind the quotation mark that ends it; put "
+                        f"texts that hold such marks in marks and double those inside, or save as csv or jsonl"
+                    ) from None
+
+
+def zero_columns(rows: Dataset) -> set[str]:
+    """The columns that hold numbers with leading zeros, which are names: 007 is not 7. Not those of scores."""
+    import pyarrow.compute as pc
+
+    return {
+        name
+        for name, values in _texts(rows).items()
+        if name.lower() not in SCORE_COLUMNS and pc.any(pc.match_substring_regex(values, "^0[0-9]+$")).as_py()
+    }
+
+
+def with_numbers(rows: Dataset, names: Collection[str] = ()) -> Dataset:
+    """The rows of a csv with numbers in the columns that hold nothing else; ``names`` stay texts, as do `zero_columns`."""
+    columns = rows.column_names
+    texts = {*names, *zero_columns(rows)}
+    for name, values in _texts(rows).items():
+        # a table of one column, which no task has, would be without rows in between
+        if name not in texts and len(columns) > 1 and (numbers := _numbers(values)) is not None:
+            rows = rows.remove_columns(name).add_column(name, numbers)
+    return rows.select_columns(columns)
+
+
+def _texts(rows: Dataset) -> dict[str, Any]:
+    """The columns of texts as arrow has them."""
+    import pyarrow as pa
+
+    table = rows.with_format("arrow")[:]
+    return {field.name: table.column(field.name) for field in table.schema if pa.types.is_string(field.type)}
+
+
+def _numbers(values: Any) -> Any:
+    """Texts as whole numbers, else numbers, else truth values; None where they are none of these."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    there = values.drop_null()
+    for kind, pattern in NUMBERS.items():
+        if len(there) and pc.all(pc.match_substring_regex(there, pattern)).as_py():
+            try:
+                return pc.cast(pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+"), kind)
+            except pa.ArrowInvalid:  # more digits than a number has: a name
+                return None
+    return None
