@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,21 +84,29 @@ def _rows_are_named(path: Path, mark: str) -> bool:
 
 
 def _check_quotes(path: Path, mark: str) -> None:
-    """Raises `DataError` where a text of a tsv that runs over several lines goes on behind the quotation mark that ends it: it began with
-    one that was meant as it is, and all rows in between have become one."""
-    if mark != "\t":
-        return
+    """Raises `DataError` where a text that runs over several lines goes on behind the quotation mark that ends it, or never ends: it began
+    with one that was meant as it is, and all rows in between have become one."""
+    value = re.compile(
+        rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{mark}\r\n]*)(?:[{mark}\r\n]|$)'
+    )  # quoted, its end, what is behind it
     with _rows(path, mark) as rows:
         for _, lines, last in rows:
-            strict = csv.reader(lines, delimiter=mark, strict=True)
-            try:
-                list(strict)
-            except csv.Error:
-                if strict.line_num > 1:
+            row = "".join(lines) if len(lines) > 1 else ""
+            for found in value.finditer(row):
+                quoted, closed, behind = found.groups()
+                if quoted and (height := _breaks(quoted)) and (behind or not closed):
+                    first = last - len(lines) + 1 + _breaks(row[: found.start()])
+                    said = f"line {first}: a text has no quotation mark that ends it"
+                    if closed:
+                        said = f"line {first + height}: a text goes on behind the quotation mark that ends it, which began in line {first}"
                     raise DataError(
-                        f"{path}: line {last - len(lines) + strict.line_num}: a text goes on behind the quotation mark that ends it; put "
-                        f"texts that hold such marks in marks and double those inside, or save as csv or jsonl"
-                    ) from None
+                        f"{path}: {said}; put texts that hold such marks in marks and double those inside, or save as jsonl"
+                    )
+
+
+def _breaks(text: str) -> int:
+    """How many lines end in a text."""
+    return len(re.findall("\r\n|\r|\n", text))
 
 
 def zero_columns(rows: Dataset) -> set[str]:

@@ -625,12 +625,38 @@ def test_a_comma_in_a_text_without_quotation_marks(tmp_path):
         load_task(str(path))
 
 
-def test_a_quotation_mark_that_opens_a_text_of_a_tsv(tmp_path):
-    path = raw(tmp_path / "a.tsv", 'text\tlabel\n"Wow she said\tp\nbad\tn\ngreat" film\tp\nfine\tp\n')
-    with pytest.raises(DataError, match=r"a\.tsv: line 4: a text goes on behind the quotation mark that ends it"):
+@pytest.mark.parametrize("sep", ",\t")
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('"Wow she said,p\nbad,n\ngreat" film,p\nfine,p\n', "4: a text goes on behind .* ends it, which began in line 2;"),
+        ('a,x\r\n"He said so,x\r\nb,y\r\n""she"" said "no",x\r\nc,x\r\n', "5: a text .* began in line 3; put texts that hold"),
+        ('"two\nlines",x\n"open,x\nb,y\n"shut, and so",y\n', "6: a text .* began in line 4"),
+        ('"two\nlines","x\nb,y\nc" d,y\n', "5: a text .* began in line 3"),
+        ('"Wow" she,"x\nb,y\nc" d,y\n', "4: a text .* began in line 2"),
+        ('a,x\n"open,x\nb,y\nc,x\n', "3: a text has no quotation mark that ends it"),
+    ],
+)
+def test_a_quotation_mark_that_swallows_rows(tmp_path, sep, body, message):
+    path = raw(tmp_path / f"a.{'csv' if sep == ',' else 'tsv'}", f"text,label\n{body}".replace(",", sep))
+    with pytest.raises(DataError, match=rf"a\..sv: line {message}"):
         load_task(str(path))
-    task = load_task(str(raw(tmp_path / "b.tsv", 'text\tlabel\n"Wow"" she said"\tp\nbad\tn\n')))
-    assert task.inputs() == ['Wow" she said', "bad"]
+
+
+@pytest.mark.parametrize("sep", ",\t")
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        ('"Wow""\n\n she said",p\nbad,n\n', ['Wow"\n\n she said', "bad"]),
+        ('"""one""\r\n""two""",p\r\n"bad" ,n\r\n', ['"one"\r\n"two"', "bad "]),
+        ('"one\ntwo"  ,p\nbad,"n"', ["one\ntwo  ", "bad"]),  # blanks behind the mark
+        ('"Wow" she said,p\n6" or 7",n\n', ["Wow she said", '6" or 7"']),  # marks that no row swallows
+        ('"Wow" she said,"p"\nbad,"n\nn"', ["Wow she said", "bad"]),
+    ],
+)
+def test_texts_in_quotation_marks(tmp_path, sep, body, texts):
+    path = raw(tmp_path / f"a.{'csv' if sep == ',' else 'tsv'}", f"text,label\n{body}".replace(",", sep))
+    assert load_task(str(path)).inputs() == texts
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
