@@ -16,6 +16,7 @@ from .rows import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+MARKS = {",": "a comma", ";": "a semicolon", "|": "a bar", "\t": "a tab"}
 NUMBERS = {
     "int64": r"^\s*[+-]?[0-9]+\s*$",
     "float64": r"^\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$",
@@ -34,13 +35,24 @@ def csv_options(path: Path) -> dict[str, Any]:
     import pandas as pd
     from datasets import Features, Value
 
-    mark = "\t" if path.suffix.lower() == ".tsv" else ","
+    mark = _separator(path)
     _check_quotes(path, mark)
     options = {"sep": mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
     names = [str(name) for name in pd.read_csv(path, nrows=0, **options).columns]
     if _rows_are_named(path, mark):
         names = ["Unnamed: 0", *names]  # as pandas calls a column without a name
     return {**options, "names": names, "features": Features({name: Value("string") for name in names})}
+
+
+def _separator(path: Path) -> str:
+    """A tab in a tsv; else what parts the header: a comma, or where that leaves one column, what a spreadsheet may write instead of it."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    for mark in MARKS:
+        with _rows(path, mark) as rows:
+            if len(next(rows, ([],))[0]) > 1:
+                return mark
+    return ","
 
 
 @contextlib.contextmanager
@@ -76,10 +88,9 @@ def _rows_are_named(path: Path, mark: str) -> bool:
         values = itertools.chain([first], (row for row, *_ in rows))
         if len(first) == len(header) + 1 and all(row[0] in (str(i), str(i + 1)) for i, row in enumerate(values)):
             return True
-    what = "a tab" if mark == "\t" else "a comma"
     raise DataError(
         f"{path}: the first row has {len(first)} values, the header {len(header)} columns ({', '.join(header)}); put a text that holds "
-        f"{what} in quotation marks, and take away one that ends a row"
+        f"{MARKS[mark]} in quotation marks, and take away one that ends a row"
     )
 
 

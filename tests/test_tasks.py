@@ -625,6 +625,19 @@ def test_a_comma_in_a_text_without_quotation_marks(tmp_path):
         load_task(str(path))
 
 
+@pytest.mark.parametrize("mark", ";|\t")
+def test_a_csv_that_is_parted_by_something_else(tmp_path, mark):
+    """As spreadsheets write it where the comma stands in numbers."""
+    body = f'"text"{mark}label\n"no, {mark} thanks"{mark}x\nyes, please,{mark}y\n'
+    assert load_task(str(raw(tmp_path / "a.csv", body))).inputs() == [f"no, {mark} thanks", "yes, please,"]
+    what = {";": "a semicolon", "|": "a bar", "\t": "a tab"}[mark]
+    with pytest.raises(DataError, match=rf"3 values, the header 2 columns \(text, label\); put a text that holds {what} in"):
+        load_task(str(raw(tmp_path / "b.csv", f"text{mark}label\nno {mark} thanks{mark}x\n")))
+    commas = raw(tmp_path / "c.csv", f'text,"label{mark}"\nno {mark} thanks,x\n')  # what it is said to be comes first
+    assert load_task(str(commas), columns={"label": f"label{mark}"}).inputs() == [f"no {mark} thanks"]
+    assert load_inputs(raw(tmp_path / "d.csv", f"text\nno {mark} thanks\n")).rows == [f"no {mark} thanks"]
+
+
 @pytest.mark.parametrize("sep", ",\t")
 @pytest.mark.parametrize(
     ("body", "message"),
