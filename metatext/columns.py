@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,9 @@ def find_columns(
             raise DataError(
                 f"task {name!r}: {column!r} and {score!r} could both be the label; name it: columns={{'label': {column!r}}}"
             )
-        if kind == "regression" and column.lower() not in SCORE_COLUMNS:
+        if kind == "multilabel" and not _lists(rows, column):
+            kind = "regression" if "label" not in found and column == score else "classification"
+        elif kind == "regression" and column.lower() not in SCORE_COLUMNS:
             kind = _floats(rows, column, name, gaps)
         if column:
             found["label"] = column
@@ -86,6 +87,11 @@ def find_columns(
         if extra:
             found["label_name"] = extra
     return {**found, "kind": kind or "classification"}
+
+
+def _lists(rows: Dataset, column: str) -> bool:
+    """Whether the first value of a column is a list: json may have texts among numbers, and a column of both has the type of neither."""
+    return isinstance(next((value for value in rows.with_format(None)[column] if value is not None), []), list)
 
 
 def _floats(rows: Dataset, column: str, name: str, gaps: bool) -> str:
@@ -206,7 +212,7 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
             )
         order = feature.names
         values = [feature.names[v] for v in values]
-    elif "label_name" in columns and not isinstance(next((v for v in values if v is not None), ""), str):
+    elif "label_name" in columns and not any(isinstance(v, str) for v in values):
         texts = rows.with_format(None)[columns["label_name"]][:]
         by_number: dict[Any, str] = {}
         for i, (number, text) in enumerate(zip(values, texts, strict=True)):
@@ -222,10 +228,10 @@ def read_labels(rows: Dataset, columns: Mapping[str, str], name: str, given, kno
                 raise DataError(f"{where}: the name {by_number[number]!r} belongs to two labels, {other} and {number}")
         values = texts
     elif any(isinstance(v, float) for v in values):
-        bad = next((i for i, v in enumerate(values) if v is None or not math.isfinite(v) or v != int(v)), None)
+        bad = next((i for i, v in enumerate(values) if v is None or (isinstance(v, float) and not v.is_integer())), None)
         if bad is not None:
             raise DataError(f"{where}: row {bad} has the label {values[bad]!r}; expected a whole number or text", row=int(bad))
-        values = [int(v) for v in values]
+        values = [int(v) if isinstance(v, float) else v for v in values]
     if isinstance(given, Mapping) and order is not None and not set(given) & set(order):
         by_place = dict(zip(numbers or range(len(order)), order))
         if set(given) <= set(by_place):  # {0: "negative"} for a set whose classes also have names

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 MARKS = {",": "a comma", ";": "a semicolon", "|": "a bar", "\t": "a tab"}
+"""What may stand between the values of a row, and how messages call it."""
 NUMBERS = {
     "int64": r"^\s*[+-]?[0-9]+\s*$",
     "float64": r"^\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ JSON_SPLITS = ("train", "validation", "valid", "dev", "test", "full")  # other .
 SPLIT_WORDS = {
     "train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing", "full", "unsupervised", "unlabeled", "unlabelled",
 }  # fmt: skip
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx, as any zip file, and .xls begin
+UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # of a folder that is full or may not be written
 
 
 def reader(path: Path) -> str | None:
@@ -181,6 +184,13 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
     kind = reader(path)
     if kind is None:
         raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    if start in WORKBOOKS:
+        raise DataError(f"{path} is no {kind} but a workbook of Excel or a zip file; save it as csv (UTF-8)")
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
@@ -189,14 +199,25 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
     except DataError:
         raise
     except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:
-        cause = str(error.__cause__ or error).strip()
-        reason = "it has no rows" if not cause or "corresponds to no data" in cause else cause.splitlines()[0]
-        if "codec can't decode" in reason:
-            reason = f"it is no UTF-8; save it so ({reason})"
-        raise DataError(f"{path} cannot be read as {kind}: {reason}") from error
+        raise DataError(_unread(path, kind, error.__cause__ or error)) from error
     finally:
         if shown:
             enable_progress_bar()
+
+
+def _unread(path: Path, kind: str, error: BaseException) -> str:
+    """Why a file that can be opened was not read."""
+    from datasets import config
+
+    if isinstance(error, OSError) and error.errno in UNWRITTEN:
+        return (
+            f"{path}: the cache of datasets, {config.HF_DATASETS_CACHE}, cannot be written ({error.strerror}); make room there, or set "
+            f"HF_DATASETS_CACHE to another folder"
+        )
+    reason = _reason(error) if str(error).strip() and "corresponds to no data" not in str(error) else "it has no rows"
+    if "codec can't decode" in reason:
+        reason = f"it is no UTF-8; save it so ({reason})"
+    return f"{path} cannot be read as {kind}: {reason}"
 
 
 def are_splits(names: Collection[str]) -> bool:

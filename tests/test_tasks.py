@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import logging
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, List, Value
+from datasets.exceptions import DatasetGenerationError
 from tables import OTHER_KINDS, PAIR, ROWS, arrow_cache, raw, rows_of, write  # noqa: F401
 
 from metatext.corpora import load_tasks
@@ -227,6 +231,37 @@ def test_file_of_another_encoding_is_named(tmp_path):
         DataError, match=r"latin\.csv cannot be read as csv: it is no UTF-8; save it so \('utf-8' codec can't decode"
     ):
         load_task(str(raw(tmp_path / "latin.csv", "text,label\ncafé,p\n", "latin-1")))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1"], ids=["xlsx", "xls"])
+def test_a_workbook_by_another_name(tmp_path, name, start):
+    (tmp_path / name).write_bytes(start + bytes(range(256)))
+    with pytest.raises(DataError, match=rf"{name} is no \w+ but a workbook of Excel or a zip file; save it as csv"):
+        load_task(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("name", ["mail.csv", "mail.jsonl"])
+def test_a_cache_that_cannot_be_written_is_not_the_fault_of_the_file(tmp_path, monkeypatch, name, code):
+    def full(*_, **__):
+        raise DatasetGenerationError("An error occurred while generating the dataset") from OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("datasets.load_dataset", full)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", "/the/cache")
+    message = rf"{name}: the cache of datasets, /the/cache, cannot be written \({os.strerror(code)}\).*HF_DATASETS_CACHE"
+    with pytest.raises(DataError, match=message):
+        load_task(str(write(tmp_path / name)))
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = write(tmp_path / "mail.csv")
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(DataError, match=r"mail\.csv cannot be read: Permission denied"):
+        load_task(str(path))
 
 
 @pytest.mark.parametrize(
@@ -1004,6 +1039,24 @@ def test_text_and_numbers_mixed():
     message = "targets: row 2 has the label 1, row 0 'a'; labels must be all text or all numbers"
     with pytest.raises(DataError, match=message):
         encode_labels(["a", "b", 1])
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("label", [0, 1, "z"], r"row 2 has the label 'z', row 0 0; labels must be all text or all numbers"),
+        ("label", ["z", 1, 1.5], r"row 2 has the label 1\.5; expected a whole number or text"),
+        ("label", ["z", True, "y"], r"row 1 has the label True, row 0 'z'; labels must be"),
+        ("label", ["z", ["y"], "y"], r"row 1 has the label \['y'\] \(list\); .*; for lists of labels give kind='multilabel'"),
+        ("label", [["z"], "y", "y"], r"row 1 has 'y'; expected a list of labels"),
+        ("score", [1.5, "n/a", 2], r"row 1 has the score 'n/a' \(str\); expected a finite number"),
+    ],
+)
+def test_values_of_several_types_in_json(tmp_path, column, values, message):
+    path = raw(tmp_path / "a.json", json.dumps([{"text": "a", column: value, "name": "one"} for value in values]))
+    for columns in ({}, {"label_name": "name"}):
+        with pytest.raises(DataError, match=rf"column '{column}': {message}"):
+            load_task(str(path), columns=columns)
 
 
 def test_labels_of_another_type():
