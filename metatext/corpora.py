@@ -10,7 +10,7 @@ from typing import Any
 from .columns import kind_of
 from .readings import READINGS
 from .rows import DataError
-from .sources import are_splits, read_schema, reader, split_files
+from .sources import SPLIT_WORDS, are_splits, read_schema, reader, split_files
 from .storage import StorageError, read_json
 from .tasks import Task, load_task
 
@@ -24,7 +24,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
 
     Args:
         source: a folder of corpora (one folder per corpus with a file per split, or one file per corpus; a
-            ``catalog.json`` in it or beside it may give each a ``description``, and a regression its ``scale``, {score: text}), "starter",
+            ``catalog.json`` in it or beside it may give each a ``description``, and a regression its ``scale``, {score: text}) or of one, "starter",
             "starter/train" or "starter/test" (the embedded classifications), "starter/<kind>/train" or "starter/<kind>/test" (those of
             another kind), or a list of names as `load_task` takes them ("id:config" for
             a Hub configuration), of folders of corpora, and of those before. In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
@@ -48,6 +48,9 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
         folder = Path(__file__).parent / source
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
+    files = split_files(folder)
+    if (len(files) > 1 or SPLIT_WORDS & {*files}) and not _holds_corpora(folder):
+        return _load_item(str(folder), split, skip_bad_rows)
     return _load_folder(folder, split, skip_bad_rows)
 
 

@@ -86,6 +86,24 @@ def test_a_folder_of_corpora_among_names(folder, tmp_path):
     assert names(found) == ["ratings", "sports", "b_mail", *names(load_tasks(folder))]
 
 
+def test_a_folder_of_one_corpus(folder, caplog):
+    """Its splits are no tasks of their own, named in a list or alone."""
+    (folder / "catalog.json").write_text('{"b_mail": {"description": "What is wanted?"}}', encoding="utf-8")
+    for name, rows in (("b_mail", 4), ("d_claims", 1), ("f_edits", 1)):
+        (alone,), (listed,) = load_tasks(folder / name), load_tasks([folder / name])
+        assert (alone.name, len(alone), alone.description) == (
+            name,
+            rows,
+            listed.description,
+        ) and alone.digest() == listed.digest()
+    assert [len(task) for task in load_tasks(folder / "b_mail", split="test")] == [1]
+    (folder / "g_bare" / "train.csv").rename(folder / "g_bare" / "sports.csv")
+    with pytest.raises(
+        DataError, match="g_bare holds no corpus that can be used"
+    ):  # one file of any name is a corpus in a folder
+        load_tasks(folder / "g_bare")
+
+
 def test_hidden_folders_and_files_that_do_not_fit_are_left_out(folder, caplog):
     before = names(load_tasks(folder))
     write(folder / ".ipynb_checkpoints" / "train.csv")
