@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from .features import encode_inputs
 from .kinds import KINDS
 from .representation import Support
-from .rows import DataError, readable
+from .rows import DataError, list_targets, readable
 from .settings import nearest
 from .targets import ENCODERS, scale_of
 
@@ -69,14 +69,7 @@ def add_examples(model: AdaptedModel, inputs: Sequence[str | tuple[str, str]], t
 
 def extended(model: AdaptedModel, rows: list, targets: Sequence | None, called: str) -> AdaptedModel:
     """`add_examples` of rows that are checked; ``called``: what messages begin with."""
-    if targets is None or isinstance(targets, (str, bytes)) or len(targets) != len(rows):
-        got = (
-            f"{len(targets)} targets"
-            if isinstance(targets, Sequence) and not isinstance(targets, (str, bytes))
-            else repr(targets)
-        )
-        raise DataError(f"{called}: {len(rows)} inputs need a list of as many targets, got {got}")
-    own, y, scale = more_targets(model, list(targets), called)
+    own, y, scale = more_targets(model, list_targets(targets, len(rows), called), called)
     return _with_rows(model, replace(model.support, y=own[None]), rows, torch.from_numpy(y), scale=scale)
 
 
@@ -184,7 +177,7 @@ def check_label(name: Any, labels: Sequence, called: str, new: bool) -> Any:
         raise DataError(f"{called}: there is a class {name!r} already; give it more examples with add_examples")
     if not new and name not in labels:
         raise DataError(
-            f"{called}: there is no class {name!r}{nearest(str(name), map(str, labels), end='.')} Labels: {list(labels)[:20]}"
+            f"{called}: there is no class {name!r}{nearest(name, map(str, labels), end='.')} Labels: {list(labels)[:20]}"
         )
     return name
 

@@ -17,8 +17,8 @@ from .generation import as_support
 from .kinds import KINDS
 from .questions import read_examples
 from .representation import Support, unit
-from .rows import DataError, check_inputs, check_questions
-from .settings import nearest
+from .rows import DataError, as_list, check_inputs, check_questions, list_targets
+from .settings import check_is, nearest
 from .targets import ENCODERS, encode_answers, scale_of
 from .tasks import Task
 
@@ -108,26 +108,25 @@ def check_examples(
     Raises:
         DataError: see there.
     """
+    check_is(description, (str, type(None)), "description", "write one sentence, or leave it out", DataError)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise DataError(f"adapt: unknown kind {kind!r}{nearest(kind, KINDS, end='.')} Known: {', '.join(KINDS)}")
     if isinstance(inputs, Task):
         if targets is not None or label_names is not None:
             raise DataError("adapt: a Task brings its own targets and label_names")
+        if kind not in ("classification", inputs.kind):  # the former is what nobody asked for
+            raise DataError(
+                f"adapt: kind {kind!r}: the task {inputs.name!r} is of kind {inputs.kind}; load it with load_task(..., kind={kind!r})"
+            )
         if inputs.kind == "span":
             return Examples("span", inputs.inputs(), inputs.targets, (), (), description or inputs.prompt, (0.0, 1.0))
         kind, rows, description = inputs.kind, inputs.inputs(), description or inputs.prompt
         array, labels, names = inputs.targets, inputs.labels, inputs.label_names
     else:
-        if kind not in KINDS:
-            raise DataError(f"adapt: unknown kind {kind!r}{nearest(kind, KINDS, end='.')} Known: {', '.join(KINDS)}")
         if kind == "span":
             return _questions(inputs, targets, label_names, description)
         rows = check_inputs(inputs)
-        if targets is None and rows:
-            raise DataError("adapt: targets are missing; give one label per input")
-        if isinstance(targets, (str, bytes)):
-            raise DataError(f"adapt: targets: expected a list of labels, got the text {targets!r}")
-        targets = list(targets) if targets is not None else []
-        if len(targets) != len(rows):
-            raise DataError(f"adapt: {len(rows)} inputs but {len(targets)} targets")
+        targets = list_targets([] if targets is None and not rows else targets, len(rows), "adapt")
         if KINDS[kind].written:
             if not rows and not description:
                 raise DataError("adapt: without examples the description must be given")
@@ -155,7 +154,8 @@ def check_examples(
 
 
 def _questions(inputs: Sequence, targets: Any, label_names: Any, description: str | None) -> Examples:
-    given = "targets" if targets is not None and len(targets) else "label_names" if label_names is not None else None
+    given = "targets" if targets is not None and as_list(targets, "adapt: targets") else None
+    given = given or ("label_names" if label_names is not None else None)
     if given:
         raise DataError(
             f"adapt: {given}: a span task has none; each input brings its answers, {{'text': [...], 'answer_start': [...]}}"

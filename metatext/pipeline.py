@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .kinds import KINDS
-from .rows import DataError
+from .rows import DataError, as_list
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
@@ -44,7 +44,7 @@ def answer_as_pipeline(
         if not (isinstance(number, int) and number > 0) and not (name == "top_k" and number is None):
             raise DataError(f"{name}: expected a whole number of at least 1, got {number!r}")
     one = isinstance(inputs, (str, tuple, Mapping))
-    rows = [_row(row) for row in ([inputs] if one else inputs)]
+    rows = [_row(row) for row in ([inputs] if one else as_list(inputs, mappings=True))]
     found = []
     for start in range(0, len(rows), batch_size):
         for scores in self.predict_proba(rows[start : start + batch_size]):

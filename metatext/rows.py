@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,11 @@ def readable(label: Any) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value says nothing: None, a blank text, or what numpy and pandas write for a gap."""
+    return not value.strip() if isinstance(value, str) else value is None or str(value) in ("nan", "NaT", "<NA>")
+
+
 def encode_labels(
     values: Sequence,
     label_names: Sequence[str] | Mapping[Any, str] | None = None,
@@ -47,57 +51,139 @@ def encode_labels(
         numbers: the row that each value is of, where it is not its own place.
 
     Raises:
-        DataError: a label is missing (None, NaN), of another type than the rest, or not among ``label_names``.
+        DataError: a label is missing (None, NaN), of another type than the rest, or not among ``label_names``, which are no list of texts and
+            no dict of labels.
     """
     values = [v.item() if isinstance(v, np.generic) else v for v in values]
     numbers = range(len(values)) if numbers is None else numbers
-    for i, value in zip(numbers, values, strict=True):
-        if value is None or value != value or (isinstance(value, str) and not value.strip()):
-            raise DataError(f"{where}: row {i} has no label ({value!r}); drop the row or label it", row=i)
-        if not isinstance(value, (str, int)):
-            other = "multilabel" if isinstance(value, (list, tuple, set)) else "regression" if isinstance(value, float) else None
-            hint = f"; for {'lists of labels' if other == 'multilabel' else 'scores'} give kind={other!r}" if other else ""
+    _check_labels(values, numbers, where)
+    given = check_label_names(label_names)
+    if given is None:
+        given = {label: readable(label) if isinstance(label, str) else None for label in sorted(set(values))}
+    labels = tuple(given)
+    if label_names is not None and not isinstance(label_names, Mapping) and values and not isinstance(values[0], str):
+        outside = next((i for i, v in enumerate(values) if not 0 <= v < len(labels)), None)
+        if outside is not None:
             raise DataError(
-                f"{where}: row {i} has the label {value!r} ({type(value).__name__}); labels are str or int{hint}", row=i
+                f"{where}: row {numbers[outside]} has the label {values[outside]!r}; with {len(labels)} label_names it must be 0 to {len(labels) - 1}",
+                row=int(numbers[outside]),
             )
-        if isinstance(value, str) != isinstance(values[0], str):
-            raise DataError(
-                f"{where}: row {i} has the label {value!r}, row {numbers[0]} {values[0]!r}; labels must be all text or all numbers",
-                row=i,
-            )
-    if label_names is None:
-        labels = tuple(sorted(set(values)))
-        names = tuple(readable(label) if isinstance(label, str) else None for label in labels)
-    elif isinstance(label_names, Mapping):
-        labels = tuple(key.item() if isinstance(key, np.generic) else key for key in label_names)
-        names = tuple(None if text is None else str(text) for text in label_names.values())
-    else:
-        if isinstance(label_names, str):
-            raise DataError(f"label_names: expected a list or a dict of texts, got the text {label_names!r}")
-        labels = tuple(name.item() if isinstance(name, np.generic) else name for name in label_names)
-        if None in labels:
-            raise DataError(
-                f"label_names: entry {labels.index(None)} is None; give a dict {{label: None}} for a label without a name"
-            )
-        names = tuple(readable(label) for label in labels)
-        if values and not isinstance(values[0], str):
-            outside = next((i for i, v in enumerate(values) if not 0 <= v < len(labels)), None)
-            if outside is not None:
-                raise DataError(
-                    f"{where}: row {numbers[outside]} has the label {values[outside]!r}; with {len(labels)} label_names it must be 0 to {len(labels) - 1}",
-                    row=int(numbers[outside]),
-                )
-            values = [labels[v] for v in values]
-    if len(set(labels)) != len(labels):
-        raise DataError(f"label_names: {next(x for x in labels if labels.count(x) > 1)!r} stands there twice")
+        values = [labels[v] for v in values]
     index = {label: i for i, label in enumerate(labels)}
     for i, value in zip(numbers, values, strict=True):
         if value not in index:
             raise DataError(
-                f"{where}: row {i} has the label {value!r}, which is not among label_names {list(labels)[:20]}{nearest(str(value), map(str, labels))}",
+                f"{where}: row {i} has the label {value!r}, which is not among label_names {list(labels)[:20]}{nearest(value, map(str, labels))}",
                 row=i,
             )
-    return np.array([index[v] for v in values], np.int64), labels, names
+    return np.array([index[v] for v in values], np.int64), labels, tuple(given.values())
+
+
+def check_label_names(label_names: Sequence[str] | Mapping[Any, str] | None) -> dict[Any, str | None] | None:
+    """Label names as a caller gives them -> {label: the text that the encoder reads, or None}; in a list they are labels themselves.
+
+    Raises:
+        DataError: they are neither a list of texts nor a dict of labels, or one stands there twice.
+    """
+    given = listed_names(label_names)
+    if given is None:
+        return None
+    labels = [label.item() if isinstance(label, np.generic) else label for label in given]
+    if isinstance(given, Mapping):
+        _check_labels(labels, range(len(labels)), "label_names", "entry")
+        return {label: None if is_missing(text) else str(text) for label, text in zip(labels, given.values())}
+    strange = next((i for i, label in enumerate(labels) if not isinstance(label, str) or is_missing(label)), None)
+    if strange is not None:
+        raise DataError(
+            f"label_names: entry {strange} is {labels[strange]!r}, and a list is of texts; give a dict {{label: text}}, "
+            f"or {{label: None}} for a label without a name"
+        )
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise DataError(f"label_names: {twice!r} stands there twice")
+    return {label: readable(label) for label in labels}
+
+
+def _check_labels(values: Sequence, numbers: Sequence[int], where: str, unit: str = "row") -> None:
+    """Raises `DataError` where a value is no label, or of another type than the first."""
+
+    def refuse(i: int, why: str):
+        raise DataError(f"{where}: {unit} {i} has {why}", row=i if unit == "row" else None)
+
+    for i, value in zip(numbers, values, strict=True):
+        if not isinstance(value, int) and is_missing(value):
+            refuse(i, f"no label ({value!r}); drop the {unit} or label it")
+        if not isinstance(value, (str, int)):
+            several = isinstance(value, (list, tuple, set, np.ndarray))
+            other = "multilabel" if several else "regression" if isinstance(value, float) else None
+            hint = f"; for {'lists of labels' if several else 'scores'} give kind={other!r}" if other and unit == "row" else ""
+            refuse(i, f"the label {value!r} ({type(value).__name__}); labels are str or int{hint}")
+        if isinstance(value, str) != isinstance(values[0], str):
+            refuse(i, f"the label {value!r}, {unit} {numbers[0]} {values[0]!r}; labels must be all text or all numbers")
+
+
+def as_list(
+    values: Any,
+    where: str = "inputs",
+    what: str = "texts",
+    hint: str = "of a table give one column, as in list(table['text'])",
+    mappings: bool = False,
+) -> list:
+    """What a caller hands over one by one: a sequence, an array, a column of a table, a generator.
+
+    Args:
+        where: how messages call it.
+        what: what is expected.
+        hint: what to write instead.
+        mappings: an entry may be one, so that what gives its rows as such (`datasets.Dataset`) will do.
+
+    Raises:
+        DataError: it is one text, a set, which has no order, a table, or nothing that has entries.
+    """
+    if isinstance(values, (str, bytes)):
+        file = "; metatext.load_task reads the rows of a file" if os.path.isfile(values) else ""
+        raise DataError(f"{where}: expected a list of {what}, got one text; write [text]{file}")
+    # iterating a table gives the names of its columns, which are texts as well
+    table = isinstance(values, Mapping) or hasattr(values, "columns") or (hasattr(values, "column_names") and not mappings)
+    try:
+        entries = None if table or isinstance(values, (set, frozenset)) else iter(values)
+    except TypeError:
+        entries = None
+    if entries is None:
+        raise DataError(
+            f"{where}: expected a list of {what}, got {'None' if values is None else f'one {type(values).__name__}'}; {hint}"
+        )
+    return list(entries)
+
+
+def listed_names(label_names: Any) -> list | Mapping | None:
+    """Label names as a list or a dict; what stands in it is not looked at.
+
+    Raises:
+        DataError: they are neither.
+    """
+    if label_names is None or isinstance(label_names, Mapping):
+        return label_names
+    return as_list(label_names, "label_names", "texts, or a dict {label: text}", "give them in the order of the classes")
+
+
+def list_targets(targets: Any, n: int, called: str) -> list:
+    """What n rows are labelled with, one by one.
+
+    Raises:
+        DataError: there are more or fewer, or they are no list; an array has a row of flags or numbers for each.
+    """
+    if getattr(targets, "ndim", 1) == 2:
+        raise DataError(
+            f"{called}: targets: got a table of {' x '.join(map(str, targets.shape))}; expected one target per input, where several labels "
+            f"apply a list of those, not a flag for each"
+        )
+    targets = as_list(
+        targets, f"{called}: targets", "one target per input", "of a table give one column, as in list(table['label'])"
+    )
+    if len(targets) != n:
+        raise DataError(f"{called}: {n} inputs but {len(targets)} targets")
+    return targets
 
 
 def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
@@ -106,20 +192,13 @@ def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
     Raises:
         DataError: it is one text, or a table; a row is not a text (or two), is empty, or is a pair among single texts.
     """
-    if isinstance(inputs, (str, bytes)):
-        file = "; metatext.load_task reads the rows of a file" if Path(os.fsdecode(inputs)).is_file() else ""
-        raise DataError(f"{where}: expected a list of texts, got one text; write [text]{file}")
-    # iterating a table gives the names of its columns, which are texts as well
-    is_table = isinstance(inputs, Mapping) or hasattr(inputs, "columns") or hasattr(inputs, "column_names")
-    if is_table or not isinstance(inputs, Iterable) or getattr(inputs, "shape", None) == ():
-        raise DataError(
-            f"{where}: expected a list of texts, got one {type(inputs).__name__}; of a table give one column, as in list(table['text'])"
-        )
-    rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in inputs]
+    rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in as_list(inputs, where)]
     for i, row in enumerate(rows):
         parts = row if isinstance(row, tuple) else (row,)
         if len(parts) != (2 if parts is row else 1) or not all(isinstance(p, str) for p in parts):
-            raise DataError(f"{where}: row {i} must be a text or a pair of texts, got {row!r}", row=i)
+            one = isinstance(row, (tuple, np.ndarray)) and len(row) == 1
+            hint = "; of a table give one column, flattened" if one else ""
+            raise DataError(f"{where}: row {i} must be a text or a pair of texts, got {row!r}{hint}", row=i)
         if not all(p.strip() for p in parts):
             raise DataError(f"{where}: row {i} is empty", row=i)
         if isinstance(row, tuple) != isinstance(rows[0], tuple):
@@ -133,11 +212,9 @@ def check_questions(inputs: Sequence, where: str = "inputs", answered: bool = Fa
     Raises:
         DataError: a row is no dict, or lacks one of them, or has another that is no text or empty.
     """
-    if isinstance(inputs, (str, bytes, Mapping)):
-        raise DataError(
-            f"{where}: expected a list of {{'question': ..., 'context': ...}}, got one {type(inputs).__name__}; write [row]"
-        )
-    rows, needed = list(inputs), ("question", "context", *(["answers"] if answered else []))
+    what = "{'question': ..., 'context': ...}"
+    rows = as_list(inputs, where, what, "write [row]; of a table give table.to_dict('records')", mappings=True)
+    needed = ("question", "context", *(["answers"] if answered else []))
     for i, row in enumerate(rows):
         missing = [name for name in needed if name not in row] if isinstance(row, Mapping) else [*needed]
         if missing:

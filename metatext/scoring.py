@@ -10,7 +10,7 @@ import numpy as np
 from .inputs import right_texts
 from .kinds import KINDS
 from .metrics import METRICS
-from .rows import DataError
+from .rows import DataError, as_list, list_targets
 from .targets import ENCODERS, encode_answers
 from .tasks import Task
 
@@ -37,7 +37,7 @@ def evaluate(self: AdaptedModel, inputs: Sequence | Task, targets: Sequence | No
         ConfigError: a figure of written texts needs a package that is not installed.
     """
     rows, targets = _judged(self.kind, inputs, targets)
-    if not len(rows):
+    if not rows:
         raise DataError("evaluate: there are no rows to judge by")
     if not KINDS[self.kind].by_class:
         return answer_figures(self.kind, self.labels, self.predict(rows), targets)
@@ -77,7 +77,7 @@ def known_classes(labels: Sequence, targets: Sequence) -> np.ndarray:
     return ENCODERS["classification"](targets, dict.fromkeys(labels))[0]
 
 
-def _judged(kind: str, inputs: Sequence | Task, targets: Sequence | None) -> tuple[Sequence, Sequence]:
+def _judged(kind: str, inputs: Sequence | Task, targets: Sequence | None) -> tuple[list, list]:
     """Rows and their right answers."""
     if isinstance(inputs, Task):
         if targets is not None:
@@ -87,13 +87,10 @@ def _judged(kind: str, inputs: Sequence | Task, targets: Sequence | None) -> tup
         inputs, targets = inputs.inputs(), inputs.answers()
         if KINDS[kind].written:  # each input once, with all of its right answers
             inputs, targets = zip(*dict(zip(inputs, right_texts(inputs, targets))).items(), strict=True)
+    rows = as_list(inputs, mappings=kind == "span")
     if kind == "span":
         if targets is not None:
             raise DataError("evaluate: of a span task every input brings its answers; targets must be left out")
-        targets = [row.get("answers") if isinstance(row, Mapping) else None for row in inputs]
-        encode_answers(targets, [row.get("context", "") if isinstance(row, Mapping) else "" for row in inputs], "inputs")
-    if targets is None or isinstance(targets, (str, bytes)):
-        raise DataError(f"evaluate: targets: expected a list with one right answer per input, got {targets!r}")
-    if not isinstance(inputs, (str, bytes)) and len(inputs) != len(targets):
-        raise DataError(f"evaluate: {len(inputs)} inputs but {len(targets)} targets")
-    return inputs, list(targets)
+        targets = [row.get("answers") if isinstance(row, Mapping) else None for row in rows]
+        encode_answers(targets, [row.get("context", "") if isinstance(row, Mapping) else "" for row in rows], "inputs")
+    return rows, list_targets(targets, len(rows), "evaluate")

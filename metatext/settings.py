@@ -7,6 +7,7 @@ import difflib
 import os
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, Literal, Union
 
@@ -61,7 +62,7 @@ def convert(value: Any, hint: Any, key: str) -> Any:
         return convert(value, next(a for a in arguments if a is not type(None)), key)
     if origin is Literal:
         if value not in arguments:
-            refuse("one of " + ", ".join(map(repr, arguments)) + nearest(str(value), map(str, arguments)))
+            refuse("one of " + ", ".join(map(repr, arguments)) + nearest(value, map(str, arguments)))
         return value
     if origin is tuple:  # tuple[X, ...]
         items = value.replace(",", " ").split() if isinstance(value, str) else value
@@ -88,9 +89,18 @@ def convert(value: Any, hint: Any, key: str) -> Any:
     refuse({int: "a whole number", float: "a number", str: "text"}.get(hint, str(hint)))
 
 
-def nearest(word: str, known, end: str = "") -> str:
+def check_is(value: Any, expected: type | tuple[type, ...], name: str, hint: str, error: type[Exception] = ConfigError) -> None:
+    """Raises ``error`` where an argument is of none of the expected types; ``hint``: what to write instead."""
+    if not isinstance(value, expected):
+        words = {str: "a text", Mapping: "a dict", type(None): "None"}
+        allowed = [words.get(one, one.__name__) for one in (expected if isinstance(expected, tuple) else (expected,))]
+        got = repr(value) if isinstance(value, (str, int, float, type(None))) else f"one {type(value).__name__}"
+        raise error(f"{name}: expected {' or '.join(allowed)}, got {got}; {hint}")
+
+
+def nearest(word: Any, known, end: str = "") -> str:
     """``"; did you mean 'x'?"`` for the known word closest to ``word``, or ``end``."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else end
 
 
@@ -115,7 +125,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
 
 
-def from_dict(cls: type, values: typing.Mapping[str, Any], where: str = "settings"):
+def from_dict(cls: type, values: Mapping[str, Any], where: str = "settings"):
     """A config of class ``cls`` from a mapping.
 
     Raises:

@@ -15,7 +15,7 @@ from .config import FinetuneConfig
 from .finetuning import finetune as finetune_model
 from .heads import HEADS
 from .model import MetaModel
-from .rows import DataError
+from .rows import DataError, check_label_names
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):
@@ -26,7 +26,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     Args:
         model: a saved head (a folder, one that comes with metatext, or a repo on the Hub), a `MetaModel`, which copies made by ``clone`` share, or the name of a head, untrained on
             the embedded encoder.
-        label_names: {label: text that the encoder reads}, labels without examples among them; None: labels that are texts name themselves.
+        label_names: {label: text that the encoder reads}, labels without examples among them, or a list of labels that are texts; None: labels that are texts name themselves.
         finetune: how to fine-tune after adapting, see `metatext.finetune`; None: not at all.
 
     Attributes:
@@ -37,7 +37,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         model: str | Path | MetaModel = "metatext-minilm-general",
-        label_names: Mapping[Any, str] | None = None,
+        label_names: Mapping[Any, str] | Sequence[str] | None = None,
         finetune: FinetuneConfig | None = None,
     ):
         self.model = model
@@ -60,23 +60,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
             raise DataError(
                 f"model: expected a folder, a repo on the Hub, the name of a head or a MetaModel, got {type(self.model).__name__}"
             )
-        try:
-            rows, targets = _rows(X), np.asarray(y)
-        except ValueError:
-            raise DataError("y: expected one label per row, got lists of several lengths") from None
-        if targets.ndim != 1:
-            raise DataError(f"y: expected one label per row, got an array of {targets.ndim} dimensions")
-        order = lambda label: (isinstance(label, str), label)  # noqa: E731
-        names = (
-            None
-            if self.label_names is None
-            else {label: self.label_names[label] for label in sorted(self.label_names, key=order)}
-        )
-        targets = targets.tolist()
+        names = check_label_names(self.label_names)
+        names = None if names is None else dict(sorted(names.items()))
+        rows = _rows(X)
         if self.finetune is None:
-            self.adapted_: AdaptedModel = model.adapt(rows, targets, label_names=names)
+            self.adapted_: AdaptedModel = model.adapt(rows, y, label_names=names)
         else:
-            self.adapted_ = finetune_model(model, rows, targets, self.finetune, label_names=names)
+            self.adapted_ = finetune_model(model, rows, y, self.finetune, label_names=names)
         self.classes_ = np.array(self.adapted_.labels)
         return self
 

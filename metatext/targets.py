@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import read_labels
-from .rows import DataError, encode_labels, readable
+from .rows import DataError, check_label_names, encode_labels, is_missing, listed_names, readable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,6 +33,7 @@ def encode_label_sets(
     """
     rows = []
     for i, value in enumerate(values):
+        value = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         if value is None or isinstance(value, (str, bytes, int, float, Mapping)) or np.ndim(value) != 1:
             raise DataError(f"{where}: row {i} has {value!r}; expected a list of labels, [] where none applies", row=i)
         labels = [v.item() if isinstance(v, np.generic) else v for v in value]
@@ -45,7 +46,7 @@ def encode_label_sets(
         rows.append(labels)
     numbers = [i for i, labels in enumerate(rows) for _ in labels]
     flat = [label for labels in rows for label in labels]
-    if not flat and not label_names:
+    if not flat and not check_label_names(label_names):
         raise DataError(f"{where}: no row has a label, and label_names names none")
     places, labels, names = encode_labels(flat, label_names, where, numbers)
     targets = np.zeros((len(rows), len(labels)), bool)
@@ -87,7 +88,8 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
             f"{where}: row {beyond[0]} has the score {scores[beyond[0]]:g}, the scale runs from {ends[0]} to {ends[1]}",
             row=int(beyond[0]),
         )
-    return scores, tuple(float(end) for end in ends), tuple(label_names[end] and str(label_names[end]) for end in ends)
+    texts = (label_names[end] for end in ends)
+    return scores, tuple(float(end) for end in ends), tuple(None if is_missing(text) else str(text) for text in texts)
 
 
 def encode_answers(values: Sequence, contexts: Sequence[str], where: str = "answers") -> np.ndarray:
@@ -104,13 +106,15 @@ def encode_answers(values: Sequence, contexts: Sequence[str], where: str = "answ
     """
     spans = np.full((len(values), 2), -1, np.int64)
     for i, (value, context) in enumerate(zip(values, contexts, strict=True)):
-        texts, starts = (value.get(key) for key in ("text", "answer_start")) if isinstance(value, Mapping) else (None, None)
+        parts = [value.get(key) for key in ("text", "answer_start")] if isinstance(value, Mapping) else [None, None]
+        texts, starts = (part.tolist() if isinstance(part, np.ndarray) else part for part in parts)
         if not isinstance(texts, (list, tuple)) or not isinstance(starts, (list, tuple)) or len(texts) != len(starts):
             raise DataError(
                 f"{where}: row {i} has {value!r}; expected {{'text': [answer, ...], 'answer_start': [its first character, ...]}}, "
                 f"as many of both, [] where there is no answer",
                 row=i,
             )
+        starts = [start.item() if isinstance(start, np.generic) else start for start in starts]
         for text, start in zip(texts, starts, strict=True):
             if not isinstance(text, str) or not text.strip() or isinstance(start, bool) or not isinstance(start, int):
                 raise DataError(
@@ -182,6 +186,8 @@ def read_targets(
         given: label names of the caller.
         known: label names of the catalogue, for classification.
     """
+    if kind in ("classification", "multilabel"):
+        given = listed_names(given)
     if kind == "classification":
         return read_labels(rows, columns, name, given, known or {})
     if kind == "span":

@@ -23,7 +23,7 @@ from .columns import (
     find_columns,
 )
 from .rows import DataError, readable
-from .settings import nearest
+from .settings import check_is, nearest
 from .sources import read_source
 from .targets import Targets, read_targets
 from .usable import usable_rows
@@ -155,7 +155,7 @@ class Task:
         index = {label: i for i, label in enumerate(self.labels)}
         for label in labels:
             if label not in index:
-                raise DataError(f"task {self.name!r} has no class {label!r}{nearest(str(label), map(str, index))}")
+                raise DataError(f"task {self.name!r} has no class {label!r}{nearest(label, map(str, index))}")
         if len(set(labels)) != len(labels) or not len(labels):
             twice = next((label for label in labels if list(labels).count(label) > 1), None)
             raise DataError(f"task {self.name!r}: " + (f"class {twice!r} is named twice" if len(labels) else "no class is named"))
@@ -215,12 +215,19 @@ def load_task(
     """
     if kind is not None and kind not in KIND_NAMES:
         raise DataError(f"unknown kind {kind!r}{nearest(kind, KIND_NAMES, end='.')} Known: {', '.join(KIND_NAMES)}")
+    check_is(columns, (Mapping, type(None)), "columns", "write {'text': 'body', 'label': 'queue'}", DataError)
+    check_is(description, (str, type(None)), "description", "write one sentence, or leave it out", DataError)
     rows, found_name = read_source(source, config, split, revision, streaming, max_rows)
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
     columns = find_columns(rows, {**hints, **(columns or {})}, name, kind, skip_bad_rows)
     kind = columns.pop("kind")
+    for role, column in columns.items():
+        if other := next((one for one in columns if one != role and columns[one] == column), None):
+            raise DataError(
+                f"task {name!r}: column {column!r} is named for the {role} and for the {other}; name one column for each"
+            )
     rows = drop_unlabelled(rows, columns, known)
 
     def read(part: Dataset) -> Targets:

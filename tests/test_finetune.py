@@ -406,7 +406,7 @@ def test_a_launched_recipe_in_half_precision(tiny_folder, tmp_path):
     "inputs, targets, message",
     [
         (["a", "b"], ["x"], "2 inputs but 1 targets"),
-        (["a", "b"], None, "targets are missing"),
+        (["a", "b"], None, "one target per input, got None"),
         (["a", " "], ["x", "y"], "row 1 is empty"),
         (["a", "b"], ["x", "x"], "a classifier needs at least two"),
         ([], [], "without examples the label_names must be given"),
@@ -425,7 +425,7 @@ def test_other_mistakes(model, tiny_folder):
         ((model, [], []), {"label_names": ["x", "y"]}, "there are no examples to learn from"),
         ((clf, task), {"label_names": ["ab", "ba"]}, "a classifier has its own label_names"),
         ((clf, ["a"], ["x"]), {}, "finetune: targets: row 0: there is no class 'x'"),
-        ((clf, ["a"], None), {}, "finetune: 1 inputs need a list of as many targets, got None"),
+        ((clf, ["a"], None), {}, "finetune: targets: expected a list of one target per input, got None"),
         ((clf, [("a", "b")], ["ab"]), {}, "the examples were single texts"),
         ((model.adapt(["a", "b"], [1, 2], kind="regression"), ["a"], [1]), {}, "so far, the task is of kind regression"),
         ((model, mt.load_tasks("starter/multilabel/train")[0]), {}, "so far, the task is of kind multilabel"),

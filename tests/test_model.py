@@ -313,8 +313,8 @@ def test_unlike_anything_seen_is_none(tiny):
         (dict(inputs=[], label_names=[]), "0 classes"),
         (dict(inputs=TEXTS, targets=[0] * 6, label_names={0: "a", 1: None}), "class 1 has neither an example nor a name"),
         (dict(inputs=TEXTS, targets=[0] * 6, label_names={0: "a", 1: ""}), "class 1 has neither an example nor a name"),
-        (dict(inputs=TEXTS), "targets are missing; give one label per input"),
-        (dict(inputs=TEXTS, label_names=["a", "b"]), "targets are missing"),
+        (dict(inputs=TEXTS), "adapt: targets: expected a list of one target per input, got None"),
+        (dict(inputs=TEXTS, label_names=["a", "b"]), "one target per input, got None"),
         (dict(inputs=[]), "without examples the label_names must be given"),
         (dict(inputs=[], targets=[]), "without examples the label_names must be given"),
         (dict(inputs=TEXTS, targets=TARGETS, kind="regresion"), "unknown kind 'regresion'; did you mean 'regression'"),
@@ -330,8 +330,28 @@ def test_unlike_anything_seen_is_none(tiny):
         (dict(inputs=["a", "b"], targets=[0.5, 1.0]), r"row 0 has the label 0.5 \(float\)"),
         (dict(inputs=["a", "b"], targets=[0, 2], label_names=["x", "y"]), "row 1 has the label 2; .* must be 0 to 1"),
         (dict(inputs=["a", "b"], targets=["x", "erly"], label_names=["x", "early"]), "'erly', .*did you mean 'early'"),
-        (dict(inputs=["a", "b"], targets=["x", "y"], label_names="xy"), "label_names: expected a list or a dict of texts"),
+        (dict(inputs=["a", "b"], targets=["x", "y"], label_names="xy"), "label_names: expected a list of texts, or a dict"),
         (dict(inputs=["a", "b"], targets=["x", "y"], label_names=["x", "y", "x"]), "'x' stands there twice"),
+        (dict(inputs="a" * 5000, targets=["x"]), "expected a list of texts, got one text"),
+        (
+            dict(inputs=np.array(TEXTS)[:, None], targets=TARGETS),
+            "row 0 must be a text .*; of a table give one column, flattened",
+        ),
+        (dict(inputs=TEXTS, targets=set(TARGETS)), "one target per input, got one set"),
+        (
+            dict(inputs=TEXTS, targets=dict(zip(TEXTS, TARGETS))),
+            r"got one dict; of a table give one column, as in list\(table\['label'\]\)",
+        ),
+        (dict(inputs=TEXTS, targets=3), "one target per input, got one int"),
+        (dict(inputs=TEXTS, targets=np.eye(2)[[0, 0, 0, 1, 1, 1]]), "targets: got a table of 6 x 2; .* not a flag for each"),
+        (
+            dict(inputs=TEXTS, targets=list(np.eye(2)[[0, 0, 0, 1, 1, 1]])),
+            r"row 0 has the label array\(\[1., 0.\]\) .* kind='multilabel'",
+        ),
+        (dict(inputs=TEXTS, targets=TARGETS, description=3), "description: expected a text or None, got 3; write one sentence"),
+        (dict(inputs=TEXTS, targets=TARGETS, description=["x"]), "description: expected a text or None, got one list"),
+        (dict(inputs=TEXTS, targets=TARGETS, kind=None), "unknown kind None. Known: classification"),
+        (dict(inputs=TEXTS, targets=TARGETS, kind=["span"]), "unknown kind"),
     ],
 )
 def test_what_cannot_be_adapted_to(model, given, message):
@@ -349,6 +369,35 @@ def test_a_task_brings_its_own_targets(model):
     for more in (dict(targets=TARGETS), dict(label_names=["early", "late"])):
         with pytest.raises(DataError, match="a Task brings its own targets and label_names"):
             model.adapt(task, **more)
+
+
+def test_a_task_has_its_own_kind(model):
+    task = load_task(rows(targets=[1, 2, 3, 4, 5, 6]), kind="regression", name="scores")
+    assert model.adapt(task).kind == model.adapt(task, kind="regression").kind == "regression"
+    message = r"kind 'multilabel': the task 'scores' is of kind regression; load it with load_task\(..., kind='multilabel'\)"
+    with pytest.raises(DataError, match=message):
+        model.adapt(task, kind="multilabel")
+
+
+def test_flags_are_no_labels(model):
+    """Two labels would be read as both on every row."""
+    import pandas
+
+    flags = np.array([[0, 1], [1, 0]] * 3)
+    for given in (flags, pandas.DataFrame(flags)):
+        with pytest.raises(
+            DataError, match=r"adapt: targets: got a table of 6 x 2; .* where several labels apply a list of those"
+        ):
+            model.adapt(TEXTS, given, kind="multilabel")
+
+
+def test_what_is_read_once_is_a_list(model):
+    one = lambda values: (value for value in values)  # noqa: E731
+    clf, more = model.adapt(one(TEXTS), one(TARGETS)), (["m", "n"], ["early", "late"])
+    assert clf(one(QUERIES)) == clf(QUERIES) and clf.evaluate(one(TEXTS), one(TARGETS)) == clf.evaluate(TEXTS, TARGETS)
+    np.testing.assert_array_equal(
+        clf.add_examples(*map(one, more)).predict_proba(QUERIES), clf.add_examples(*more).predict_proba(QUERIES)
+    )
 
 
 def test_a_head_of_other_kinds(tiny):
@@ -699,6 +748,14 @@ def test_a_table_is_no_list_of_texts(model):
             DataError, match=rf"expected a list of texts, got one {type(given).__name__}; of a table give one column"
         ):
             clf.predict(given)
+    for given in (frame, 3):
+        with pytest.raises(
+            DataError, match=rf"expected a list of texts, got one {type(given).__name__}; of a table give one column"
+        ):
+            clf(given)
+    with pytest.raises(DataError, match="expected a list of texts, got None"):
+        clf(None)
+    assert clf(table.select_columns("text")) == clf([{"text": "aa"}, {"text": "zz"}]) == clf(["aa", "zz"])
     with pytest.raises(DataError, match="got one DataFrame"):
         clf.add_class("new", frame)
     assert clf.predict(frame["text"]) == clf.predict(table["text"]) == clf.predict(["aa", "zz"])
@@ -720,7 +777,7 @@ def test_names_of_heads_are_no_folders():
 def test_labels_of_another_kind(model, targets, message):
     with pytest.raises(DataError, match=message):
         model.adapt(["a", "b"], targets)
-    with pytest.raises(DataError, match=r"label_names: entry 1 is None; give a dict"):
+    with pytest.raises(DataError, match=r"label_names: entry 1 is None, and a list is of texts; give a dict"):
         model.adapt(["a", "b"], [0, 1], label_names=["x", None])
 
 
@@ -825,8 +882,9 @@ def test_training_on_does_not_reach_a_changed_classifier(tiny, tmp_path):
         ("texts", "add_class", ("x", "a"), "expected a list of texts, got one text"),
         ("ints", "add_class", (3, []), "class 3 has neither an example nor a name"),
         ("texts", "add_examples", (["a"], ["erly"]), "row 0: there is no class 'erly'; did you mean 'early'"),
-        ("texts", "add_examples", (["a", "b"], ["early"]), "2 inputs need a list of as many targets, got 1 targets"),
-        ("texts", "add_examples", (["a", "b"], "ab"), "as many targets, got 'ab'"),
+        ("texts", "add_examples", (["a", "b"], ["early"]), "add_examples: 2 inputs but 1 targets"),
+        ("texts", "add_examples", (["a", "b"], "ab"), "one target per input, got one text"),
+        ("texts", "add_examples", (["a", "b"], 3), "add_examples: targets: expected a list of one target per input, got one int"),
         ("pairs", "add_examples", (["a"], ["same"]), "the examples were pairs of texts"),
         ("texts", "remove_class", ("never",), "there is no class 'never'"),
         ("texts", "remove_class", ("late",), "without 'late' one class would be left"),

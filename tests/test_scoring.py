@@ -99,8 +99,8 @@ def test_rows_of_one_input_are_right_answers_to_it(tiny, tiny_writer_folder):
     [
         (["a"], ["r"], "row 0 has the label 'r', which is not among"),
         (["a", "b"], ["p"], "2 inputs but 1 targets"),
-        (["a"], None, "expected a list with one right answer per input, got None"),
-        (["a"], "p", "expected a list with one right answer per input, got 'p'"),
+        (["a"], None, "evaluate: targets: expected a list of one target per input, got None"),
+        (["a"], "p", "expected a list of one target per input, got one text"),
         (["a"], [None], "row 0 has no label"),
         ([], [], "no rows to judge by"),
         ("a", ["p"], "expected a list of texts, got one text"),

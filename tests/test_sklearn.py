@@ -35,6 +35,7 @@ def test_fit_and_predict_are_adapt_and_predict(model):
     assert clf.classes_.tolist() == adapted.labels == sorted(set(Y))
     np.testing.assert_array_equal(clf.predict_proba(X[:5]), adapted.predict_proba(X[:5]))
     answers = clf.predict(np.array(X))
+    assert TextClassifier(model).fit(X, (label for label in Y)).classes_.tolist() == adapted.labels
     assert isinstance(answers, np.ndarray) and answers.tolist() == adapted.predict(X) and clf.score(X, Y) > 0.9
 
 
@@ -51,6 +52,7 @@ def test_label_names_are_read_and_may_lack_examples(model):
     clf = TextClassifier(model, label_names=names).fit(X, Y)
     assert clf.classes_.tolist() == sorted(names) and clf.predict_proba(X[:2]).shape == (2, 4)
     assert clf.adapted_.label_names[-1] == "full of z"
+    assert TextClassifier(model, ["z_z", *reversed(sorted(set(Y)))]).fit(X, Y).adapted_.label_names[-1] == "z z"
 
 
 def test_before_fit(model):
@@ -105,8 +107,14 @@ def test_pickle(model):
         ({}, X, Y[:-1], DataError, "inputs but"),
         ({}, ["a", 3], ["x", "y"], DataError, "row 1 must be a text"),
         ({}, "ab", ["x", "y"], DataError, "expected a list of texts"),
-        ({}, ["a", "b"], [["x"], ["y"]], DataError, "y: expected one label per row, got an array of 2 dimensions"),
-        ({}, ["a", "b"], [["x"], ["x", "y"]], DataError, "y: expected one label per row, got lists of several lengths"),
+        ({}, ["a", "b"], [["x"], ["y"]], DataError, r"row 0 has the label \['x'\] \(list\); labels are str or int"),
+        ({}, ["a", "b"], np.array([["x"], ["y"]]), DataError, "targets: got a table of 2 x 1; expected one target per input"),
+        ({}, ["a", "b"], np.array(["x", np.nan], object), DataError, "row 1 has no label"),
+        ({}, ["a", "b"], ["x", np.nan], DataError, "row 1 has no label"),
+        ({}, ["a", "b"], ["x", 1], DataError, "row 1 has the label 1, row 0 'x'"),
+        ({}, ["a", "b"], None, DataError, "one target per input, got None"),
+        ({"label_names": ["x", 3]}, ["a", "b"], ["x", "y"], DataError, "label_names: entry 1 is 3, and a list is of texts"),
+        ({"label_names": ["x", "y"]}, ["a", "b"], [0, 1], DataError, "row 0 has the label 0, which is not among label_names"),
         ({}, ["a", "b"], [0.5, 1.5], DataError, "labels are str or int"),
         ({}, ["a", "b"], ["x", None], DataError, "has no label"),
         ({}, ["a", "b"], ["x", "x"], DataError, "at least two"),

@@ -156,6 +156,10 @@ def test_answers_that_cannot_be_used(answers, message):
 def test_answers_are_places():
     good = [{"text": ["red", "The red house"], "answer_start": [4, 0]}, {"text": [], "answer_start": []}]
     assert encode_answers(good, [CONTEXT, CONTEXT]).tolist() == [[4, 7], [-1, -1]]
+    arrays = [{name: np.array(values) for name, values in row.items()} for row in good]  # as pandas reads them
+    numbers = [{**row, "answer_start": list(map(np.int64, row["answer_start"]))} for row in good]
+    for given in (arrays, numbers):
+        assert encode_answers(given, [CONTEXT, CONTEXT]).tolist() == [[4, 7], [-1, -1]]
 
 
 def test_a_table_of_questions(tmp_path):
@@ -473,6 +477,7 @@ WRONG = {
         {"question": "a", "context": "b"},
         r"inputs: expected a list of \{'question': ..., 'context': ...\}, got one dict",
     ),
+    "a number of them": (3, r"inputs: expected a list of \{'question': .*, got one int; write \[row\]"),
     "a text": (["a"], "inputs: row 0 has no 'question' and no 'context'"),
     "no context": ([{"question": "a"}], "inputs: row 0 has no 'context'"),
     "empty": ([{"question": "a", "context": "b"}, {"question": "a", "context": ""}], "row 1 has the context ''; expected a text"),
@@ -491,11 +496,14 @@ def test_what_spans_do_not_have(trained, tmp_path):
     rows = find_the_run(rows=5).inputs()
     with pytest.raises(DataError, match="adapt: targets: a span task has none; each input brings its answers"):
         trained.adapt(rows, ["a"] * 5, kind="span")
+    with pytest.raises(DataError, match="adapt: targets: a span task has none"):
+        trained.adapt(rows, (target for target in "aaaaa"), kind="span")
     with pytest.raises(DataError, match="adapt: label_names: a span task has none"):
         trained.adapt(rows, kind="span", label_names=["a"])
     with pytest.raises(DataError, match="inputs: row 0 has no 'answers'; expected a dict of question, context, answers"):
         trained.adapt([{"question": "a", "context": "b"}], kind="span")
-    model = trained.adapt(rows, kind="span")
+    model = trained.adapt((row for row in rows), [], kind="span")
+    assert model.evaluate(row for row in rows) == model.evaluate(rows)
     for call in (model.predict_proba, model.confidence, model.risk):
         with pytest.raises(DataError, match="there is none for a task of kind span"):
             call(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import math
 import os
 
 import numpy as np
@@ -363,6 +364,9 @@ def test_lower_case_wins_over_other_case():
         ({"zzz": "text"}, r"columns has the unknown key 'zzz'[.;] Known keys: text, text_pair, label, label_name"),
         ({"text": "txet"}, r"column 'txet' \(for the text\) is not there; did you mean 'text'\?.*Columns present: text, label"),
         ({"label": "zzz"}, r"column 'zzz' \(for the label\) is not there[.;] Columns present: text, label"),
+        ({"text": 3}, r"column 3 \(for the text\) is not there[.;] Columns present"),
+        ({"text": "text", "label": "text"}, "column 'text' is named for the text and for the label; name one column for each"),
+        ({"text": "label"}, "column 'label' is named for the text and for the label"),
     ],
 )
 def test_columns_that_do_not_exist(columns, message):
@@ -537,12 +541,19 @@ def test_class_labels_in_lists_are_multilabel():
         ([[0, 1, 0], [1, 0, 0]], r"row 0 has the label 0 twice; expected the labels that apply, not a flag for each"),
         ([[True, False]], "row 0 has bools"),
         ([np.array(3)], "row 0 has array"),
+        ([["x"], pd.NA], "row 1 has <NA>; expected a list of labels"),
         ([[], []], "no row has a label"),
     ],
 )
 def test_labels_that_are_no_lists(labels, message):
     with pytest.raises(DataError, match=message):
         encode_label_sets(labels)
+
+
+def test_sets_of_labels_are_lists():
+    of_sets, of_lists = (encode_label_sets([kind("ba"), kind(), kind("b")]) for kind in (set, list))
+    np.testing.assert_array_equal(of_sets[0], of_lists[0])
+    assert of_sets[1:] == of_lists[1:]
 
 
 def test_an_unknown_label_in_a_list_is_named_by_its_row():
@@ -557,6 +568,22 @@ def test_a_kind_that_cannot_be_used_or_is_none():
         load_task(ROWS, kind="span")
     with pytest.raises(DataError, match="unknown kind 'clasification'; did you mean 'classification'"):
         load_task(ROWS, kind="clasification")
+    with pytest.raises(DataError, match=r"unknown kind 3\. Known: classification"):
+        load_task(ROWS, kind=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"columns": "text"}, "columns: expected a dict or None, got 'text'; write {'text': 'body', 'label': 'queue'}"),
+        ({"columns": ["text"]}, "columns: expected a dict or None, got one list"),
+        ({"description": 3}, "description: expected a text or None, got 3; write one sentence"),
+        ({"description": ["x"]}, "description: expected a text or None, got one list"),
+    ],
+)
+def test_arguments_of_another_type(given, message):
+    with pytest.raises(DataError, match=message):
+        load_task(ROWS, **given)
 
 
 BAD_ROWS = {
@@ -1029,8 +1056,51 @@ def test_label_names_of_another_length():
 
 
 def test_label_names_that_are_one_text():
-    with pytest.raises(DataError, match="label_names: expected a list or a dict of texts, got the text 'ab'"):
+    with pytest.raises(DataError, match=r"label_names: expected a list of texts, or a dict {label: text}, got one text"):
         load_task(rows_of([0, 1]), label_names="ab")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([1, 2, 3], r"label_names: entry 0 is 1, and a list is of texts; give a dict {label: text}"),
+        (["a", " "], "label_names: entry 1 is ' ', and a list is of texts"),
+        ({"a", "b"}, "label_names: expected a list of texts, .* got one set; give them in the order of the classes"),
+        (3, "label_names: expected a list of texts, .* got one int"),
+        ({1: "a", None: "b"}, r"label_names: entry 1 has no label \(None\); drop the entry or label it"),
+        ({1: "a", math.nan: "b"}, r"label_names: entry 1 has no label \(nan\)"),
+        ({" ": "a", "b": "b"}, r"label_names: entry 0 has no label \(' '\)"),
+        ({1: "a", (2, 3): "b"}, r"label_names: entry 1 has the label \(2, 3\) \(tuple\); labels are str or int$"),
+        ({1: "a", "2": "b"}, "label_names: entry 1 has the label '2', entry 0 1; labels must be all text or all numbers"),
+    ],
+)
+def test_label_names_that_name_no_labels(names, message):
+    for read in (lambda: encode_labels([1, 2], names), lambda: encode_label_sets([[1], [2]], names)):
+        with pytest.raises(DataError, match=message) as error:
+            read()
+        assert error.value.row is None
+    with pytest.raises(DataError, match=message):
+        load_task(rows_of([1, 2]), label_names=names)
+
+
+@pytest.mark.parametrize("names", [{"a", "b"}, 3, "ab"], ids=["set", "number", "text"])
+def test_label_names_of_classes_that_have_names(names):
+    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["x", "y"]))})
+    lists = Dataset.from_dict({"text": ["a", "b"], "label": [[0], [1]]}, features=features)
+    for table in (rows_of([1, 0], label_name=["pos", "neg"]), lists):
+        with pytest.raises(DataError, match="label_names: expected a list of texts, or a dict"):
+            load_task(table, label_names=names)
+
+
+def test_a_blank_text_of_a_label_is_none():
+    assert encode_labels([0, 1], {0: " ", 1: math.nan})[2] == (None, None)
+    assert encode_scores([0, 1], {0: "", 1: " "})[2] == (None, None)
+
+
+@pytest.mark.parametrize("values", [pd.Series([1, None], dtype="Int64"), pd.Series(["x", None], dtype="string"), [1, pd.NaT]])
+def test_what_pandas_writes_for_a_gap(values):
+    with pytest.raises(DataError, match=r"row 1 has no label \((<NA>|nan|NaT)\)"):
+        encode_labels(values)
 
 
 def test_text_and_numbers_mixed():
