@@ -25,7 +25,7 @@ from .pipeline import answer_as_pipeline
 from .questions import answer_questions
 from .representation import Support
 from .residual import corrected
-from .rows import DataError, check_inputs, check_questions
+from .rows import DataError, check_inputs, check_questions, check_whole
 from .saved import read_task
 from .scoring import evaluate
 from .storage import write_folder
@@ -183,8 +183,7 @@ class AdaptedModel:
         """Of a span task: the n-best answers to each question, best first, as `predict` gives the best; whether there is any is not
         judged. Fewer where a context has no more."""
         self._need("answers", self.kind == "span")
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise DataError(f"n: expected a whole number of at least 1, got {n!r}")
+        check_whole(n, "n")
         rows, best = check_questions(inputs), []
         for at in range(0, len(rows), CHUNK):
             part = rows[at : at + CHUNK]
@@ -217,8 +216,7 @@ class AdaptedModel:
         rows, texts = check_inputs(inputs), []
         if rows and isinstance(rows[0], tuple):
             raise DataError("inputs: a task of kind generation has single texts, these rows are pairs")
-        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-            raise DataError(f"max_new_tokens: expected a whole number of at least 1, got {max_new_tokens!r}")
+        check_whole(max_new_tokens, "max_new_tokens")
         for start in self._chunks(len(rows), WRITTEN, progress):
             query, query_y = map(torch.from_numpy, self.language.layout.tokenize(rows[start : start + WRITTEN]))
             device = self.language.device

@@ -21,10 +21,10 @@ from .heads.protocol import CELLS
 from .kinds import KINDS, Kind
 from .methods import Draw, Method, by_model
 from .metrics import METRICS, check_installed
-from .model import MetaModel
+from .model import LOAD, MetaModel
 from .report import Report
-from .rows import DataError
-from .settings import ConfigError, nearest, to_dict
+from .rows import DataError, as_list, check_whole
+from .settings import ConfigError, check_is, nearest, to_dict
 from .spans import SpanFeatures
 from .store import FeatureStore, TokenStore
 from .tasks import Task, check_tasks
@@ -77,8 +77,16 @@ def evaluate_tasks(
         DataError: no task, two of one name, or of two kinds, or of one that the model does not serve; ``outside`` is measured itself, or has no text that is not the task's.
         EpisodeError: a task has too few classes or rows for these episodes.
     """
-    check_tasks(tasks)
-    baselines = USUAL[tasks[0].kind] if baselines is None else baselines
+    check_is(episodes, EpisodeConfig, "episodes", "write EpisodeConfig(...)")
+    check_whole(n_episodes, "n_episodes")
+    check_whole(seed, "seed", 0)
+    check_is(heads, (Mapping, type(None)), "heads", "write {'name of its column': model}")
+    for name, head in {"model": model, **(heads or {})}.items():
+        check_is(head, MetaModel, name, LOAD)
+    [tasks] = check_tasks(tasks)
+    baselines = (
+        USUAL[tasks[0].kind] if baselines is None else as_list(baselines, "baselines", "names", "write them in their order")
+    )
     for name, head in {"trained": model, **(heads or {})}.items():
         if tasks[0].kind not in head.kinds:
             raise DataError(f"tasks: {tasks[0].name!r} is of kind {tasks[0].kind}, {name} serves {', '.join(head.kinds)}")

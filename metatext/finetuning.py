@@ -32,7 +32,7 @@ from .progress import Epochs
 from .representation import Support
 from .residual import start_residual
 from .rows import DataError, check_inputs
-from .settings import ConfigError, to_dict
+from .settings import ConfigError, check_is, to_dict
 from .tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -80,6 +80,9 @@ def finetune(
         EncoderError: other weights of the encoder have learned before than those that ``what`` names.
         TrainingError: the loss is no longer a number; see `meta_train` for launches.
     """
+    check_is(model, (MetaModel, AdaptedModel), "model", "load it with MetaModel.from_pretrained or AdaptedModel.from_pretrained")
+    check_is(config, FinetuneConfig, "config", "write FinetuneConfig(...)")
+    check_is(eval_task, (Task, type(None)), "eval_task", "load it with load_task")
     accelerator = make_accelerator()
     inputs = inputs if isinstance(inputs, Task) else check_inputs(inputs)  # a generator is read once
     rows, whole = _adapt(model, inputs, targets, label_names, description)

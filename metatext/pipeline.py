@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .kinds import KINDS
-from .rows import DataError, as_list
+from .rows import as_list, check_whole
 
 if TYPE_CHECKING:
     from .adapted import AdaptedModel
@@ -40,9 +40,9 @@ def answer_as_pipeline(
     self._need("a call", KINDS[self.kind].column == "label")
     alone = top_k == ""
     top_k = 1 if alone else top_k
-    for name, number in (("top_k", top_k), ("batch_size", batch_size)):
-        if not (isinstance(number, int) and number > 0) and not (name == "top_k" and number is None):
-            raise DataError(f"{name}: expected a whole number of at least 1, got {number!r}")
+    if top_k is not None:
+        check_whole(top_k, "top_k")
+    check_whole(batch_size, "batch_size")
     one = isinstance(inputs, (str, tuple, Mapping))
     rows = [_row(row) for row in ([inputs] if one else as_list(inputs, mappings=True))]
     found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,12 @@ def as_list(
             f"{where}: expected a list of {what}, got {'None' if values is None else f'one {type(values).__name__}'}; {hint}"
         )
     return list(entries)
+
+
+def check_whole(number: Any, name: str, low: int = 1) -> None:
+    """Raises `DataError` where an argument is no whole number, or a lower one."""
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < low:
+        raise DataError(f"{name}: expected a whole number of at least {low}, got {number!r}")
 
 
 def listed_names(label_names: Any) -> list | Mapping | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +15,11 @@ from .config import EncoderConfig, HeadConfig, LanguageConfig
 from .encoder import Encoder
 from .kinds import KINDS
 from .language import LanguageError, LanguageModel
-from .loading import Access, EncoderError
+from .loading import EMBEDDED_ID, Access, EncoderError
 from .representation import Support
 from .residual import residual_shapes
 from .risk import RiskCurve
-from .settings import from_dict
+from .settings import check_is, from_dict
 from .storage import StorageError
 
 
@@ -82,8 +83,9 @@ def saved_encoder(saved: Saved, where: str, given: Encoder | None, access: Acces
         EncoderError: it cannot be had, or has other weights, or reads otherwise.
         StorageError: its features have another length.
     """
+    check_is(given, (Encoder, type(None)), "encoder", "load it with Encoder.load", EncoderError)
     if given is None:
-        encoder = Encoder.load(saved.encoder, expected_fingerprint=saved.fingerprint, access=access)
+        encoder = _named_encoder(saved, where, access)
     elif given.is_tuned or saved.encoder.tuning != "frozen":
         raise EncoderError(
             f"{where}: an encoder can be given only where nothing of it was trained; saved is tuning {saved.encoder.tuning}, "
@@ -103,6 +105,22 @@ def saved_encoder(saved: Saved, where: str, given: Encoder | None, access: Acces
     if encoder.dim != saved.dim:
         raise StorageError(f"{where}: the head was made for features of length {saved.dim}, the encoder gives {encoder.dim}")
     return encoder
+
+
+def _named_encoder(saved: Saved, where: str, access: Access) -> Encoder:
+    """The encoder by its name. Where that is a folder it may lie elsewhere now, or be relative to another one: then the error says what to do."""
+    name = saved.encoder.name
+    try:
+        return Encoder.load(saved.encoder, expected_fingerprint=saved.fingerprint, access=access)
+    except EncoderError as error:
+        if name == EMBEDDED_ID or Path(name).is_dir():
+            raise
+        way = (
+            "from_pretrained(..., encoder=metatext.Encoder.load('<where it is now>'))"
+            if saved.encoder.tuning == "frozen"
+            else "put it there, or write in config.json, encoder, name, where it is now"
+        )
+        raise EncoderError(f"{where}: {error} If it is a folder that lies elsewhere: {way}") from error
 
 
 def saved_language(saved: Any, where: str, given: LanguageModel | None, access: Access) -> LanguageModel:

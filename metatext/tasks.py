@@ -22,7 +22,7 @@ from .columns import (
     drop_unlabelled,
     find_columns,
 )
-from .rows import DataError, readable
+from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 from .sources import read_source
 from .targets import Targets, read_targets
@@ -273,19 +273,24 @@ def by_task(tasks: Sequence[Task], rows: np.ndarray) -> Iterator[tuple[np.ndarra
         yield here, tasks[number], rows[here] - starts[number]
 
 
-def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
-    """Tasks to train on (or to measure with), and groups that must be unseen by them.
+def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task] | None) -> list[list[Task]]:
+    """Tasks to train on (or to measure with), and groups that must be unseen by them, each as a list; None: none.
 
     Raises:
         DataError: no list of tasks, an empty first one, two tasks of one name, or one that stands in two groups.
     """
     seen: dict[str, int] = {}
-    for number, group in enumerate((tasks, *unseen)):
-        if isinstance(group, Task):
-            raise DataError("tasks: expected a list of tasks, got one Task; write [task]")
-        if number == 0 and not len(group):
+    groups: list[list[Task]] = []
+    for number, given in enumerate((tasks, *unseen)):
+        where, load = "eval_tasks" if number else "tasks", "load it with load_task, or many with load_tasks"
+        if isinstance(given, Task):
+            raise DataError(f"{where}: expected a list of tasks, got one Task; write [task]")
+        group = [given] if isinstance(given, str) else as_list(() if given is None else given, where, "tasks", load)
+        groups.append(group)
+        if number == 0 and not group:
             raise DataError("tasks: none given")
-        for task in group:
+        for i, task in enumerate(group):
+            check_is(task, Task, f"{where}: entry {i}", load, DataError)
             if task.name in seen and seen[task.name] != number:
                 raise DataError(
                     f"task {task.name!r} stands among the tasks to train on and among those to choose or measure with"
@@ -293,6 +298,7 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task]) -> None:
             if task.name in seen:
                 raise DataError(f"tasks: two bear the same name, {task.name!r}; give each its own name")
             seen[task.name] = number
+    return groups
 
 
 def usable(rows: Dataset, check: Callable[[Dataset], object], name: str) -> Dataset:

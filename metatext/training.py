@@ -27,14 +27,14 @@ from .heldout import check_unseen, learn_risk, learn_threshold, watch
 from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, scale_can_fall, shares, trackers
 from .losses import meta_loss
-from .model import MetaModel
+from .model import LOAD, MetaModel
 from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, reads_anew, task_weights
 from .plots import plot_learning_curve
 from .pools import check_pool
 from .progress import Progress
 from .risk import RiskCurve
 from .rows import DataError
-from .settings import ConfigError, to_dict
+from .settings import ConfigError, check_is, to_dict
 from .storage import read_folder, write_json
 from .store import FeatureStore, TokenStore, local_share
 from .tasks import Task, check_tasks
@@ -95,7 +95,10 @@ def meta_train(
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
             never synchronise, cuts the weights into shards, or compiles what needs second derivatives.
     """
-    check_tasks(tasks, eval_tasks)
+    check_is(model, MetaModel, "model", LOAD)
+    check_is(episodes, EpisodeConfig, "episodes", "write EpisodeConfig(...)")
+    check_is(config, TrainConfig, "config", "write TrainConfig(...)")
+    tasks, eval_tasks = check_tasks(tasks, eval_tasks)
     model.check_kinds([task.kind for task in tasks])
     kinds = [kind for kind in model.kinds if kind in {task.kind for task in tasks}]
     strange = next((task for task in eval_tasks if task.kind not in kinds), None)

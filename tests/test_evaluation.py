@@ -377,6 +377,31 @@ def test_no_tasks(model):
         run(model, [])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "gp"}, "model: expected MetaModel, got 'gp'; load a head with MetaModel.from_pretrained"),
+        ({"tasks": "starter/test"}, "tasks: entry 0: expected Task, got 'starter/test'; load it with"),
+        ({"episodes": {"n_way": 5}}, "episodes: expected EpisodeConfig, got one dict"),
+        ({"n_episodes": 0}, "n_episodes: expected a whole number of at least 1, got 0"),
+        ({"n_episodes": 2.0}, r"n_episodes: expected a whole number of at least 1, got 2\.0"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
+        ({"seed": None}, "seed: expected a whole number of at least 0, got None"),
+        ({"heads": ["ridge"]}, "heads: expected a dict or None, got one list; write {'name of its column': model}"),
+        ({"heads": {"other": "ridge"}}, "other: expected MetaModel, got 'ridge'"),
+        ({"baselines": "knn"}, "baselines: expected a list of names, got one text"),
+    ],
+)
+def test_arguments_of_another_type(model, tasks, given, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_tasks(**{"model": model, "tasks": tasks, "episodes": SHAPE, "progress": False, **given})
+
+
+def test_tasks_and_baselines_may_come_one_by_one(model, tasks):
+    found = run(model, (task for task in tasks), baselines=(name for name in ("knn", "label_names")))
+    assert str(found) == str(run(model, tasks, baselines=("knn", "label_names")))
+
+
 def test_a_task_that_is_too_small_is_named_before_anything_is_measured(model, tasks):
     with pytest.raises(ValueError, match=r"'second'.* at least 4"):
         run(model, tasks, EpisodeConfig(n_way=4, k_shot=1, n_query=1))

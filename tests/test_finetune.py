@@ -432,6 +432,13 @@ def test_other_mistakes(model, tiny_folder):
     ):
         with pytest.raises(DataError, match=message):
             finetune(*arguments, **options)
+    for arguments, options, message in (
+        (("gp", task), {}, "model: expected MetaModel or AdaptedModel, got 'gp'; load it with MetaModel.from_pretrained or"),
+        ((model, task), {"config": {"what": "params"}}, "config: expected FinetuneConfig, got one dict"),
+        ((model, task), {"eval_task": "dev.csv"}, "eval_task: expected Task or None, got 'dev.csv'; load it with load_task"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            finetune(*arguments, **options)
     with pytest.raises(ConfigError, match="class_weights: no label is called 'abc'; did you mean"):
         finetune(model, task, config=FinetuneConfig(class_weights=("abc=2",)))
     with pytest.raises(ConfigError, match="class_weights: every held-out example has the weight 0, got ab=0 ba=0"):

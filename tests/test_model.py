@@ -88,6 +88,12 @@ def test_from_encoder(tiny, tiny_folder):
     assert shared.kinds == tuple(KIND_HEADS)[:-1] and by_name.kinds == ("classification",)
 
 
+@pytest.mark.parametrize("head", [None, {"name": "gp"}])
+def test_a_head_is_a_config_or_a_name(tiny, head):
+    with pytest.raises(ConfigError, match=r"head: expected HeadConfig or a text, got .*; write HeadConfig\(...\) or its name"):
+        MetaModel.from_encoder(tiny, head)
+
+
 def test_the_seed_fixes_the_start_and_nothing_else(tiny):
     config = HeadConfig("metanet", rank=3)
     torch.manual_seed(11)
@@ -521,6 +527,29 @@ def test_another_encoder_is_refused(tiny_folder, tmp_path, what):
     shutil.rmtree(folder)
     with pytest.raises(EncoderError, match="could not load the encoder"):
         load(saved)
+    with pytest.raises(EncoderError, match=f"encoder: expected Encoder or None, got '{folder}'; load it with Encoder.load"):
+        load(saved, str(folder))
+
+
+@pytest.mark.parametrize(
+    "tuning, way", [("frozen", r"from_pretrained\(..., encoder="), ("lora", "put it there, or write in config.json")]
+)
+@pytest.mark.parametrize("name", ["./my enc", "enc"])
+def test_an_encoder_in_a_relative_folder(tiny_folder, tmp_path, monkeypatch, tuning, way, name):
+    """Seen from another folder it is not there."""
+    shutil.copytree(tiny_folder, tmp_path / name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    MetaModel.from_encoder(EncoderConfig(name, tuning=tuning)).save_pretrained("head")
+    MetaModel.from_pretrained("head")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(
+        EncoderError, match=rf"could not load the encoder '{name}' .* If it is a folder that lies elsewhere: {way}"
+    ) as caught:
+        MetaModel.from_pretrained("../head")
+    assert "alphanumeric" not in str(caught.value)
+    if tuning == "frozen":
+        MetaModel.from_pretrained("../head", encoder=Encoder.load(f"../{name}"))
 
 
 @pytest.mark.parametrize("change", [dict(pooling="cls"), dict(max_length=8), dict(prompt="q ")], ids=str)

@@ -611,12 +611,43 @@ def test_tasks_are_checked_before_anything_is_done(tiny, tmp_path):
     tasks = letter_tasks()
     for given, unseen, message in (
         ([], (), "none given"),
-        (tasks[0], (), r"got one Task; write \[task\]"),
+        (tasks[0], (), r"tasks: expected a list of tasks, got one Task; write \[task\]"),
+        (tasks[1:], tasks[0], r"eval_tasks: expected a list of tasks, got one Task; write \[task\]"),
+        (
+            "starter/train",
+            (),
+            "tasks: entry 0: expected Task, got 'starter/train'; load it with load_task, or many with load_tasks",
+        ),
+        (["starter/train"], (), "tasks: entry 0: expected Task, got 'starter/train'"),
+        (tasks, ["unseen"], "eval_tasks: entry 0: expected Task, got 'unseen'"),
+        ({"a": tasks[0]}, (), "tasks: expected a list of tasks, got one dict"),
+        (None, (), "none given"),
         ([tasks[0], tasks[0]], (), "two bear the same name, 'task 0'"),
         (tasks, tasks[:1], "task 'task 0' stands among the tasks to train on and among those to choose"),
     ):
         with pytest.raises(mt.DataError, match=message):
             meta_train(fresh(tiny), given, eval_tasks=unseen, config=loop(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tasks_may_come_one_by_one(tiny, tmp_path):
+    config, first, second = loop(tmp_path / "a", meta_steps=2), fresh(tiny), fresh(tiny)
+    meta_train(first, (task for task in letter_tasks()), eval_tasks=None, episodes=EPISODES, config=config)
+    meta_train(second, letter_tasks(), episodes=EPISODES, config=loop(tmp_path / "b", meta_steps=2))
+    assert same(copy_of(first.heads), copy_of(second.heads))
+
+
+def test_arguments_of_another_type(tiny, tmp_path):
+    model = fresh(tiny)
+    for changed, message in (
+        ({"model": "gp"}, "model: expected MetaModel, got 'gp'; load a head with MetaModel.from_pretrained"),
+        ({"model": model.adapt(["a", "b"], ["x", "y"])}, "got one AdaptedModel; .* that of a classifier is its `model`"),
+        ({"episodes": {"n_way": 5}}, r"episodes: expected EpisodeConfig, got one dict; write EpisodeConfig\(...\)"),
+        ({"config": {"meta_steps": 5}}, r"config: expected TrainConfig, got one dict; write TrainConfig\(...\)"),
+    ):
+        given = {"model": model, "tasks": letter_tasks(), "config": loop(tmp_path / "run"), **changed}
+        with pytest.raises(ConfigError, match=message):
+            meta_train(**given)
     assert not (tmp_path / "run").exists()
 
 
