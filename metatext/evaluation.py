@@ -81,7 +81,7 @@ def evaluate_tasks(
     check_whole(n_episodes, "n_episodes")
     check_whole(seed, "seed", 0)
     check_is(heads, (Mapping, type(None)), "heads", "write {'name of its column': model}")
-    for name, head in {"model": model, **(heads or {})}.items():
+    for name, head in {"model": model, **{f"heads: {name}": head for name, head in (heads or {}).items()}}.items():
         check_is(head, MetaModel, name, LOAD)
     [tasks] = check_tasks(tasks)
     baselines = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import read_labels
-from .rows import DataError, check_label_names, encode_labels, is_missing, listed_names, readable
+from .rows import DataError, encode_labels, is_missing, listed_names, readable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +32,7 @@ def encode_label_sets(
         DataError: a row is no list, or holds what is no label, or an unknown one.
     """
     rows = []
+    label_names = listed_names(label_names)
     for i, value in enumerate(values):
         value = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         if value is None or isinstance(value, (str, bytes, int, float, Mapping)) or np.ndim(value) != 1:
@@ -46,7 +47,7 @@ def encode_label_sets(
         rows.append(labels)
     numbers = [i for i, labels in enumerate(rows) for _ in labels]
     flat = [label for labels in rows for label in labels]
-    if not flat and not check_label_names(label_names):
+    if not flat and not label_names:
         raise DataError(f"{where}: no row has a label, and label_names names none")
     places, labels, names = encode_labels(flat, label_names, where, numbers)
     targets = np.zeros((len(rows), len(labels)), bool)

@@ -388,7 +388,7 @@ def test_no_tasks(model):
         ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
         ({"seed": None}, "seed: expected a whole number of at least 0, got None"),
         ({"heads": ["ridge"]}, "heads: expected a dict or None, got one list; write {'name of its column': model}"),
-        ({"heads": {"other": "ridge"}}, "other: expected MetaModel, got 'ridge'"),
+        ({"heads": {"other": "ridge"}}, "heads: other: expected MetaModel, got 'ridge'"),
         ({"baselines": "knn"}, "baselines: expected a list of names, got one text"),
     ],
 )

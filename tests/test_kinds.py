@@ -216,7 +216,7 @@ def test_labels_do_not_compete(embedded):
         ["my credit card was stolen in stormy, rainy weather", "my credit card was stolen", "I will be late for the meeting"]
     )
     assert both[0] > 1.5 * neither[0] and both[1] > 1.5 * neither[1] and both[2] < both[:2].min()
-    alone = model.adapt([], [], kind="multilabel", label_names=["weather"])
+    alone = model.adapt([], [], kind="multilabel", label_names=(name for name in ["weather"]))
     rainy, other = alone.predict_proba(["it will rain all day", "the meeting starts at nine"])[:, 0]
     assert rainy > other + 0.05
 
