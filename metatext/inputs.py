@@ -74,8 +74,10 @@ def load_inputs(
             raise DataError(
                 f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
             )
+    said = with_numbers(rows) if reader(Path(path)) == "csv" else rows
     if skip_bad_rows:
-        rows = usable(rows, lambda part: check_texts(part, found, name), name)
+        good = usable(rows, lambda part: check_texts(part, found, name), name)
+        rows, said = rows.select(good), said.select(good)
     check_texts(rows, found, name)
     table = rows.with_format("arrow")[:]
     texts = {role: table.column(column).to_pylist() for role, column in found.items()}
@@ -83,7 +85,6 @@ def load_inputs(
         listed = [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
     else:
         listed = list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
-    said = with_numbers(rows) if reader(Path(path)) == "csv" else rows
     return Inputs(listed, rows, None if unlabelled else known_answers(said, given, name, kind))
 
 

@@ -234,7 +234,7 @@ def load_task(
         check_texts(part, columns, name)
         return read_targets(kind, part, columns, name, label_names, known.label_names)
 
-    rows = usable(rows, read, name) if skip_bad_rows else rows
+    rows = rows.select(usable(rows, read, name)) if skip_bad_rows else rows
     targets, labels, names = read(rows)
     if kind == "classification" and max_rows is not None and len(np.unique(targets)) == 1:
         logger.warning(
@@ -301,13 +301,13 @@ def check_tasks(tasks: Sequence[Task], *unseen: Sequence[Task] | None) -> list[l
     return groups
 
 
-def usable(rows: Dataset, check: Callable[[Dataset], object], name: str) -> Dataset:
-    """The rows that pass `usable_rows`; how many do not is logged."""
+def usable(rows: Dataset, check: Callable[[Dataset], object], name: str) -> Sequence[int]:
+    """The numbers of the rows that pass `usable_rows`; how many do not is logged."""
     good, error = usable_rows(rows, check)
     if error is None:
-        return rows
+        return range(len(rows))
     logger.warning("%s: left out %d of %d rows; the first: %s", name, len(rows) - len(good), len(rows), error)
-    return rows.select(good)
+    return good
 
 
 def _known(source: str, config: str | None, name: str) -> Known:

@@ -1334,6 +1334,13 @@ def test_load_inputs_with_right_answers(tmp_path, rows, columns, kind, targets):
     assert load_inputs(write(tmp_path / "new.jsonl", rows), columns, kind=kind).targets == targets
 
 
+def test_load_inputs_without_the_rows_that_cannot_be_used(tmp_path, capfd):
+    path = raw(tmp_path / "new.csv", "text,label\na,1\n,1\nb,0\nc,\n")
+    found = load_inputs(path, skip_bad_rows=True)
+    assert (found.rows, found.targets, found.table["label"][:]) == (["a", "b", "c"], [1, 0, None], ["1", "0", None])
+    assert "Flattening" not in capfd.readouterr().err  # no copy of the table, and no bar
+
+
 def test_load_inputs_of_which_some_have_no_answer(tmp_path, caplog):
     path = write(tmp_path / "new.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": None}])
     assert load_inputs(path).targets == ["x", None]
