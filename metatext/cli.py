@@ -130,8 +130,9 @@ class AdaptData(Asked):
     )
     examples: str | None = option(
         None,
-        "csv, tsv, json, jsonl or parquet file with a text and a label per row; or question, context and answers; or input and target",
+        "labelled examples, a text and a label per row, or question, context and answers, or input and target: a csv, tsv, json, jsonl or parquet file, a folder of splits, or a data set on the Hub (id:config)",
     )
+    split: str | None = option(None, "which split of them; none: all rows of all splits")
     kind: Literal["classification", "multilabel", "regression", "span", "generation"] | None = option(
         None,
         "kind of the task: one label per row, several, a score, answers in a context, or a text to write; none: found from the columns",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,9 @@ def test_finetune_is_judged_by_a_file_or_a_split(tmp_path, small_head, capsys):
         assert mt.AdaptedModel.from_pretrained(tmp_path / "out").support.x.shape[1] == len(rows) // 2
     with pytest.raises(SystemExit, match="eval_split: name the split of the examples too"):
         cli.main([*start, "--examples", str(folder), "--eval_split", "validation"])
+    for split, n in ((["--split", "train"], len(rows) // 2), ([], len(rows))):
+        cli.main(["adapt", *start[1:5], "--examples", str(folder), *split])
+        assert f"{n} examples of 3 classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["adapt", "finetune", "train"])
@@ -308,6 +312,10 @@ def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, cap
     right = [row["label"] == row["predicted_label"] for row in rows]
     out = capsys.readouterr().out
     assert f"accuracy {100 * np.mean(right):.1f} %" in out and "4 of the 4 rows that have one were answered" in out
+    found = re.search(
+        r"^ +a +([\d.]+) +([\d.]+) +([\d.]+) +3$", out, re.M
+    )  # precision, recall and F1 of the three rows of class a
+    assert float(found.group(2)) == round(np.mean([right[0], right[2], right[3]]), 2)
     cli.main([*arguments, "--max_risk", "0"])
     assert "answered" not in capsys.readouterr().out
     examples.write_text("text,label\na 1,01\na 2,01\nb 1,12\nb 2,12\n")

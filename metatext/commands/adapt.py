@@ -5,8 +5,7 @@ from __future__ import annotations
 from ..cli import AdaptData, Settings
 from ..kinds import KINDS
 from ..rows import DataError
-from ..tasks import load_task
-from .asked import check_output, columns_of, read_asked, write_predictions
+from .asked import check_output, load_examples, read_asked, write_predictions
 from .common import load_model, log
 
 
@@ -17,8 +16,7 @@ def main(settings: Settings) -> None:
     if data.examples is None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
     predictions = check_output(data)
-    given = {"kind": data.kind, "columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
-    task = load_task(data.examples, split=None, **given)
+    task = load_examples(data, data.examples, data.split, data.kind)
     asked = read_asked(data, task.kind, task.is_pair)
     classifier = load_model(data.model).adapt(task)
     classifier.save_pretrained(data.output_dir)

@@ -19,14 +19,24 @@ from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
 from ..storage import StorageError, check_file, check_folder, write_text
+from ..tasks import Task, load_task
 
 logger = logging.getLogger(__name__)
+
+SHOWN = 50  # classes whose own figures are printed at most
 
 
 def columns_of(data: AdaptData | FinetuneData | PredictData) -> dict[str, str]:
     """The columns that the settings name, by role."""
     named = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     return {role: column for role, column in named.items() if column}
+
+
+def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None, kind: str | None) -> Task:
+    """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found."""
+    name, _, part = (source, "", "") if Path(source).exists() else source.partition(":")
+    options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
+    return load_task(name, part or None, split=split, kind=kind, **options)
 
 
 def check_output(data: AdaptData | FinetuneData) -> Path:
@@ -91,6 +101,11 @@ def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) 
         f"{name} {value:.4g}" if name in UNITS else f"{name} {100 * value:.1f} %" for name, value in figures.items()
     )
     print(f"{shown} (the file's own labels; {len(given)} of the {len(known)} rows that have one were answered)")
+    if kind.by_class and len(labels) <= SHOWN:
+        from sklearn.metrics import classification_report
+
+        right, found = ([str(values[i]) for i in given] for values in (targets, said))
+        print(classification_report(right, found, labels=list(map(str, classifier.labels)), zero_division=0))
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

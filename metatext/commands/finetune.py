@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ..adapted import AdaptedModel
 from ..cli import FinetuneData, Settings
 from ..config import FinetuneConfig
@@ -14,8 +12,7 @@ from ..model import MetaModel
 from ..rows import DataError
 from ..settings import ConfigError
 from ..storage import ContentError
-from ..tasks import Task, load_task
-from .asked import check_output, columns_of, read_asked, write_predictions
+from .asked import check_output, load_examples, read_asked, write_predictions
 from .common import load_model, log
 
 
@@ -30,14 +27,14 @@ def main(settings: Settings) -> None:
     predictions = check_output(data)
     if data.eval_split and not data.eval_examples and not data.split:
         raise ConfigError("eval_split: name the split of the examples too, --split; without it they are the rows of all splits")
-    task = _load_task(data, data.examples, data.split)
+    task = load_examples(data, data.examples, data.split, None)
     if not KINDS[task.kind].by_class:
         raise DataError(
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
         )
     asked = read_asked(data, task.kind, task.is_pair)
     judges = data.eval_examples or (data.eval_split and data.examples)
-    eval_task = _load_task(data, judges, data.eval_split, task.kind) if judges else None
+    eval_task = load_examples(data, judges, data.eval_split, task.kind) if judges else None
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
     classifier = finetune(load_model_or_classifier(data.model), task, config=settings[FinetuneConfig], eval_task=eval_task)
     if not is_main:
@@ -47,12 +44,6 @@ def main(settings: Settings) -> None:
     print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
     if asked is not None:
         write_predictions(classifier, asked, data.max_risk, predictions)
-
-
-def _load_task(data: FinetuneData, source: str, split: str | None, kind: str | None = None) -> Task:
-    name, _, part = (source, "", "") if Path(source).exists() else source.partition(":")
-    options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
-    return load_task(name, part or None, split=split, kind=kind, **options)
 
 
 def load_model_or_classifier(name: str) -> MetaModel | AdaptedModel:
