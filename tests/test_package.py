@@ -52,6 +52,7 @@ LEVELS = [
     ["evaluation"],
     ["objective", "launch", "warm_start"],
     ["heldout"],
+    ["run"],
     ["training", "finetuning"],
     ["sklearn"],
     ["cli"],

@@ -15,6 +15,7 @@ from scripts.train_head import letter_task, letter_tasks, train
 
 import metatext as mt
 from metatext import launch, training
+from metatext import run as run_module
 from metatext.checkpoints import Checkpoints
 from metatext.evaluation import draw_for, episode_scores
 from metatext.features import encode_tasks
@@ -64,7 +65,7 @@ def scripted_evaluations(monkeypatch, losses) -> list[dict[str, torch.Tensor]]:
         heads.append(copy_of(model.heads))
         return {"eval_accuracy": 0.5, "eval_loss": losses[len(heads) - 1]}
 
-    monkeypatch.setattr(training, "watch", evaluate)
+    monkeypatch.setattr(run_module, "watch", evaluate)
     return heads
 
 
@@ -339,7 +340,7 @@ def test_a_finished_run_called_again_does_not_train(tiny, tmp_path, monkeypatch)
         raise AssertionError("trained or evaluated again")
 
     monkeypatch.setattr(training, "train_episodes", never)
-    monkeypatch.setattr(training, "watch", never)
+    monkeypatch.setattr(run_module, "watch", never)
     again, other = run(tiny, tmp_path / "run", unseen=True)
     assert same(copy_of(first.heads), copy_of(again.heads))
     assert (other.steps, other.best, other.history) == (result.steps, result.best, result.history)
@@ -428,11 +429,29 @@ def test_overwriting_drops_the_old_checkpoints(tiny, tmp_path, monkeypatch):
     assert same(copy_of(again.heads), copy_of(direct.heads))
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_checkpoints_of_another_program_stop_the_run_before_it_begins(tiny, tmp_path, overwrite):
+    theirs = tmp_path / "run" / "checkpoints" / "checkpoint-500" / "pytorch_model.bin"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("weights")
+    with pytest.raises(ConfigError, match=r"checkpoint-500 holds no trainer_state\.json that metatext wrote"):
+        run(tiny, tmp_path / "run", overwrite_output_dir=overwrite)
+    assert theirs.read_text() == "weights" and not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_mistake_leaves_the_run_that_was_to_be_overwritten(tiny, tmp_path):
+    run(tiny, tmp_path / "run")
+    few = letter_tasks()[0].select(range(3))
+    with pytest.raises(EpisodeError, match=f"task '{few.name}': "):
+        run(tiny, tmp_path / "run", tasks=[few], overwrite_output_dir=True)
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().state["step"] == 6
+
+
 def test_interrupted_in_the_middle_of_a_save_and_of_an_evaluation(tiny, tmp_path, monkeypatch):
     """An exception anywhere leaves a run that goes on to the same end."""
     settings = {"unseen": True, "meta_steps": 9, "save_steps": 3, "eval_steps": 2, "logging_steps": 3}
     whole, result = run(tiny, tmp_path / "whole", **settings)
-    for module, name, call in ((training, "train_episodes", 2), (training, "watch", 3), (Checkpoints, "save", 2)):
+    for module, name, call in ((training, "train_episodes", 2), (run_module, "watch", 3), (Checkpoints, "save", 2)):
         calls, inner = [], getattr(module, name)
 
         def interrupted(*args, calls=calls, inner=inner, call=call, **options):
