@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .objective import averaged
 from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
+from .run_folder import held
 from .storage import read_folder, write_json
 
 logger = logging.getLogger(__name__)
@@ -38,17 +40,24 @@ class Run:
         self.unseen: list = []
         self.base: Encoder | None = None  # the pretrained encoder, where it is needed beside the one that learns
 
-    def found(self) -> Checkpoint | None:
-        """The checkpoint to go on from.
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Checkpoint | None]:
+        """Have the folder alone while the block runs; gives the checkpoint to go on from.
 
         Raises:
-            ConfigError: the folder holds checkpoints of another program, or of a run with other settings.
+            ConfigError: another run holds the folder, or there are checkpoints of another program, or of a run with other settings.
         """
-        on_main(self.accelerator, self.checkpoints.check)
-        resume = None if self.config.overwrite_output_dir else self.checkpoints.latest()
-        if resume:
-            check_same_run(resume.state["settings"], self.settings, self.output_dir)
-        return resume
+        with contextlib.ExitStack() as stack:
+
+            def take() -> None:
+                stack.enter_context(held(self.output_dir))
+                self.checkpoints.check()
+
+            on_main(self.accelerator, take)
+            resume = None if self.config.overwrite_output_dir else self.checkpoints.latest()
+            if resume:
+                check_same_run(resume.state["settings"], self.settings, self.output_dir)
+            yield resume
 
     def begin(self, resume: Checkpoint | None, optimizer: torch.optim.Optimizer) -> None:
         """Take up what a checkpoint holds, or take away what an earlier run left."""

@@ -85,8 +85,8 @@ def meta_train(
             folder, its work shared among the processes of a launch. An encoder that learns keeps none.
 
     Raises:
-        ConfigError: ``output_dir`` holds a run with other settings, data, or order of tasks; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or
-            ``distillation_tasks``; the head has no form for the kind of a task.
+        ConfigError: ``output_dir`` holds a run with other settings, data, or order of tasks, checkpoints of another program, or a run that is
+            still going on; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or ``distillation_tasks``; the head has no form for the kind of a task.
         DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``; a target that is longer than the language model's
             ``max_target_tokens``.
         EpisodeError: a task has too few classes or rows for such episodes.
@@ -101,7 +101,8 @@ def meta_train(
     if accelerator.is_main_process:
         _warn(model, kinds, eval_tasks, episodes, config, reads_anew(model, config))
     run = Run(model, config, accelerator, _settings(model, tasks, eval_tasks, episodes, config))
-    _train(run, tasks, eval_tasks, episodes, drawn, store, run.found())
+    with run.folder() as resume:
+        _train(run, tasks, eval_tasks, episodes, drawn, store, resume)
     return TrainResult(run.output_dir, run.step, run.best, run.history)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
 
 import numpy as np
@@ -14,7 +15,7 @@ from scripts.processes import LAUNCH, finish, free_port, kill_when, started
 from scripts.train_head import letter_task, letter_tasks, train
 
 import metatext as mt
-from metatext import launch, training
+from metatext import launch, run_folder, training
 from metatext import run as run_module
 from metatext.checkpoints import Checkpoints
 from metatext.evaluation import draw_for, episode_scores
@@ -445,6 +446,41 @@ def test_a_mistake_leaves_the_run_that_was_to_be_overwritten(tiny, tmp_path):
     with pytest.raises(EpisodeError, match=f"task '{few.name}': "):
         run(tiny, tmp_path / "run", tasks=[few], overwrite_output_dir=True)
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().state["step"] == 6
+
+
+def test_two_runs_in_one_folder(tiny, tmp_path, monkeypatch):
+    """The second is refused and touches nothing, draft and all; whoever ends, well or not, lets go of the folder."""
+    whole, _ = run(tiny, tmp_path / "whole")
+    draw, folder = training.train_episodes, tmp_path / "run" / "checkpoints"
+
+    def another(*args, step, **options):
+        if step == 3:
+            (folder / ".draft-4-1").mkdir()
+            for overwrite in (False, True):
+                with pytest.raises(
+                    ConfigError, match=r"another run is writing to .*run; wait for its end, or give another output_dir"
+                ):
+                    run(tiny, tmp_path / "run", overwrite_output_dir=overwrite)
+            assert {path.name for path in folder.iterdir()} == {"checkpoint-2", ".draft-4-1"}
+        if step == 5:
+            raise KeyboardInterrupt
+        return draw(*args, step=step, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "train_episodes", another)
+        run(tiny, tmp_path / "run")
+    resumed, _ = run(tiny, tmp_path / "run")
+    assert same(copy_of(resumed.heads), copy_of(whole.heads))
+
+
+def test_a_file_system_without_locks(tiny, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", refuse)
+    run(tiny, tmp_path / "run", meta_steps=1)
+    monkeypatch.setattr(run_folder, "fcntl", None)  # Windows
+    run(tiny, tmp_path / "run", meta_steps=1)
 
 
 def test_interrupted_in_the_middle_of_a_save_and_of_an_evaluation(tiny, tmp_path, monkeypatch):
