@@ -21,8 +21,8 @@ from .objective import averaged
 from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
-from .run_folder import held
-from .storage import read_folder, write_json
+from .run_folder import CURVE, METRICS, clear_folder, held, read_metrics
+from .storage import read_folder, weights_digest, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,12 @@ class Run:
             if self.accelerator.is_main_process:
                 logger.info("going on from %s", resume.folder)
         elif self.config.overwrite_output_dir:
-            on_main(self.accelerator, self.checkpoints.clear)
+
+            def clear() -> None:
+                clear_folder(self.output_dir)
+                self.checkpoints.clear()
+
+            on_main(self.accelerator, clear)
 
     @property
     def over(self) -> bool:
@@ -125,13 +130,12 @@ class Run:
                 self.keep({"step": self.step})
         if self.accelerator.is_main_process:
             figures = {"settings": self.settings, "steps": self.step, "best": self.best, "history": history}
+            figures["weights"] = weights_digest(output_dir)  # whose figures they are
             if progress.texts:
                 figures |= {"processes": self.accelerator.num_processes, "texts_per_second": round(progress.rate, 1)}
-            if (
-                self.step > start or not (output_dir / "metrics.json").exists()
-            ):  # a finished run that is started again has no new figures
-                write_json(output_dir / "metrics.json", figures)
-            plot_learning_curve(history, output_dir / "learning_curve.png")
+            if self.step > start or read_metrics(output_dir) is None:  # a finished run that is started again has no new figures
+                write_json(output_dir / METRICS, figures)
+            plot_learning_curve(history, output_dir / CURVE)
             if self.best and not self.best["step"] and self.step > start:
                 logger.warning("no step was better on the unseen tasks than the start, whose weights are kept")
         self.accelerator.wait_for_everyone()

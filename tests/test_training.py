@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import errno
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from metatext.evaluation import draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.heldout import EVAL_EPISODES
 from metatext.pools import EpisodeError
+from metatext.run_folder import read_metrics
 from metatext.settings import ConfigError
 from metatext.storage import read_folder
 from metatext.store import FeatureStore
@@ -91,6 +93,20 @@ def poison_from(monkeypatch, step: int, task: int) -> None:
 
     monkeypatch.setattr(training, "encode_tasks", encode_and_remember)
     monkeypatch.setattr(training, "train_episodes", draw_and_poison)
+
+
+def interrupt_at(monkeypatch, step: int, act=None) -> None:
+    """Before it draws the episodes of ``step`` the run is interrupted, or ``act`` is called."""
+    draw = training.train_episodes
+
+    def drawn(*args, **options):
+        if options["step"] == step:
+            if act is None:
+                raise KeyboardInterrupt
+            act()
+        return draw(*args, **options)
+
+    monkeypatch.setattr(training, "train_episodes", drawn)
 
 
 # ---------------------------------------------------------------- learning
@@ -387,15 +403,8 @@ def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, mon
     """Ctrl-C in a notebook, and the cell once more: the weights in memory have moved, the checkpoint decides."""
     whole, _ = run(tiny, tmp_path / "whole")
     model = fresh(tiny)
-    draw = training.train_episodes
-
-    def interrupted(*args, step, **options):
-        if step == 5:
-            raise KeyboardInterrupt
-        return draw(*args, step=step, **options)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "train_episodes", interrupted)
+        interrupt_at(patch, 5)
         run(tiny, tmp_path / "run", model=model)
     run(tiny, tmp_path / "run", model=model)
     assert same(copy_of(whole.heads), copy_of(model.heads))
@@ -428,6 +437,34 @@ def test_overwriting_drops_the_old_checkpoints(tiny, tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().state["settings"]["train"]["seed"] == 0
     again, _ = run(tiny, tmp_path / "run")
     assert same(copy_of(again.heads), copy_of(direct.heads))
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_overwriting_takes_away_all_that_the_earlier_run_kept(tiny, tmp_path, monkeypatch, unseen):
+    """Stopped half way, the new run's weights must not stand beside the old one's figures, nor the old weights beside new checkpoints."""
+    folder = tmp_path / "run"
+    run(tiny, folder, unseen=unseen)
+    (folder / "README.md").write_text("by hand")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 3)
+        run(tiny, folder, unseen=unseen, head="prototype", overwrite_output_dir=True)
+    own = {"config.json", "model.safetensors"} if unseen else set()
+    assert {path.name for path in folder.iterdir()} == {"checkpoints", ".lock", "README.md", *own}
+    run(tiny, folder, unseen=unseen, head="prototype")
+    assert read_metrics(folder)["settings"]["head"]["name"] == "prototype"
+
+
+def test_figures_say_whose_they_are(tiny, tmp_path, monkeypatch):
+    """A run that begins anew because its checkpoints were deleted keeps other weights than the figures tell of, until its end."""
+    folder = tmp_path / "run"
+    run(tiny, folder, unseen=True, encoder_share=0.5)
+    assert read_metrics(folder)["weights"] == read_folder(folder, "head")[0]["weights"]
+    shutil.rmtree(folder / "checkpoints")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 3)
+        run(tiny, folder, unseen=True, head="prototype")
+    assert (folder / "metrics.json").exists() and read_metrics(folder) is None
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
