@@ -167,6 +167,12 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
     assert "mean over tasks" in out and "logistic_regression" in out and "adapted with 3 examples per class" in out
     assert json.loads((head / "metrics.json").read_text())["test"]["5"]["tasks"]["hobby_topics"]["trained"]["accuracy"] >= 0
 
+    kept = (head / "metrics.json").read_bytes()
+    cli.main(["train", *common[:4], *shape, *SMALL, "--output_dir", str(head)])
+    assert (head / "metrics.json").read_bytes() == kept, "started again without test tasks, a finished run keeps its figures"
+    cli.main(["train", *common, "--test_shots", "2", *shape, *SMALL, "--output_dir", str(head)])
+    assert set(json.loads((head / "metrics.json").read_text())["test"]) == {"2"}
+
     examples, new = tmp_path / "examples.csv", tmp_path / "new rows.csv"
     examples.write_text('body,queue\n"my card is gone",cards\n"lost, my card",cards\n"hello there",talk\n"good day",talk\n')
     new.write_text("number,body\n7,where is my card\n8,hi\n")

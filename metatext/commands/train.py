@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,8 +21,9 @@ from ..model import MetaModel
 from ..objective import reads_anew
 from ..pools import EpisodeError, check_pool
 from ..rows import DataError
+from ..run_folder import CURVE, METRICS
 from ..settings import ConfigError
-from ..storage import check_place, write_json
+from ..storage import check_place, read_json, write_json
 from ..store import FeatureStore, TokenStore, local_share
 from ..tasks import Task, check_tasks
 from ..training import meta_train
@@ -72,14 +72,11 @@ def main(settings: Settings) -> None:
             said = f"Unseen tasks{'' if by_class else f' ({kind})'}, {of_shots(drawn.k_shot, by_class)}, no gradient step"
             print_report(report, said, reference)
             figures[str(drawn.k_shot) if by_class else f"{kind} {drawn.k_shot}"] = report.to_dict(reference)
-    metrics = result.output_dir / "metrics.json"
-    written = json.loads(metrics.read_text(encoding="utf-8"))
-    write_json(metrics, {**written, "test": figures})
+    metrics = result.output_dir / METRICS
     if test:
+        write_json(metrics, {**read_json(metrics), "test": figures})
         show(model, max(test, key=lambda task: len(task.labels)), config.seed)
-    print(
-        f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / 'learning_curve.png'}\nmetrics         {metrics}"
-    )
+    print(f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / CURVE}\nmetrics         {metrics}")
 
 
 def read_tasks(data: TrainData) -> tuple[list[Task], list[Task], list[Task]]:
