@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
 from .run_folder import CURVE, METRICS, clear_folder, held, read_metrics
+from .stopping import Stopped, StopSignals
 from .storage import read_folder, weights_digest, write_json
 
 logger = logging.getLogger(__name__)
@@ -122,6 +124,23 @@ class Run:
             state |= {"settings": self.settings, "scaler": scaler}
             self.checkpoints.save(self.step, self.model.tensors(), optimizer.optimizer, state)
 
+    def between_steps(self, optimizer, signals: StopSignals) -> None:
+        """Evaluate and save where that is due.
+
+        Raises:
+            Stopped: a signal asked for it.
+        """
+        if self.unseen and self.is_due(self.config.eval_steps):
+            self.evaluate()
+        asked = signals.asked()
+        if asked or self.stopped_early or self.is_due(self.config.save_steps):
+            self.save(optimizer)
+        if asked:
+            self.accelerator.wait_for_everyone()  # where one process ends, the launcher ends the others
+            name, kept = signal.Signals(asked).name, self.checkpoints.folder / f"checkpoint-{self.step}"
+            done = f"step {self.step} of {self.config.meta_steps}: stopped by {name}"
+            raise Stopped(f"{done}; {kept} is kept, and the same command goes on from there", asked)
+
     def finish(self, start: int, progress: Progress) -> None:
         """Write figures and curve, and leave the model with the weights that were kept, and what the unseen tasks say of them."""
         model, history, output_dir = self.model, self.history, self.output_dir
@@ -136,6 +155,11 @@ class Run:
             if self.step > start or read_metrics(output_dir) is None:  # a finished run that is started again has no new figures
                 write_json(output_dir / METRICS, figures)
             plot_learning_curve(history, output_dir / CURVE)
+            if self.stopped_early and start < self.step < self.config.meta_steps:
+                low = self.best["eval_loss"], self.best["step"]
+                logger.info(
+                    "step %d: stopped early, no lower loss in %d evaluations than %.3f at step %d", self.step, self.stale, *low
+                )
             if self.best and not self.best["step"] and self.step > start:
                 logger.warning("no step was better on the unseen tasks than the start, whose weights are kept")
         self.accelerator.wait_for_everyone()

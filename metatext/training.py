@@ -34,6 +34,7 @@ from .progress import Progress
 from .rows import DataError
 from .run import Run
 from .settings import ConfigError, to_dict
+from .stopping import StopSignals
 from .store import FeatureStore, TokenStore, local_share
 from .tasks import Task, check_tasks
 
@@ -71,7 +72,8 @@ def meta_train(
     the model holds the best weights.
 
     A run that was stopped, even by kill -9, goes on from its last checkpoint when called again with the same settings,
-    and ends with the same weights, bit for bit on the same machine.
+    and ends with the same weights, bit for bit on the same machine. Ctrl-C and SIGTERM (in the main thread, unless the caller handles them)
+    let the step and its evaluation end, and save a checkpoint, whichever process of a launch gets them; a second one ends at once.
 
     Args:
         model: an encoder with a head; changed in place. It then serves the kinds of ``tasks`` only.
@@ -92,6 +94,7 @@ def meta_train(
         EpisodeError: a task has too few classes or rows for such episodes.
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
             never synchronise, cuts the weights into shards, or compiles what needs second derivatives.
+        Stopped: a `KeyboardInterrupt`: Ctrl-C or SIGTERM ended the run behind a checkpoint.
     """
     tasks = _in_order(model, tasks, eval_tasks)
     accelerator = make_accelerator(config)
@@ -133,47 +136,44 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
         run.evaluate()
     start = run.step
     progress = Progress(accelerator, config.meta_steps, start)
-    while not run.over:
-        batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=run.step)
-        torch.manual_seed(_noise_seed(config.seed, run.step, accelerator.process_index))
-        objective.train()
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * schedule(run.step)
-        step_losses = []
-        for part in shares(config.meta_batch_size, accelerator):
-            with accelerator.accumulate(wrapped):
-                of_kinds = batch.part(part)
-                data = [features[kind].gather(own, accelerator.device) for kind, own in of_kinds]
-                losses, drift = wrapped(data)
-                factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
-                # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
-                # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
-                unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if anew else trainable))
-                accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
-                names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
-                step_losses.append((losses.detach(), names))
-                if accelerator.sync_gradients:
-                    limit = config.max_grad_norm * config.meta_batch_size or math.inf
-                    norm = accelerator.clip_grad_norm_(trainable, limit)
-                    _check_finite(norm, step_losses, run.step, run.checkpoints, accelerator)
-                optimizer.step()
-                optimizer.zero_grad()
-            progress.add(losses, drift, sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures)))
-        run.step += 1
-        progress.bar.update()
-        if run.is_due(config.logging_steps):
-            loss, drift_seen = progress.means()
-            point = {"step": run.step, "loss": loss, "lr": config.meta_lr * schedule(run.step - 1)}
-            if distills:
-                point["distillation"] = config.distillation * drift_seen  # as much as it adds to the loss of an episode
-            run.log(point)
-            progress.show(run.step, loss, run.best)
-        with progress.pause():
-            if run.unseen and run.is_due(config.eval_steps):
-                run.evaluate()
-            if run.is_due(config.save_steps) or run.stopped_early:
-                run.save(optimizer)
-    progress.bar.close()
+    with StopSignals(accelerator) as signals, progress.bar:
+        while not run.over:
+            batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=run.step)
+            torch.manual_seed(_noise_seed(config.seed, run.step, accelerator.process_index))
+            objective.train()
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * schedule(run.step)
+            step_losses = []
+            for part in shares(config.meta_batch_size, accelerator):
+                with accelerator.accumulate(wrapped):
+                    of_kinds = batch.part(part)
+                    data = [features[kind].gather(own, accelerator.device) for kind, own in of_kinds]
+                    losses, drift = wrapped(data)
+                    factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
+                    # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
+                    # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
+                    unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if anew else trainable))
+                    accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
+                    names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
+                    step_losses.append((losses.detach(), names))
+                    if accelerator.sync_gradients:
+                        limit = config.max_grad_norm * config.meta_batch_size or math.inf
+                        norm = accelerator.clip_grad_norm_(trainable, limit)
+                        _check_finite(norm, step_losses, run.step, run.checkpoints, accelerator)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                progress.add(losses, drift, sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures)))
+            run.step += 1
+            progress.bar.update()
+            if run.is_due(config.logging_steps):
+                loss, drift_seen = progress.means()
+                point = {"step": run.step, "loss": loss, "lr": config.meta_lr * schedule(run.step - 1)}
+                if distills:
+                    point["distillation"] = config.distillation * drift_seen  # as much as it adds to the loss of an episode
+                run.log(point)
+                progress.show(run.step, loss, run.best)
+            with progress.pause():
+                run.between_steps(optimizer, signals)
     run.finish(start, progress)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 import yaml
 from letters import make_task
+from scripts.processes import kill_when
 from scripts.train_head import find_the_run
 
 import metatext as mt
@@ -542,6 +545,40 @@ def test_mistakes_end_in_one_line(arguments, message, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert message in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_stop_ends_in_one_line(tmp_path, tiny_folder, number, status):
+    output, log = tmp_path / "run", tmp_path / "log"
+    words = ["train", "--tasks", "starter/train", "--encoder", str(tiny_folder), "--head", "prototype", "--n_way", "2"]
+    words += ["--meta_batch_size", "2", "--meta_steps", "100000", "--save_steps", "5", "--output_dir", str(output)]
+    with open(log, "w") as file:
+        process = subprocess.Popen([sys.executable, "-m", "metatext", *words], cwd=ROOT, stdout=file, stderr=file)
+    try:
+        kill_when(process, lambda: (output / "checkpoints").exists(), log=log, number=number)
+    finally:
+        process.kill()
+    said = log.read_text()
+    assert process.wait() == status and "Traceback" not in said, said[-2000:]
+    (step,) = {int(path.name.split("-")[1]) for path in (output / "checkpoints").iterdir()} & set(
+        map(int, re.findall(r"\d+", said.splitlines()[-1]))
+    )
+    kept = output / "checkpoints" / f"checkpoint-{step}"
+    expected = f"metatext train: step {step} of 100000: stopped by {number.name}; {kept} is kept, and the same command goes on from there"
+    assert said.splitlines()[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "on"), [("test", ""), ("train", "; the same command goes on from the last checkpoint, if there is one")]
+)
+def test_ctrl_c_ends_any_command_in_one_line(command, on, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"metatext.commands.{command}.main", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command])
+    assert stopped.value.code == 130 and capsys.readouterr().err == f"metatext {command}: interrupted{on}\n"
 
 
 @pytest.mark.parametrize(

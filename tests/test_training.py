@@ -7,6 +7,8 @@ import dataclasses
 import errno
 import json
 import shutil
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from metatext.heldout import EVAL_EPISODES
 from metatext.pools import EpisodeError
 from metatext.run_folder import read_metrics
 from metatext.settings import ConfigError
+from metatext.stopping import Stopped
 from metatext.storage import read_folder
 from metatext.store import FeatureStore
 from metatext.training import TrainingError, meta_train
@@ -197,7 +200,8 @@ def test_a_larger_task_is_drawn_more_often(tiny, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- what is kept and written
 
 
-def test_early_stopping_keeps_the_best_head(tiny, tmp_path, monkeypatch):
+def test_early_stopping_keeps_the_best_head(tiny, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     heads = scripted_evaluations(monkeypatch, [3.0, 2.0, 1.0, 1.5, 1.6, 0.1, 0.1])
     model, result = run(tiny, tmp_path / "run", unseen=True, meta_steps=20, eval_steps=1, early_stopping_patience=2)
     assert (result.steps, result.best) == (4, {"step": 2, "eval_accuracy": 0.5, "eval_loss": 1.0})
@@ -206,6 +210,7 @@ def test_early_stopping_keeps_the_best_head(tiny, tmp_path, monkeypatch):
     assert same(read_folder(tmp_path / "run", "head")[1], heads[2])
     assert not same(heads[2], heads[4])
     assert not model.training
+    assert "step 4: stopped early, no lower loss in 2 evaluations than 1.000 at step 2" in caplog.text
     # stopped is stopped, also when called again
     model, again = run(tiny, tmp_path / "run", unseen=True, meta_steps=20, eval_steps=1, early_stopping_patience=2)
     assert (again.steps, again.best, again.history, len(heads)) == (4, result.best, result.history, 5)
@@ -408,6 +413,74 @@ def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, mon
         run(tiny, tmp_path / "run", model=model)
     run(tiny, tmp_path / "run", model=model)
     assert same(copy_of(whole.heads), copy_of(model.heads))
+
+
+STOP = {"unseen": True, "head": "metanet", "meta_steps": 9, "logging_steps": 1, "save_steps": 100}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [4, 5, 8])  # before an evaluation, before none, before the last
+def test_a_signal_ends_the_step_behind_a_checkpoint_and_the_run_ends_bit_for_bit_alike(tiny, tmp_path, monkeypatch, number, step):
+    whole, result = run(tiny, tmp_path / "whole", **STOP)
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step, lambda: signal.raise_signal(number))
+        message = rf"^step {step + 1} of 9: stopped by {number.name}; .*checkpoint-{step + 1} is kept, and the same command goes on from there$"
+        with pytest.raises(Stopped, match=message) as stopped:
+            run(tiny, tmp_path / "run", **STOP)
+    assert stopped.value.signal == number and [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    resumed, other = run(tiny, tmp_path / "run", **STOP)
+    assert same(copy_of(whole.heads), copy_of(resumed.heads))
+    assert (other.best, other.history, other.steps) == (result.best, result.history, result.steps)
+
+
+def test_a_second_signal_ends_at_once(tiny, tmp_path, monkeypatch, capfd):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        assert "a second time stops at once" in capfd.readouterr().err
+        signal.raise_signal(signal.SIGINT)
+
+    interrupt_at(monkeypatch, 4, twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(tiny, tmp_path / "run", **STOP)
+    assert not isinstance(caught.value, Stopped) and not (tmp_path / "run" / "checkpoints").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_comes_behind_the_last_step_is_not_lost(tiny, tmp_path, monkeypatch):
+    inner = Checkpoints.save
+
+    def saved(*args):
+        inner(*args)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", saved)
+        run(tiny, tmp_path / "run", **STOP)
+    assert run(tiny, tmp_path / "run", **STOP)[1].steps == 9
+
+
+def test_signals_that_the_caller_handles_stay_his(tiny, tmp_path, monkeypatch):
+    got, before = [], signal.signal(signal.SIGTERM, lambda *_: got.append(1))
+    try:
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 4, lambda: signal.raise_signal(signal.SIGTERM))
+            run(tiny, tmp_path / "run", **STOP)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [1]
+    errors = []
+
+    def elsewhere():  # in no other thread than the main one may handlers be set
+        try:
+            run(tiny, tmp_path / "thread", meta_steps=2)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert not errors
 
 
 def test_settings_that_do_not_decide_the_weights_may_change(tiny, tmp_path):
