@@ -129,7 +129,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir: Path) -> None:
-    """Refuse to go on with other settings.
+    """Refuse to go on with other settings, whatever ``flags`` asked for them.
 
     Raises:
         ConfigError: names every setting that differs, with both values.
@@ -140,7 +140,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir
             return {prefix: value}
         return {k: v for key, part in value.items() for k, v in flat(part, f"{prefix}.{key}" if prefix else key).items()}
 
-    old, new = flat(before), flat(now)
+    old, new = (flat({key: value for key, value in settings.items() if key != "flags"}) for settings in (before, now))
     changed = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if changed:
         more = f"; {len(changed) - 8} more" if len(changed) > 8 else ""

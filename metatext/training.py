@@ -264,6 +264,7 @@ def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, conf
         "eval_tasks": {task.name: len(task) for task in eval_tasks},
         "order": [task.name for task in tasks],  # episodes are drawn by it
         "data": {task.name: task.digest() for task in (*tasks, *eval_tasks)},
+        "flags": model.notes.get("flags"),  # decide nothing: what a card says of how this was asked for
     }
 
 

@@ -206,6 +206,7 @@ def test_draft_of_a_killed_process_is_not_a_checkpoint_and_goes(tmp_path):
 def test_other_settings_are_named():
     before = {"train": {"meta_lr": 0.1, "seed": 0}, "tasks": {"a": 5, "b": 6}, "episodes": {"n_way": [2, 4]}}
     check_same_run(before, {"episodes": {"n_way": [2, 4]}, **before}, Path("runs/x"))
+    check_same_run(before, {"flags": {"tasks": ["a"]}, **before}, Path("runs/x"))  # runs did not write them before
     now = {"train": {"meta_lr": 0.2, "seed": 0}, "tasks": {"a": 5, "c": 1}, "episodes": {"n_way": 2}}
     with pytest.raises(ConfigError) as caught:
         check_same_run(before, now, Path("runs/x"))

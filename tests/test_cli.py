@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from scripts.train_head import find_the_run
 
 import metatext as mt
 from metatext import cli
+from metatext.card import make_card
 from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -545,6 +547,55 @@ def test_mistakes_end_in_one_line(arguments, message, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert message in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+def test_the_command_of_a_card_makes_the_same_weights(tmp_path, tiny_folder, files, monkeypatch):
+    """Of starter tasks, of corpora that were named, of a whole folder; with what neither model nor loop tell."""
+    common = ["--encoder", str(tiny_folder), "--n_way", "2", "3", "--k_shot", "1", "--n_query", "2", *SMALL]
+    shape = ["--pooling", "cls", "--max_length", "9", "--tuning", "lora", "--encoder_dropout", "0.3", "--encoder_lr", "0.01"]
+    mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), pooling="cls", max_length=9), seed=3).save_pretrained(
+        tmp_path / "begun"
+    )
+    (files / "one.csv").write_text("text,label\n" + "".join(f"{c * 2} {i},{c}\n" for c in "abcd" for i in range(12)) + "bad,\n")
+    asked = {
+        "starter": ["--eval_tasks", "feelings", "--max_rows_per_task", "30"],
+        "named": ["--tasks_dir", str(files), "--tasks", "weather", "sports", "--eval_tasks", "ratings.csv"],
+        "folder": [
+            "--tasks_dir",
+            str(files),
+            "--test_tasks",
+            "emoji",
+            "--skip_bad_rows",
+            "--test_episodes",
+            "3",
+            "--test_shots",
+            "1",
+        ],
+        "paths": ["--tasks", str(files / "weather.csv"), str(files / "one.csv"), "--skip_bad_rows"],
+    }
+    for name, words in asked.items():
+        first, again = tmp_path / name, tmp_path / f"{name} again"
+        cli.main(["train", *common, *shape, "--warm_start", str(tmp_path / "begun"), *words, "--output_dir", str(first)])
+        config = json.loads((first / "config.json").read_text())
+        assert str(tmp_path) not in json.dumps(config["training"]), "what is published names no folder of this machine"
+        command = make_card(config, "me/head").text.split("```bash\n")[1].split("\n```")[0]
+        told = command.replace("folder/of/corpora", str(files)).replace("path/to/begun", str(tmp_path / "begun"))
+        cli.main([*shlex.split(told.replace("path/to", str(files)))[1:], "--save_steps", "2", "--output_dir", str(again)])
+        assert config["weights"] == json.loads((again / "config.json").read_text())["weights"], command
+    assert (
+        "--tasks starter/train --eval_tasks feelings"
+        in make_card(json.loads((tmp_path / "starter" / "config.json").read_text()), "me/head").text
+    )
+
+
+def test_a_run_from_before_flags_were_written_goes_on(tmp_path, tiny_folder):
+    words = ["train", "--encoder", str(tiny_folder), *SMALL, "--n_way", "2", "--output_dir", str(tmp_path / "run")]
+    cli.main(words)
+    for path in (tmp_path / "run" / "checkpoints").glob("*/trainer_state.json"):
+        state = json.loads(path.read_text())
+        del state["settings"]["flags"]
+        path.write_text(json.dumps(state))
+    cli.main([*words, "--tasks", "starter/train"])
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
