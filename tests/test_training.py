@@ -428,6 +428,7 @@ def test_a_signal_ends_the_step_behind_a_checkpoint_and_the_run_ends_bit_for_bit
         message = rf"^step {step + 1} of 9: stopped by {number.name}; .*checkpoint-{step + 1} is kept, and the same command goes on from there$"
         with pytest.raises(Stopped, match=message) as stopped:
             run(tiny, tmp_path / "run", **STOP)
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().state["step"] == step + 1
     assert stopped.value.signal == number and [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
     resumed, other = run(tiny, tmp_path / "run", **STOP)
     assert same(copy_of(whole.heads), copy_of(resumed.heads))
