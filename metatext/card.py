@@ -267,11 +267,11 @@ def _training(config: Mapping[str, Any]) -> str:
             else "None: these are the starting values."
         )
         return f"## Training\n\n{known}"
-    parts = [
-        f"## Training\n\nWith seed {settings['train']['seed']}; settings that are not named have the defaults of metatext. The names of tasks are "
-        f"those of folders in one folder of corpora.",
-        f"```bash\n{train_command(config, settings)}\n```",
-    ]
+    command = train_command(config, settings)
+    known = f"With seed {settings['train']['seed']}; settings that are not named have the defaults of metatext."
+    known += " The names of tasks are those of folders in one folder of corpora." * ("folder/of/corpora" in command)
+    known += " What stands in `path/to` is a file or folder of whoever trained it." * ("path/to/" in command)
+    parts = [f"## Training\n\n{known}", f"```bash\n{command}\n```"]
     if settings.get("warm_start"):
         names = str(settings["warm_start"].get("name"))
         parts.append(f"It began with the {'mean of the ' if ', ' in names else ''}weights of {_code(names)}.")

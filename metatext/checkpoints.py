@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -53,9 +54,8 @@ class Checkpoints:
     ) -> None:
         """Write ``checkpoint-<step>`` of what was learned, then drop the oldest beyond the limit."""
         final = self.folder / f"checkpoint-{step}"
-        shutil.rmtree(final, ignore_errors=True)  # one of this step that was passed over as damaged
-        for left in self.folder.glob(".draft-*"):  # by a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        self._drop(step)  # one of this step that was passed over as damaged
+        self._drop_drafts()
         draft = self.folder / f".draft-{step}-{os.getpid()}"
         moments = optimizer.state_dict()["state"]
         try:
@@ -70,7 +70,20 @@ class Checkpoints:
             shutil.rmtree(draft, ignore_errors=True)
         passed_over = [number for number in self._steps() if number > step]  # damaged, or the run would have gone on from there
         for old in passed_over + [number for number in self._steps() if number <= step][: -self.limit]:
-            shutil.rmtree(self.folder / f"checkpoint-{old}", ignore_errors=True)
+            self._drop(old)
+
+    def check(self) -> None:
+        """Find out before any is deleted whether all are ours.
+
+        Raises:
+            ConfigError: one is not, or cannot be told from those of other programs.
+        """
+        for step in self._steps():
+            if not _is_ours(folder := self.folder / f"checkpoint-{step}"):
+                raise ConfigError(
+                    f"{folder} holds no trainer_state.json that metatext wrote, and a run deletes old checkpoints; move it away, or "
+                    f"give another output_dir"
+                )
 
     def latest(self) -> Checkpoint | None:
         """The newest checkpoint that can be read; a damaged one is passed over with a warning."""
@@ -85,16 +98,38 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Delete all of them."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete all of them, and the folder if nothing else is in it."""
+        for step in self._steps():
+            self._drop(step)
+        self._drop_drafts()
+        with contextlib.suppress(OSError):  # not empty, or not there
+            self.folder.rmdir()
+
+    def _drop(self, step: int) -> None:
+        """Delete the checkpoint of a step, if there is one of ours."""
+        if _is_ours(folder := self.folder / f"checkpoint-{step}"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _drop_drafts(self) -> None:
+        """Delete what a run that was killed left half written."""
+        for left in self.folder.glob(".draft-*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _steps(self) -> list[int]:
         names = (path.name.removeprefix("checkpoint-") for path in self.folder.glob("checkpoint-*"))
         return sorted(int(name) for name in names if name.isdigit())
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether `Checkpoints.save` wrote a folder; other programs call theirs by the same names, and write other states."""
+    try:
+        return "step" in read_json(folder / "trainer_state.json")
+    except (StorageError, NotADirectoryError):
+        return False
+
+
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir: Path) -> None:
-    """Refuse to go on with other settings.
+    """Refuse to go on with other settings, whatever ``flags`` asked for them.
 
     Raises:
         ConfigError: names every setting that differs, with both values.
@@ -105,7 +140,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir
             return {prefix: value}
         return {k: v for key, part in value.items() for k, v in flat(part, f"{prefix}.{key}" if prefix else key).items()}
 
-    old, new = flat(before), flat(now)
+    old, new = (flat({key: value for key, value in settings.items() if key != "flags"}) for settings in (before, now))
     changed = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if changed:
         more = f"; {len(changed) - 8} more" if len(changed) > 8 else ""

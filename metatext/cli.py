@@ -9,6 +9,8 @@ import argparse
 import dataclasses
 import importlib
 import itertools
+import os
+import signal
 import sys
 import typing
 from collections.abc import Sequence
@@ -225,7 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(command: str, arguments: Sequence[str] | None = None, description: str | None = None) -> None:
     """Parse settings of ``command`` and carry it out; what a recipe calls.
 
-    A mistake in the settings or the data ends in one line on standard error and exit status 1, without a traceback.
+    A mistake in the settings or the data ends in one line on standard error and exit status 1, without a traceback; so does Ctrl-C, with
+    status 130, and SIGTERM while a head is trained, with 143.
     """
     try:
         settings = parse(command, sys.argv[1:] if arguments is None else arguments, description)
@@ -235,6 +238,11 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
         sys.exit(f"metatext {command}: {str(error).removeprefix(f'{command}: ')}{counted}")
     except OSError as error:  # what the disk or the network refuses
         sys.exit(f"metatext {command}: {error}")
+    except KeyboardInterrupt as error:
+        if os.environ.get("RANK", "0") == "0":  # of the processes of a launch one speaks
+            on = "; the same command goes on from the last checkpoint, if there is one" if command == "train" else ""
+            print(f"metatext {command}: {str(error) or f'interrupted{on}'}", file=sys.stderr)
+        sys.exit(128 + getattr(error, "signal", signal.SIGINT))
 
 
 def parse(command: str, arguments: Sequence[str], description: str | None = None) -> Settings:

@@ -5,6 +5,7 @@ Of a repo nothing but config.json and model.safetensors is ever downloaded: no c
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .card import make_card, reports_of
 from .hub_errors import HubError, asking
 from .loading import Access
+from .run_folder import CURVE, METRICS, read_metrics
 from .settings import ConfigError, nearest
 from .storage import (
     CONFIG,
@@ -31,7 +33,9 @@ from .storage import (
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
 
-CARD, METRICS, CURVE = "README.md", "metrics.json", "learning_curve.png"
+logger = logging.getLogger(__name__)
+
+CARD = "README.md"
 CONTENTS = ("head", "adapted")
 RELEASED = ("metatext-minilm-general", "metatext-minilm-intent")
 """Heads that come with metatext, by the names that load them."""
@@ -115,7 +119,8 @@ def push_folder(
         create_pr: open a pull request against the main branch instead.
         token: a token that may write; None: the one that is stored.
         commit_message: None: "Push with metatext".
-        metrics: the figures for the card, see `card.reports_of`, or a JSON file of them; None: metrics.json of the folder, if any.
+        metrics: the figures for the card, see `card.reports_of`, or a JSON file of them; None: metrics.json of the folder, if there is one of
+            these weights.
         datasets: Hub ids of what it was trained on, for the card.
         license: the Hub's name of its licence, for the card.
 
@@ -134,10 +139,14 @@ def push_folder(
     with tempfile.TemporaryDirectory() as made:
         staged = Path(made)
         config, examples = _stage(folder, staged)
-        figures = _figures(folder, metrics)
+        own = read_metrics(folder)
+        stale = own is None and (folder / METRICS).is_file()
+        if stale:
+            logger.warning("%s: metrics.json and the curve are of other weights than lie there; they are left out", folder)
+        figures = _figures(own if metrics is None else metrics)
         if figures is not None:
             write_json(staged / METRICS, figures)
-        if (folder / CURVE).is_file():
+        if (folder / CURVE).is_file() and not stale:
             shutil.copyfile(folder / CURVE, staged / CURVE)
         by_hand = (folder / CARD).is_file()
         if not by_hand:
@@ -226,10 +235,8 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
     return config, None if mask is None else mask.shape[1]  # of spans the mask is of tokens, a window for each example
 
 
-def _figures(folder: Path, metrics: Mapping[str, Any] | str | Path | None) -> dict[str, Any] | None:
+def _figures(metrics: Mapping[str, Any] | str | Path | None) -> dict[str, Any] | None:
     """What is published of the metrics."""
-    if metrics is None and (folder / METRICS).is_file():
-        metrics = folder / METRICS
     found = read_json(Path(metrics)) if isinstance(metrics, (str, Path)) else metrics
     # these two name folders of this machine
     return None if found is None else {key: value for key, value in found.items() if key not in ("model", "heads")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,21 @@ def make_accelerator(config: TrainConfig | None = None):
             f"On CPUs set ACCELERATE_USE_CPU=true and launch with --multi_gpu, or use recipes/launch/two_cpu_processes.yaml."
         )
     return accelerator
+
+
+def on_main(accelerator, act: Callable[[], None]) -> None:
+    """Let the main process act while the others wait; where that fails, all raise its error."""
+    from accelerate.utils import broadcast_object_list
+
+    error = None
+    if accelerator.is_main_process:
+        try:
+            act()
+        except (MetatextError, OSError) as raised:
+            error = raised
+    error = broadcast_object_list([error])[0]
+    if error is not None:
+        raise error
 
 
 def scale_can_fall(accelerator) -> bool:

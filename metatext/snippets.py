@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from .config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+from .config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from .settings import to_dict
 
 EXAMPLES = {
@@ -65,21 +65,37 @@ def snippet(config: Mapping[str, Any], repo_id: str, revision: str | None = None
     return f"import metatext as mt\n\nclf = mt.AdaptedModel.from_pretrained({wanted})\nprint(clf.predict([{row}]))"
 
 
+def flags(config: Any, cls: type | None = None) -> dict[str, Any]:
+    """The flags of settings that are not the default; of a config, or of such values as `to_dict` gives, for the class ``cls``."""
+    cls, values = (type(config), to_dict(config)) if cls is None else (cls, config)
+    defaults = to_dict(cls())
+    return {
+        item.metadata["flag"] or item.name: values[item.name]
+        for item in dataclasses.fields(cls)
+        if values.get(item.name) not in (None, defaults[item.name])
+    }
+
+
 def train_command(config: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """The command ``metatext train`` with every setting of a run that is not the default."""
-    words = ["metatext", "train", "--tasks_dir", "folder/of/corpora", "--tasks", *settings["tasks"]]
-    words += ["--eval_tasks", *settings["eval_tasks"]] if settings["eval_tasks"] else []
-    given = {EncoderConfig: config["encoder"], HeadConfig: config["head"]}
-    given |= {EpisodeConfig: settings["episodes"], TrainConfig: settings["train"]}
-    for cls, values in given.items():
-        defaults = to_dict(cls())
-        for item in dataclasses.fields(cls):
-            value = values.get(item.name)
-            # the encoder says what it found in its own files; a command needs its name and how it was trained
-            resolved = cls is EncoderConfig and item.name in ("pooling", "max_length", "prompt")
-            if value is None or resolved or (value == defaults[item.name] and item.name != "seed"):
-                continue
-            words += [f"--{item.metadata['flag'] or item.name}", *map(_word, value if isinstance(value, list) else [value])]
+    """The command ``metatext train`` with every setting of a run that is not the default.
+
+    What model and loop do not tell, such as where the tasks come from, stands in ``settings["flags"]``; a run that was begun in Python, or
+    before that was written there, is taken to have its tasks in one folder.
+    """
+    told = settings.get("flags")
+    if not told:
+        began = str((settings.get("warm_start") or {}).get("name") or "")
+        told = {"tasks_dir": "folder/of/corpora", "tasks": [*settings["tasks"]], "eval_tasks": [*settings["eval_tasks"]]}
+        told |= {"warm_start": began.split(", ") if began else []}
+    # the encoder says what it found in its own files; a command needs its name and how it was trained
+    encoder = {key: value for key, value in config["encoder"].items() if key not in ("pooling", "max_length", "prompt")}
+    found = {**told, **flags(encoder, EncoderConfig), **flags(config["head"], HeadConfig)}
+    found |= flags(config.get("language") or {}, LanguageConfig)
+    found |= {**flags(settings["episodes"], EpisodeConfig), **flags(settings["train"], TrainConfig)}
+    words = ["metatext", "train"]
+    for flag, value in {**found, "seed": settings["train"]["seed"]}.items():
+        if value != []:
+            words += [f"--{flag}", *map(_word, value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 

@@ -182,7 +182,7 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
     write_tensors(new, tensors)  # a full disk shows here, before anything is replaced
     description = {"library": "metatext", "format_version": FORMAT_VERSION, "weights": file_digest(new), **config}
     try:
-        if previous.exists() and _described(folder) == file_digest(previous):
+        if previous.exists() and weights_digest(folder) == file_digest(previous):
             os.replace(previous, weights)  # an earlier save was killed half way: its weights belong to no config
         if weights.exists():
             previous.unlink(missing_ok=True)
@@ -190,7 +190,7 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
         os.replace(new, weights)
         write_json(folder / CONFIG, description)
     except BaseException as error:
-        if previous.exists() and _described(folder) == file_digest(previous):
+        if previous.exists() and weights_digest(folder) == file_digest(previous):
             os.replace(previous, weights)
         if isinstance(error, OSError):
             _refuse_full_disk(error, folder)
@@ -244,8 +244,8 @@ def read_folder(folder: str | Path, content: str) -> tuple[dict[str, Any], dict[
     return config, read_tensors(tensors_path)
 
 
-def _described(folder: Path) -> str | None:
-    """The digest of the weights that config.json describes, if there is one."""
+def weights_digest(folder: Path) -> str | None:
+    """The digest of the weights that config.json of ``folder`` describes, if there is one."""
     try:
         return read_json(folder / CONFIG).get("weights")
     except StorageError:

@@ -18,24 +18,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from .checkpoints import Checkpoints, check_same_run
+from .checkpoints import Checkpoint, Checkpoints
 from .config import EpisodeConfig, TrainConfig
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
 from .features import encode_tasks
-from .heldout import check_unseen, learn_risk, learn_threshold, watch
+from .heldout import check_unseen
 from .kinds import KINDS
 from .launch import TrainingError, compiled, make_accelerator, scale_can_fall, shares, trackers
 from .losses import meta_loss
-from .model import LOAD, MetaModel
-from .objective import MetaLoss, averaged, distilled_tasks, kind_weights, parameter_groups, reads_anew, task_weights
-from .plots import plot_learning_curve
+from .model import CONTENT, LOAD, MetaModel
+from .objective import MetaLoss, distilled_tasks, kind_weights, parameter_groups, reads_anew, task_weights
 from .pools import check_pool
 from .progress import Progress
-from .risk import RiskCurve
 from .rows import DataError
+from .run import Run
 from .settings import ConfigError, check_is, to_dict
-from .storage import read_folder, write_json
+from .stopping import StopSignals
+from .storage import check_folder
 from .store import FeatureStore, TokenStore, local_share
 from .tasks import Task, check_tasks
 
@@ -73,7 +73,8 @@ def meta_train(
     the model holds the best weights.
 
     A run that was stopped, even by kill -9, goes on from its last checkpoint when called again with the same settings,
-    and ends with the same weights, bit for bit on the same machine.
+    and ends with the same weights, bit for bit on the same machine. Ctrl-C and SIGTERM (in the main thread, unless the caller handles them)
+    let the step and its evaluation end, and save a checkpoint, whichever process of a launch gets them; a second one ends at once.
 
     Args:
         model: an encoder with a head; changed in place. It then serves the kinds of ``tasks`` only.
@@ -87,18 +88,104 @@ def meta_train(
             folder, its work shared among the processes of a launch. An encoder that learns keeps none.
 
     Raises:
-        ConfigError: ``output_dir`` holds a run with other settings, data, or order of tasks; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or
-            ``distillation_tasks``; the head has no form for the kind of a task.
+        ConfigError: ``output_dir`` holds a run with other settings, data, or order of tasks, checkpoints of another program, or a run that is
+            still going on; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or ``distillation_tasks``; the head has no form for the kind of a task.
         DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``; a target that is longer than the language model's
             ``max_target_tokens``.
         EpisodeError: a task has too few classes or rows for such episodes.
+        StorageError: ``output_dir`` cannot be written, or holds something else.
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
             never synchronise, cuts the weights into shards, or compiles what needs second derivatives.
+        Stopped: a `KeyboardInterrupt`: Ctrl-C or SIGTERM ended the run behind a checkpoint.
     """
     check_is(model, MetaModel, "model", LOAD)
     check_is(episodes, EpisodeConfig, "episodes", "write EpisodeConfig(...)")
     check_is(config, TrainConfig, "config", "write TrainConfig(...)")
     tasks, eval_tasks = check_tasks(tasks, eval_tasks)
+    check_folder(config.output_dir, CONTENT)
+    tasks = _in_order(model, tasks, eval_tasks)
+    accelerator = make_accelerator(config)
+    _check_parts(accelerator, config)
+    kinds = list(dict.fromkeys(task.kind for task in tasks))
+    drawn = task_weights(tasks, config), distilled_tasks(tasks, config), kind_weights(kinds, config)
+    if accelerator.is_main_process:
+        _warn(model, kinds, eval_tasks, episodes, config, reads_anew(model, config))
+    run = Run(model, config, accelerator, _settings(model, tasks, eval_tasks, episodes, config))
+    with run.folder() as resume:
+        _train(run, tasks, eval_tasks, episodes, drawn, store, resume)
+    return TrainResult(run.output_dir, run.step, run.best, run.history)
+
+
+def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, store, resume: Checkpoint | None) -> None:
+    """Encode the tasks and take the steps of a run. ``drawn``: weights of the tasks, those that distil, factors of the kinds."""
+    model, config, accelerator = run.model, run.config, run.accelerator
+    anew = reads_anew(model, config)
+    weights, distilled, factors = drawn
+    parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
+    groups, features = _encoded(run, tasks, eval_tasks, episodes, store)
+    pools = [group.pool for group in features]
+    distills = config.distillation > 0 and anew
+    if distills or (config.encoder_share < 1 and model.encoder.config.tuning == "full"):
+        run.base = model.encoder.pretrained()
+    objective = MetaLoss(model, run.base if distills else None, distilled)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameter_groups(model, config))
+    schedule = _schedule(optimizer, config)
+    run.begin(resume, optimizer)
+    with compiled(accelerator, model.encoder, model.adapts_encoder and not model.head_config.first_order):
+        wrapped, optimizer = accelerator.prepare(objective, optimizer)
+    if resume and accelerator.scaler is not None and resume.state["scaler"]:
+        accelerator.scaler.load_state_dict(resume.state["scaler"])
+    if trackers(config):
+        accelerator.init_trackers("metatext", config={k: str(v) for k, v in to_dict(config).items()})
+
+    if run.unseen and not run.history:
+        run.evaluate()
+    start = run.step
+    progress = Progress(accelerator, config.meta_steps, start)
+    with StopSignals(accelerator) as signals, progress.bar:
+        while not run.over:
+            batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=run.step)
+            torch.manual_seed(_noise_seed(config.seed, run.step, accelerator.process_index))
+            objective.train()
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * schedule(run.step)
+            step_losses = []
+            for part in shares(config.meta_batch_size, accelerator):
+                with accelerator.accumulate(wrapped):
+                    of_kinds = batch.part(part)
+                    data = [features[kind].gather(own, accelerator.device) for kind, own in of_kinds]
+                    losses, drift = wrapped(data)
+                    factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
+                    # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
+                    # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
+                    unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if anew else trainable))
+                    accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
+                    names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
+                    step_losses.append((losses.detach(), names))
+                    if accelerator.sync_gradients:
+                        limit = config.max_grad_norm * config.meta_batch_size or math.inf
+                        norm = accelerator.clip_grad_norm_(trainable, limit)
+                        _check_finite(norm, step_losses, run.step, run.checkpoints, accelerator)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                progress.add(losses, drift, sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures)))
+            run.step += 1
+            progress.bar.update()
+            if run.is_due(config.logging_steps):
+                loss, drift_seen = progress.means()
+                point = {"step": run.step, "loss": loss, "lr": config.meta_lr * schedule(run.step - 1)}
+                if distills:
+                    point["distillation"] = config.distillation * drift_seen  # as much as it adds to the loss of an episode
+                run.log(point)
+                progress.show(run.step, loss, run.best)
+            with progress.pause():
+                run.between_steps(optimizer, signals)
+    run.finish(start, progress)
+
+
+def _in_order(model: MetaModel, tasks, eval_tasks) -> list[Task]:
+    """The tasks to train on, those of a kind together, if ``model`` can learn from them and the others can choose its weights."""
     model.check_kinds([task.kind for task in tasks])
     kinds = [kind for kind in model.kinds if kind in {task.kind for task in tasks}]
     strange = next((task for task in eval_tasks if task.kind not in kinds), None)
@@ -106,30 +193,22 @@ def meta_train(
         raise DataError(
             f"eval_tasks: {strange.name!r} is of kind {strange.kind}, the tasks to train on are of kind {', '.join(kinds)}"
         )
-    tasks = sorted(tasks, key=lambda task: kinds.index(task.kind))  # those of a kind stand together
-    accelerator = make_accelerator(config)
-    parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
-    if config.meta_batch_size < parts:
+    return sorted(tasks, key=lambda task: kinds.index(task.kind))
+
+
+def _check_parts(accelerator, config: TrainConfig) -> None:
+    processes, steps = accelerator.num_processes, accelerator.gradient_accumulation_steps
+    if config.meta_batch_size < processes * steps:
         raise TrainingError(
             f"meta_batch_size {config.meta_batch_size} is smaller than processes x accumulation steps "
-            f"({accelerator.num_processes} x {accelerator.gradient_accumulation_steps}): every share needs an episode"
+            f"({processes} x {steps}): every share needs an episode"
         )
-    anew = reads_anew(model, config)
-    weights, distilled = task_weights(tasks, config), distilled_tasks(tasks, config)
-    factors = kind_weights(kinds, config)
-    if accelerator.is_main_process:
-        _warn(model, kinds, eval_tasks, episodes, config, anew)
-    output_dir = Path(config.output_dir)
-    checkpoints = Checkpoints(output_dir / "checkpoints", config.save_total_limit)
-    settings = _settings(model, tasks, eval_tasks, episodes, config)
-    if config.overwrite_output_dir:
-        if accelerator.is_main_process:
-            checkpoints.clear()
-        accelerator.wait_for_everyone()
-    resume = checkpoints.latest()
-    if resume:
-        check_same_run(resume.state["settings"], settings, output_dir)
 
+
+def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store) -> tuple[list[list[Task]], list]:
+    """The tasks of each kind and their features; those of the unseen tasks go to ``run``."""
+    model, config, accelerator = run.model, run.config, run.accelerator
+    kinds = list(dict.fromkeys(task.kind for task in tasks))
     for task in (*tasks, *eval_tasks):
         if KINDS[task.kind].written:
             model.language.check_targets(task)
@@ -137,7 +216,7 @@ def meta_train(
     model.risk, model.threshold = None, 0.5  # of other weights
     model.to(accelerator.device)  # before encoding, which is the heaviest work of a run
     whole = store  # evaluation reads texts as the trained model will; only training cuts them
-    if anew:
+    if reads_anew(model, config):
         store, whole = TokenStore(model.encoder, config.max_text_tokens), TokenStore(model.encoder)
     elif store is not None and store.encoder.key != model.encoder.frozen().key:
         raise ConfigError("store: its features are of another encoder; make a new FeatureStore of the model's")
@@ -145,125 +224,11 @@ def meta_train(
         store = whole = FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
     groups = [[task for task in tasks if task.kind == kind] for kind in kinds]
     features = [encode_tasks(store, group, vary_names=episodes.needs_varied_names) for group in groups]
-    pools = [group.pool for group in features]
-    unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
-    for pool in pools:  # before the first evaluation, which takes longer
-        check_pool(pool, episodes)
-    check_unseen(unseen)
-
-    base = None
-    distills = config.distillation > 0 and anew
-    if distills or (config.encoder_share < 1 and model.encoder.config.tuning == "full"):
-        base = model.encoder.pretrained()
-    objective = MetaLoss(model, base if distills else None, distilled)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(model, config))
-    schedule = _schedule(optimizer, config)
-    history: list[dict[str, float]] = []
-    best: dict[str, float] = {}
-    start, stale = 0, 0
-    if resume:
-        model.load_tensors(resume.tensors)
-        resume.restore(optimizer)
-        start, best, history, stale = (resume.state[k] for k in ("step", "best", "history", "stale"))
-        if accelerator.is_main_process:
-            logger.info("going on from %s", resume.folder)
-    with compiled(accelerator, model.encoder, model.adapts_encoder and not model.head_config.first_order):
-        wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    if resume and accelerator.scaler is not None and resume.state["scaler"]:
-        accelerator.scaler.load_state_dict(resume.state["scaler"])
-    device = accelerator.device
-    if trackers(config):
-        accelerator.init_trackers("metatext", config={k: str(v) for k, v in to_dict(config).items()})
-
-    def evaluate(step: int) -> None:
-        nonlocal best, stale
-        with averaged(model.encoder, base, config.encoder_share):
-            point = {"step": step, **watch(model, unseen, config, accelerator, step)}
-            history.append(point)
-            accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
-            if accelerator.is_main_process:
-                seen = ", ".join(
-                    f"{k.removeprefix('eval_')} {100 * v:.1f} %" for k, v in point.items() if k not in ("step", "eval_loss")
-                )
-                logger.info("step %d: unseen tasks %s, loss %.3f", step, seen, point["eval_loss"])
-            if not best or point["eval_loss"] < best["eval_loss"]:
-                best, stale = point, 0
-                if accelerator.is_main_process:
-                    _keep(model, output_dir, settings, best)
-            else:
-                stale += 1
-
-    def save(step: int) -> None:
-        if accelerator.is_main_process:
-            scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else None
-            state = {"step": step, "best": best, "history": history, "stale": stale, "settings": settings, "scaler": scaler}
-            checkpoints.save(step, model.tensors(), optimizer.optimizer, state)
-
-    if unseen and not history:
-        evaluate(0)
-    progress, step = Progress(accelerator, config.meta_steps, start), start
-    while step < config.meta_steps and not _stop_early(stale, config):
-        batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=step)
-        torch.manual_seed(_noise_seed(config.seed, step, accelerator.process_index))
-        objective.train()
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak_lr"] * schedule(step)
-        step_losses = []
-        for part in shares(config.meta_batch_size, accelerator):
-            with accelerator.accumulate(wrapped):
-                of_kinds = batch.part(part)
-                data = [features[kind].gather(own, device) for kind, own in of_kinds]
-                losses, drift = wrapped(data)
-                factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
-                # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
-                # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
-                unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if anew else trainable))
-                accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
-                names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
-                step_losses.append((losses.detach(), names))
-                if accelerator.sync_gradients:
-                    limit = config.max_grad_norm * config.meta_batch_size or math.inf
-                    norm = accelerator.clip_grad_norm_(trainable, limit)
-                    _check_finite(norm, step_losses, step, checkpoints, accelerator)
-                optimizer.step()
-                optimizer.zero_grad()
-            progress.add(losses, drift, sum(own.n_texts for own in data if not isinstance(own, EpisodeFeatures)))
-        step += 1
-        progress.bar.update()
-        if step % config.logging_steps == 0 or step == config.meta_steps:
-            loss, drift_seen = progress.means()
-            point = {"step": step, "loss": loss, "lr": config.meta_lr * schedule(step - 1)}
-            if distills:
-                point["distillation"] = config.distillation * drift_seen  # as much as it adds to the loss of an episode
-            history.append(point)
-            accelerator.log({k: v for k, v in point.items() if k != "step"}, step=step)
-            progress.show(step, loss, best)
-        with progress.pause():
-            if unseen and (step % config.eval_steps == 0 or step == config.meta_steps):
-                evaluate(step)
-            if step % config.save_steps == 0 or step == config.meta_steps or _stop_early(stale, config):
-                save(step)
-    progress.bar.close()
-    if accelerator.is_main_process:
-        if not unseen:
-            with averaged(model.encoder, base, config.encoder_share):
-                _keep(model, output_dir, settings, {"step": step})
-        figures = {"settings": settings, "steps": step, "best": best, "history": history}
-        if progress.texts:
-            figures |= {"processes": accelerator.num_processes, "texts_per_second": round(progress.rate, 1)}
-        if step > start or not (output_dir / "metrics.json").exists():  # a finished run that is started again has no new figures
-            write_json(output_dir / "metrics.json", figures)
-        plot_learning_curve(history, output_dir / "learning_curve.png")
-    if accelerator.is_main_process and best and not best["step"] and step > start:
-        logger.warning("no step was better on the unseen tasks than the start, whose weights are kept")
-    accelerator.wait_for_everyone()
-    _load_best(model, output_dir)
-    _learn_limits(model, unseen, output_dir, config, accelerator)
-    if accelerator.is_main_process:
-        for tracker in accelerator.trackers:  # not end_training(): it would part processes that have more to do together
-            tracker.finish()
-    return TrainResult(output_dir, step, best, history)
+    run.unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
+    for group in features:  # before the first evaluation, which takes longer
+        check_pool(group.pool, episodes)
+    check_unseen(run.unseen)
+    return groups, features
 
 
 def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeConfig, config: TrainConfig, anew: bool) -> None:
@@ -305,6 +270,7 @@ def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, conf
         "eval_tasks": {task.name: len(task) for task in eval_tasks},
         "order": [task.name for task in tasks],  # episodes are drawn by it
         "data": {task.name: task.digest() for task in (*tasks, *eval_tasks)},
+        "flags": model.notes.get("flags"),  # decide nothing: what a card says of how this was asked for
     }
 
 
@@ -319,10 +285,6 @@ def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig):
 def _noise_seed(seed: int, step: int, process: int) -> int:
     """Dropout of a step follows from (seed, step, process): nothing random needs saving."""
     return int(np.random.SeedSequence([seed, step, process]).generate_state(1)[0])
-
-
-def _stop_early(stale: int, config: TrainConfig) -> bool:
-    return config.early_stopping_patience is not None and stale >= config.early_stopping_patience
 
 
 def _check_finite(norm, step_losses: list, step: int, checkpoints: Checkpoints, accelerator) -> None:
@@ -341,29 +303,3 @@ def _check_finite(norm, step_losses: list, step: int, checkpoints: Checkpoints, 
     raise TrainingError(
         f"step {step}: {where} (gradient norm {float(norm)}); {last}. Lower meta_lr, or look at that task's rows."
     )
-
-
-def _keep(model: MetaModel, output_dir: Path, settings: dict[str, Any], best: dict[str, float]) -> None:
-    model.notes = {"settings": {k: v for k, v in settings.items() if k not in ("encoder", "head", "language")}, "kept": best}
-    model.save_pretrained(output_dir)
-
-
-def _learn_limits(model: MetaModel, unseen: Sequence, output_dir: Path, config: TrainConfig, accelerator) -> None:
-    """Learn on the unseen tasks how often answers are wrong, and which probability makes a label an answer; save both with the model."""
-    model.eval()
-    classified = [task for task in unseen if KINDS[task.kind].by_class]
-    several = [task for task in unseen if task.kind == "multilabel"]
-    if classified:
-        model.risk = learn_risk(model, classified, config, accelerator)
-    if several:
-        model.threshold = learn_threshold(model, several, config, accelerator)
-    if (classified or several) and accelerator.is_main_process:
-        model.save_pretrained(output_dir)
-
-
-def _load_best(model: MetaModel, output_dir: Path) -> None:
-    config, tensors = read_folder(output_dir, "head")
-    model.load_tensors(tensors)
-    model.notes = config["training"]
-    model.risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None
-    model.threshold = config["threshold"]

@@ -16,7 +16,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 import metatext as mt
 from metatext import cli
 from metatext.card import eval_results, make_card, reports_of
-from metatext.config import EncoderConfig, EpisodeConfig, HeadConfig, TrainConfig
+from metatext.config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from metatext.hub import _stage
 from metatext.kinds import KINDS
 from metatext.settings import from_dict, to_dict
@@ -152,6 +152,35 @@ def test_the_command_gives_the_settings_back(config):
     assert settings[HeadConfig] == HeadConfig("ridge", rank=2)
     assert settings[EncoderConfig] == EncoderConfig("lab/encoder", revision="0123abc")
     assert settings[cli.TrainData].tasks == ("a", "b c") and settings[cli.TrainData].eval_tasks == ("d",)
+
+
+def test_the_command_gives_back_what_model_and_loop_do_not_tell(config, tiny_writer):
+    described = {
+        **tiny_writer.describe(),
+        "name": "lab/writer",
+        "tuning": "lora",
+        "lora_rank": 3,
+        "lora_alpha": 16.0,
+        "lora_targets": [],
+    }
+    told = {
+        "tasks": ["starter/train"],
+        "eval_tasks": ["feelings"],
+        "max_rows_per_task": 99,
+        "skip_bad_rows": True,
+        "pooling": "cls",
+    }
+    saved = {**config["training"]["settings"], "flags": told}
+    words = shlex.split(train_command({**config, "language": described}, saved))
+    settings = cli.parse("train", words[2:])
+    data, language = settings[cli.TrainData], settings[LanguageConfig]
+    assert (data.tasks, data.eval_tasks, data.tasks_dir, data.warm_start) == (("starter/train",), ("feelings",), None, ())
+    assert data.max_rows_per_task == 99 and data.skip_bad_rows and settings[EncoderConfig].pooling == "cls"
+    assert language == LanguageConfig("lab/writer", tuning="lora", lora_rank=3, prompt_length=3)
+    config["training"]["settings"] = saved
+    assert "one folder of corpora" not in make_card(config, "me/my-head").text
+    before = cli.parse("train", shlex.split(train_command(config, {**saved, "flags": None}))[2:])[cli.TrainData]
+    assert before.tasks == ("a", "b c") and before.warm_start == ("before",)
 
 
 def test_training_in_words(config):

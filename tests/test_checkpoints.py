@@ -115,6 +115,27 @@ def test_foreign_folders_are_left_alone(tmp_path):
     assert {"checkpoint-3", "checkpoint-best", "notes"} <= set(names(tmp_path))
 
 
+FOREIGN = {
+    "pytorch_model.bin": "weights",
+    "trainer_state.json": '{"global_step": 500}',
+}  # as the Trainer of transformers writes them
+
+
+@pytest.mark.parametrize("named", [[], ["pytorch_model.bin"], list(FOREIGN)])
+def test_checkpoints_of_others_are_refused_and_never_deleted(tmp_path, named):
+    checkpoints = saved(tmp_path, limit=1)
+    checkpoints.check()
+    theirs = tmp_path / "checkpoint-500"
+    theirs.mkdir()
+    for name in named:
+        (theirs / name).write_text(FOREIGN[name])
+    with pytest.raises(ConfigError, match=r"checkpoint-500 holds no trainer_state.json that metatext wrote.*another output_dir"):
+        checkpoints.check()
+    save(checkpoints, 4)
+    checkpoints.clear()
+    assert names(tmp_path) == ["checkpoint-500"] and names(theirs) == sorted(named)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -185,6 +206,7 @@ def test_draft_of_a_killed_process_is_not_a_checkpoint_and_goes(tmp_path):
 def test_other_settings_are_named():
     before = {"train": {"meta_lr": 0.1, "seed": 0}, "tasks": {"a": 5, "b": 6}, "episodes": {"n_way": [2, 4]}}
     check_same_run(before, {"episodes": {"n_way": [2, 4]}, **before}, Path("runs/x"))
+    check_same_run(before, {"flags": {"tasks": ["a"]}, **before}, Path("runs/x"))  # runs did not write them before
     now = {"train": {"meta_lr": 0.2, "seed": 0}, "tasks": {"a": 5, "c": 1}, "episodes": {"n_way": 2}}
     with pytest.raises(ConfigError) as caught:
         check_same_run(before, now, Path("runs/x"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,12 @@ import pytest
 import torch
 import yaml
 from letters import make_task
+from scripts.processes import kill_when
 from scripts.train_head import find_the_run
 
 import metatext as mt
 from metatext import cli
+from metatext.card import make_card
 from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,6 +171,12 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
     out = capsys.readouterr().out
     assert "mean over tasks" in out and "logistic_regression" in out and "adapted with 3 examples per class" in out
     assert json.loads((head / "metrics.json").read_text())["test"]["5"]["tasks"]["hobby_topics"]["trained"]["accuracy"] >= 0
+
+    kept = (head / "metrics.json").read_bytes()
+    cli.main(["train", *common[:4], *shape, *SMALL, "--output_dir", str(head)])
+    assert (head / "metrics.json").read_bytes() == kept, "started again without test tasks, a finished run keeps its figures"
+    cli.main(["train", *common, "--test_shots", "2", *shape, *SMALL, "--output_dir", str(head)])
+    assert set(json.loads((head / "metrics.json").read_text())["test"]) == {"2"}
 
     examples, new = tmp_path / "examples.csv", tmp_path / "new rows.csv"
     examples.write_text('body,queue\n"my card is gone",cards\n"lost, my card",cards\n"hello there",talk\n"good day",talk\n')
@@ -610,6 +620,89 @@ def test_mistakes_end_in_one_line(arguments, message, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert message in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+def test_the_command_of_a_card_makes_the_same_weights(tmp_path, tiny_folder, files, monkeypatch):
+    """Of starter tasks, of corpora that were named, of a whole folder; with what neither model nor loop tell."""
+    common = ["--encoder", str(tiny_folder), "--n_way", "2", "3", "--k_shot", "1", "--n_query", "2", *SMALL]
+    shape = ["--pooling", "cls", "--max_length", "9", "--tuning", "lora", "--encoder_dropout", "0.3", "--encoder_lr", "0.01"]
+    mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), pooling="cls", max_length=9), seed=3).save_pretrained(
+        tmp_path / "begun"
+    )
+    (files / "one.csv").write_text("text,label\n" + "".join(f"{c * 2} {i},{c}\n" for c in "abcd" for i in range(12)) + "bad,\n")
+    asked = {
+        "starter": ["--eval_tasks", "feelings", "--max_rows_per_task", "30"],
+        "named": ["--tasks_dir", str(files), "--tasks", "weather", "sports", "--eval_tasks", "ratings.csv"],
+        "folder": [
+            "--tasks_dir",
+            str(files),
+            "--test_tasks",
+            "emoji",
+            "--skip_bad_rows",
+            "--test_episodes",
+            "3",
+            "--test_shots",
+            "1",
+        ],
+        "paths": ["--tasks", str(files / "weather.csv"), str(files / "one.csv"), "--skip_bad_rows"],
+    }
+    for name, words in asked.items():
+        first, again = tmp_path / name, tmp_path / f"{name} again"
+        cli.main(["train", *common, *shape, "--warm_start", str(tmp_path / "begun"), *words, "--output_dir", str(first)])
+        config = json.loads((first / "config.json").read_text())
+        assert str(tmp_path) not in json.dumps(config["training"]), "what is published names no folder of this machine"
+        command = make_card(config, "me/head").text.split("```bash\n")[1].split("\n```")[0]
+        told = command.replace("folder/of/corpora", str(files)).replace("path/to/begun", str(tmp_path / "begun"))
+        cli.main([*shlex.split(told.replace("path/to", str(files)))[1:], "--save_steps", "2", "--output_dir", str(again)])
+        assert config["weights"] == json.loads((again / "config.json").read_text())["weights"], command
+    assert (
+        "--tasks starter/train --eval_tasks feelings"
+        in make_card(json.loads((tmp_path / "starter" / "config.json").read_text()), "me/head").text
+    )
+
+
+def test_a_run_from_before_flags_were_written_goes_on(tmp_path, tiny_folder):
+    words = ["train", "--encoder", str(tiny_folder), *SMALL, "--n_way", "2", "--output_dir", str(tmp_path / "run")]
+    cli.main(words)
+    for path in (tmp_path / "run" / "checkpoints").glob("*/trainer_state.json"):
+        state = json.loads(path.read_text())
+        del state["settings"]["flags"]
+        path.write_text(json.dumps(state))
+    cli.main([*words, "--tasks", "starter/train"])
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_is_asked_to_stop_ends_in_one_line(tmp_path, tiny_folder, number, status):
+    output, log = tmp_path / "run", tmp_path / "log"
+    words = ["train", "--tasks", "starter/train", "--encoder", str(tiny_folder), "--head", "prototype", "--n_way", "2"]
+    words += ["--meta_batch_size", "2", "--meta_steps", "100000", "--save_steps", "5", "--output_dir", str(output)]
+    with open(log, "w") as file:
+        process = subprocess.Popen([sys.executable, "-m", "metatext", *words], cwd=ROOT, stdout=file, stderr=file)
+    try:
+        kill_when(process, lambda: (output / "checkpoints").exists(), log=log, number=number)
+    finally:
+        process.kill()
+    said = log.read_text()
+    assert process.wait() == status and "Traceback" not in said, said[-2000:]
+    (step,) = {int(path.name.split("-")[1]) for path in (output / "checkpoints").iterdir()} & set(
+        map(int, re.findall(r"\d+", said.splitlines()[-1]))
+    )
+    kept = output / "checkpoints" / f"checkpoint-{step}"
+    expected = f"metatext train: step {step} of 100000: stopped by {number.name}; {kept} is kept, and the same command goes on from there"
+    assert said.splitlines()[-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "on"), [("test", ""), ("train", "; the same command goes on from the last checkpoint, if there is one")]
+)
+def test_ctrl_c_ends_any_command_in_one_line(command, on, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"metatext.commands.{command}.main", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command])
+    assert stopped.value.code == 130 and capsys.readouterr().err == f"metatext {command}: interrupted{on}\n"
 
 
 @pytest.mark.parametrize(

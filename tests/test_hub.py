@@ -256,6 +256,24 @@ def test_the_command(hub, client, pushed, tmp_path):
     assert said["error"][0] == "SystemExit" and "metatext push: could not push to bob/not-mine: status 403" in said["error"][1]
 
 
+def test_figures_go_with_the_weights_they_were_measured_on(hub, client, pushed, tmp_path):
+    """Those of a run say whose they are: they and the curve stay behind where the folder holds other weights by now."""
+    folder = tmp_path / "run"
+    client.run("make(8).save_pretrained(folder)", folder=str(folder))
+    weights = json.loads((folder / "config.json").read_text())["weights"]
+    (folder / "learning_curve.png").write_bytes(b"\x89PNG")
+    found = {}
+    for name, of in (("own", {"weights": weights}), ("unsaid", {}), ("other", {"weights": "0" * 32})):
+        (folder / "metrics.json").write_text(json.dumps({"history": [], "test": {"1": FIGURES}, **of}))
+        said = client.ask(COMMAND, words=["push", str(folder), f"alice/{name}-figures"])
+        assert said["error"] is None and ("are of other weights than lie there" in said["log"]) is (name == "other")
+        found[name] = files(hub, f"alice/{name}-figures")
+    for name in ("own", "unsaid"):
+        assert {"metrics.json", "learning_curve.png"} <= set(found[name]) and b"87.5 \xc2\xb1 1.2" in found[name]["README.md"]
+    assert set(found["other"]) == {"config.json", "model.safetensors", "README.md"}
+    assert b"Nothing: no figures came with these weights." in found["other"]["README.md"]
+
+
 # Data sets -------------------------------------------------------------------------------------------------------
 
 IMDB_CARD = """---

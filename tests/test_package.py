@@ -14,7 +14,7 @@ PACKAGE = Path(metatext.__file__).parent
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
     ["settings"],
-    ["config", "storage", "tokens", "snippets"],
+    ["config", "storage", "tokens", "snippets", "run_folder", "stopping"],
     ["pools"],
     [
         "episodes",
@@ -52,6 +52,7 @@ LEVELS = [
     ["evaluation"],
     ["objective", "launch", "warm_start"],
     ["heldout"],
+    ["run"],
     ["training", "finetuning"],
     ["sklearn"],
     ["cli"],

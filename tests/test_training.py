@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import json
+import shutil
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -14,13 +18,16 @@ from scripts.processes import LAUNCH, finish, free_port, kill_when, started
 from scripts.train_head import letter_task, letter_tasks, train
 
 import metatext as mt
-from metatext import launch, training
+from metatext import launch, run_folder, training
+from metatext import run as run_module
 from metatext.checkpoints import Checkpoints
 from metatext.evaluation import draw_for, episode_scores
 from metatext.features import encode_tasks
 from metatext.heldout import EVAL_EPISODES
 from metatext.pools import EpisodeError
+from metatext.run_folder import read_metrics
 from metatext.settings import ConfigError
+from metatext.stopping import Stopped
 from metatext.storage import read_folder
 from metatext.store import FeatureStore
 from metatext.training import TrainingError, meta_train
@@ -64,7 +71,7 @@ def scripted_evaluations(monkeypatch, losses) -> list[dict[str, torch.Tensor]]:
         heads.append(copy_of(model.heads))
         return {"eval_accuracy": 0.5, "eval_loss": losses[len(heads) - 1]}
 
-    monkeypatch.setattr(training, "watch", evaluate)
+    monkeypatch.setattr(run_module, "watch", evaluate)
     return heads
 
 
@@ -89,6 +96,20 @@ def poison_from(monkeypatch, step: int, task: int) -> None:
 
     monkeypatch.setattr(training, "encode_tasks", encode_and_remember)
     monkeypatch.setattr(training, "train_episodes", draw_and_poison)
+
+
+def interrupt_at(monkeypatch, step: int, act=None) -> None:
+    """Before it draws the episodes of ``step`` the run is interrupted, or ``act`` is called."""
+    draw = training.train_episodes
+
+    def drawn(*args, **options):
+        if options["step"] == step:
+            if act is None:
+                raise KeyboardInterrupt
+            act()
+        return draw(*args, **options)
+
+    monkeypatch.setattr(training, "train_episodes", drawn)
 
 
 # ---------------------------------------------------------------- learning
@@ -179,7 +200,8 @@ def test_a_larger_task_is_drawn_more_often(tiny, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- what is kept and written
 
 
-def test_early_stopping_keeps_the_best_head(tiny, tmp_path, monkeypatch):
+def test_early_stopping_keeps_the_best_head(tiny, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
     heads = scripted_evaluations(monkeypatch, [3.0, 2.0, 1.0, 1.5, 1.6, 0.1, 0.1])
     model, result = run(tiny, tmp_path / "run", unseen=True, meta_steps=20, eval_steps=1, early_stopping_patience=2)
     assert (result.steps, result.best) == (4, {"step": 2, "eval_accuracy": 0.5, "eval_loss": 1.0})
@@ -188,6 +210,7 @@ def test_early_stopping_keeps_the_best_head(tiny, tmp_path, monkeypatch):
     assert same(read_folder(tmp_path / "run", "head")[1], heads[2])
     assert not same(heads[2], heads[4])
     assert not model.training
+    assert "step 4: stopped early, no lower loss in 2 evaluations than 1.000 at step 2" in caplog.text
     # stopped is stopped, also when called again
     model, again = run(tiny, tmp_path / "run", unseen=True, meta_steps=20, eval_steps=1, early_stopping_patience=2)
     assert (again.steps, again.best, again.history, len(heads)) == (4, result.best, result.history, 5)
@@ -339,7 +362,7 @@ def test_a_finished_run_called_again_does_not_train(tiny, tmp_path, monkeypatch)
         raise AssertionError("trained or evaluated again")
 
     monkeypatch.setattr(training, "train_episodes", never)
-    monkeypatch.setattr(training, "watch", never)
+    monkeypatch.setattr(run_module, "watch", never)
     again, other = run(tiny, tmp_path / "run", unseen=True)
     assert same(copy_of(first.heads), copy_of(again.heads))
     assert (other.steps, other.best, other.history) == (result.steps, result.best, result.history)
@@ -385,18 +408,80 @@ def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, mon
     """Ctrl-C in a notebook, and the cell once more: the weights in memory have moved, the checkpoint decides."""
     whole, _ = run(tiny, tmp_path / "whole")
     model = fresh(tiny)
-    draw = training.train_episodes
-
-    def interrupted(*args, step, **options):
-        if step == 5:
-            raise KeyboardInterrupt
-        return draw(*args, step=step, **options)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "train_episodes", interrupted)
+        interrupt_at(patch, 5)
         run(tiny, tmp_path / "run", model=model)
     run(tiny, tmp_path / "run", model=model)
     assert same(copy_of(whole.heads), copy_of(model.heads))
+
+
+STOP = {"unseen": True, "head": "metanet", "meta_steps": 9, "logging_steps": 1, "save_steps": 100}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [4, 5, 8])  # before an evaluation, before none, before the last
+def test_a_signal_ends_the_step_behind_a_checkpoint_and_the_run_ends_bit_for_bit_alike(tiny, tmp_path, monkeypatch, number, step):
+    whole, result = run(tiny, tmp_path / "whole", **STOP)
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step, lambda: signal.raise_signal(number))
+        message = rf"^step {step + 1} of 9: stopped by {number.name}; .*checkpoint-{step + 1} is kept, and the same command goes on from there$"
+        with pytest.raises(Stopped, match=message) as stopped:
+            run(tiny, tmp_path / "run", **STOP)
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().state["step"] == step + 1
+    assert stopped.value.signal == number and [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    resumed, other = run(tiny, tmp_path / "run", **STOP)
+    assert same(copy_of(whole.heads), copy_of(resumed.heads))
+    assert (other.best, other.history, other.steps) == (result.best, result.history, result.steps)
+
+
+def test_a_second_signal_ends_at_once(tiny, tmp_path, monkeypatch, capfd):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        assert "a second time stops at once" in capfd.readouterr().err
+        signal.raise_signal(signal.SIGINT)
+
+    interrupt_at(monkeypatch, 4, twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(tiny, tmp_path / "run", **STOP)
+    assert not isinstance(caught.value, Stopped) and not (tmp_path / "run" / "checkpoints").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_comes_behind_the_last_step_is_not_lost(tiny, tmp_path, monkeypatch):
+    inner = Checkpoints.save
+
+    def saved(*args):
+        inner(*args)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Checkpoints, "save", saved)
+        run(tiny, tmp_path / "run", **STOP)
+    assert run(tiny, tmp_path / "run", **STOP)[1].steps == 9
+
+
+def test_signals_that_the_caller_handles_stay_his(tiny, tmp_path, monkeypatch):
+    got, before = [], signal.signal(signal.SIGTERM, lambda *_: got.append(1))
+    try:
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 4, lambda: signal.raise_signal(signal.SIGTERM))
+            run(tiny, tmp_path / "run", **STOP)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert got == [1]
+    errors = []
+
+    def elsewhere():  # in no other thread than the main one may handlers be set
+        try:
+            run(tiny, tmp_path / "thread", meta_steps=2)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert not errors
 
 
 def test_settings_that_do_not_decide_the_weights_may_change(tiny, tmp_path):
@@ -428,11 +513,92 @@ def test_overwriting_drops_the_old_checkpoints(tiny, tmp_path, monkeypatch):
     assert same(copy_of(again.heads), copy_of(direct.heads))
 
 
+@pytest.mark.parametrize("unseen", [False, True])
+def test_overwriting_takes_away_all_that_the_earlier_run_kept(tiny, tmp_path, monkeypatch, unseen):
+    """Stopped half way, the new run's weights must not stand beside the old one's figures, nor the old weights beside new checkpoints."""
+    folder = tmp_path / "run"
+    run(tiny, folder, unseen=unseen)
+    (folder / "README.md").write_text("by hand")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 3)
+        run(tiny, folder, unseen=unseen, head="prototype", overwrite_output_dir=True)
+    own = {"config.json", "model.safetensors"} if unseen else set()
+    assert {path.name for path in folder.iterdir()} == {"checkpoints", ".lock", "README.md", *own}
+    run(tiny, folder, unseen=unseen, head="prototype")
+    assert read_metrics(folder)["settings"]["head"]["name"] == "prototype"
+
+
+def test_figures_say_whose_they_are(tiny, tmp_path, monkeypatch):
+    """A run that begins anew because its checkpoints were deleted keeps other weights than the figures tell of, until its end."""
+    folder = tmp_path / "run"
+    run(tiny, folder, unseen=True, encoder_share=0.5)
+    assert read_metrics(folder)["weights"] == read_folder(folder, "head")[0]["weights"]
+    shutil.rmtree(folder / "checkpoints")
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 3)
+        run(tiny, folder, unseen=True, head="prototype")
+    assert (folder / "metrics.json").exists() and read_metrics(folder) is None
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_checkpoints_of_another_program_stop_the_run_before_it_begins(tiny, tmp_path, overwrite):
+    theirs = tmp_path / "run" / "checkpoints" / "checkpoint-500" / "pytorch_model.bin"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("weights")
+    with pytest.raises(ConfigError, match=r"checkpoint-500 holds no trainer_state\.json that metatext wrote"):
+        run(tiny, tmp_path / "run", overwrite_output_dir=overwrite)
+    assert theirs.read_text() == "weights" and not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_mistake_leaves_the_run_that_was_to_be_overwritten(tiny, tmp_path):
+    run(tiny, tmp_path / "run")
+    few = letter_tasks()[0].select(range(3))
+    with pytest.raises(EpisodeError, match=f"task '{few.name}': "):
+        run(tiny, tmp_path / "run", tasks=[few], overwrite_output_dir=True)
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 2).latest().state["step"] == 6
+
+
+def test_two_runs_in_one_folder(tiny, tmp_path, monkeypatch):
+    """The second is refused and touches nothing, draft and all; whoever ends, well or not, lets go of the folder."""
+    whole, _ = run(tiny, tmp_path / "whole")
+    draw, folder = training.train_episodes, tmp_path / "run" / "checkpoints"
+
+    def another(*args, step, **options):
+        if step == 3:
+            (folder / ".draft-4-1").mkdir()
+            for overwrite in (False, True):
+                with pytest.raises(
+                    ConfigError, match=r"another run is writing to .*run; wait for its end, or give another output_dir"
+                ):
+                    run(tiny, tmp_path / "run", overwrite_output_dir=overwrite)
+            assert {path.name for path in folder.iterdir()} == {"checkpoint-2", ".draft-4-1"}
+        if step == 5:
+            raise KeyboardInterrupt
+        return draw(*args, step=step, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "train_episodes", another)
+        run(tiny, tmp_path / "run")
+    resumed, _ = run(tiny, tmp_path / "run")
+    assert same(copy_of(resumed.heads), copy_of(whole.heads))
+
+
+def test_a_file_system_without_locks(tiny, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", refuse)
+    run(tiny, tmp_path / "run", meta_steps=1)
+    monkeypatch.setattr(run_folder, "fcntl", None)  # Windows
+    run(tiny, tmp_path / "run", meta_steps=1)
+
+
 def test_interrupted_in_the_middle_of_a_save_and_of_an_evaluation(tiny, tmp_path, monkeypatch):
     """An exception anywhere leaves a run that goes on to the same end."""
     settings = {"unseen": True, "meta_steps": 9, "save_steps": 3, "eval_steps": 2, "logging_steps": 3}
     whole, result = run(tiny, tmp_path / "whole", **settings)
-    for module, name, call in ((training, "train_episodes", 2), (training, "watch", 3), (Checkpoints, "save", 2)):
+    for module, name, call in ((training, "train_episodes", 2), (run_module, "watch", 3), (Checkpoints, "save", 2)):
         calls, inner = [], getattr(module, name)
 
         def interrupted(*args, calls=calls, inner=inner, call=call, **options):
@@ -649,6 +815,18 @@ def test_arguments_of_another_type(tiny, tmp_path):
         with pytest.raises(ConfigError, match=message):
             meta_train(**given)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_saved_to_shows_before_the_work(tiny, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(
+        mt.storage.StorageError, match="holds files that metatext did not write; saving 'head' there would destroy it"
+    ):
+        run(tiny, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(mt.storage.StorageError, match="file is a file; give another folder"):
+        run(tiny, tmp_path / "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "file"]
 
 
 def test_trackers_by_name(tiny, tmp_path):

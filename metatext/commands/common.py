@@ -47,8 +47,7 @@ def sources(names: Sequence[str], tasks_dir: str | None, skip_bad_rows: bool = F
         return []
     found, elsewhere = [], []
     for name in names:
-        reading = f"{name.partition('=')[0]}=" if name.partition("=")[0] in READINGS else ""
-        name = name.removeprefix(reading)
+        reading, name = _reading(name)
         inside = _inside(name, tasks_dir)
         found.append(reading + (inside or name))
         if inside is None and "/" not in name and name != STARTER and not Path(name).exists():
@@ -64,6 +63,22 @@ def sources(names: Sequence[str], tasks_dir: str | None, skip_bad_rows: bool = F
             raise
         known = [path.stem for path in Path(tasks_dir).iterdir()]
         raise DataError(f"{error} {tasks_dir} has no {elsewhere[0]!r} either{nearest(elsewhere[0], known, end='.')}") from error
+
+
+def public_name(name: str, tasks_dir: str | None) -> str:
+    """A source as a card may name it: a path of this machine by its last part alone, in ``path/to``."""
+    reading, name = _reading(name)
+    path, at, column = name.partition("@")
+    by_name = path.partition("/")[0] == STARTER or (not Path(path).is_absolute() and _inside(name, tasks_dir))
+    if not by_name and Path(path).exists():
+        path = f"path/to/{Path(path).resolve().name}"
+    return f"{reading}{path}{at}{column}"
+
+
+def _reading(name: str) -> tuple[str, str]:
+    """What a task is read as, "scale=" or "joined=" or "", and its source."""
+    reading, is_reading, rest = name.partition("=")
+    return (f"{reading}=", rest) if is_reading and reading in READINGS else ("", name)
 
 
 def _inside(name: str, tasks_dir: str | None) -> str | None:

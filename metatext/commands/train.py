@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +22,15 @@ from ..model import MetaModel
 from ..objective import reads_anew
 from ..pools import EpisodeError, check_pool
 from ..rows import DataError
+from ..run_folder import CURVE, METRICS
 from ..settings import ConfigError
-from ..storage import check_folder, write_json
+from ..snippets import flags
+from ..storage import check_folder, read_json, write_json
 from ..store import FeatureStore, TokenStore, local_share
 from ..tasks import Task, check_tasks
 from ..training import meta_train
 from ..warm_start import warm_start
-from .common import column_name, load_model, log, of_shots, print_report, sources, texts_of
+from .common import column_name, load_model, log, of_shots, print_report, public_name, sources, texts_of
 
 
 def main(settings: Settings) -> None:
@@ -48,6 +50,7 @@ def main(settings: Settings) -> None:
         store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
     tasks, unseen, test = read_tasks(data)
     check_tasks(tasks, unseen, test)
+    model.notes = {**model.notes, "flags": flags_for_card(settings, [task.name for task in tasks])}
     # whatever could stop the last table is found now: hours of training would end in it
     check_tests(test, {task.kind for task in tasks}, data, model.encoder)
     others = load_heads(data.test_heads) if test and is_main else {}
@@ -72,14 +75,11 @@ def main(settings: Settings) -> None:
             said = f"Unseen tasks{'' if by_class else f' ({kind})'}, {of_shots(drawn.k_shot, by_class)}, no gradient step"
             print_report(report, said, reference)
             figures[str(drawn.k_shot) if by_class else f"{kind} {drawn.k_shot}"] = report.to_dict(reference)
-    metrics = result.output_dir / "metrics.json"
-    written = json.loads(metrics.read_text(encoding="utf-8"))
-    write_json(metrics, {**written, "test": figures})
+    metrics = result.output_dir / METRICS
     if test:
+        write_json(metrics, {**read_json(metrics), "test": figures})
         show(model, max(test, key=lambda task: len(task.labels)), config.seed)
-    print(
-        f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / 'learning_curve.png'}\nmetrics         {metrics}"
-    )
+    print(f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / CURVE}\nmetrics         {metrics}")
 
 
 def read_tasks(data: TrainData) -> tuple[list[Task], list[Task], list[Task]]:
@@ -98,6 +98,25 @@ def read_tasks(data: TrainData) -> tuple[list[Task], list[Task], list[Task]]:
     outer = read([name for name, found in held.items() if not found])
     limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
     return tuple([limit(task) for task in group] for group in ([t for t in loaded if t not in inner], inner + outer, test))
+
+
+def flags_for_card(settings: Settings, names: list[str]) -> dict[str, Any]:
+    """The flags of a run that its model and its loop do not tell. They are published: no folder of this machine stands in them.
+
+    Args:
+        settings: of the command.
+        names: of the tasks to train on, which say what was taken of a whole folder.
+    """
+    data = settings[TrainData]
+    found = flags(settings[EncoderConfig]) | flags(settings[LanguageConfig])
+    for flag in ("encoder", "encoder_revision", "language_model", "language_revision"):
+        found.pop(flag, None)
+    given = flags(data)
+    found |= {flag: given[flag] for flag in ("max_rows_per_task", "skip_bad_rows") if flag in given}
+    tasks = [public_name(name, data.tasks_dir) for name in data.tasks] or (names if data.tasks_dir else ["starter/train"])
+    found |= {"tasks_dir": "folder/of/corpora"} if data.tasks_dir else {}
+    found |= {"tasks": tasks, "eval_tasks": [public_name(name, data.tasks_dir) for name in data.eval_tasks]}
+    return found | {"warm_start": [public_name(name, None) for name in data.warm_start]}
 
 
 def test_shapes(kind: str, data: TrainData) -> list[EpisodeConfig]:

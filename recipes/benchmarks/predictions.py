@@ -20,7 +20,8 @@ def predictions(names: list[str]) -> None:
     Raises:
         SystemExit: a probability differs by more than `TOLERANCE`.
     """
-    from metatext.hub import METRICS, RELEASED, released
+    from metatext.hub import RELEASED, released
+    from metatext.run_folder import METRICS
 
     for name in names:
         path = (released(name) if name in RELEASED and not Path(name).exists() else Path(name)) / METRICS

@@ -64,13 +64,19 @@ def finish(process: subprocess.Popen, timeout: float = 120) -> None:
     assert code == 0, f"{code}: ...{process.log.read_text(encoding='utf-8')[-3000:]}"
 
 
-def kill_when(process: subprocess.Popen, moment: Callable[[], bool], timeout: float = 120) -> None:
-    """kill -9 as soon as ``moment`` comes."""
+def kill_when(
+    process: subprocess.Popen,
+    moment: Callable[[], bool],
+    timeout: float = 120,
+    number: int = signal.SIGKILL,
+    log: Path | None = None,
+) -> None:
+    """kill -9, or another signal, as soon as ``moment`` comes; waits for the end."""
     end = time.monotonic() + timeout
     while not moment():
-        text = process.log.read_text(encoding="utf-8")[-3000:]
+        text = (log or process.log).read_text(encoding="utf-8")[-3000:]
         assert process.poll() is None, f"ended before the moment came: ...{text}"
         assert time.monotonic() < end, f"the moment never came: ...{text}"
         time.sleep(0.002)
-    process.kill()
-    process.wait()
+    process.send_signal(number)
+    process.wait(timeout)

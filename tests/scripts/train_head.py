@@ -118,13 +118,13 @@ def parameters_that_few_episodes_use(head) -> None:
     head.adapt = adapt_with_spare
 
 
-def die(training, step: int) -> None:
-    """The second process ends by a kill at this step."""
+def die(training, step: int, number: int) -> None:
+    """The second process gets a signal at this step."""
     draw = training.train_episodes
 
     def drawn(*args, **options):
         if options["step"] == step and os.environ.get("RANK") == "1":
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return draw(*args, **options)
 
     training.train_episodes = drawn
@@ -146,6 +146,7 @@ def train(
     kinds: bool = False,
     language: dict | None = None,
     die_at: int | None = None,
+    die_by: int = signal.SIGKILL,
     threads: int = 1,
 ) -> dict:
     """One run; all that was learned and the result go to ``save_to`` (.npz), where ``{rank}`` is the process's.
@@ -170,7 +171,7 @@ def train(
             parameters_that_few_episodes_use(model.head)
             no_support_in_the_first_half(training)
         if die_at is not None:
-            die(training, die_at)
+            die(training, die_at, die_by)
         if pause:
             inner = training.train_episodes
             training.train_episodes = lambda *args, **options: (time.sleep(pause), inner(*args, **options))[1]
