@@ -64,3 +64,11 @@ def test_commands_and_files_exist():
         assert re.search(rf"^{target}:", makefile, re.M), target
     for path in re.findall(r"\b(recipes/[\w/]+\.(?:py|yaml))", README):
         assert (ROOT / path).is_file(), path
+
+
+def test_the_architecture_names_every_file():
+    section = README[README.index("## Architecture") : README.index("## Limits")]
+    named = set(re.findall(r"`(\w+)/?`", section))
+    files = {path.stem for path in (ROOT / "metatext").glob("*.py") if not path.stem.startswith("__")}
+    assert files - named == set()
+    assert {"heads", "commands", "recipes"} <= named
