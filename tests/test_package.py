@@ -52,7 +52,7 @@ LEVELS = [
     ["evaluation"],
     ["objective", "launch", "warm_start"],
     ["heldout"],
-    ["run"],
+    ["run", "fit"],
     ["training", "finetuning"],
     ["sklearn"],
     ["cli"],

@@ -24,7 +24,7 @@ import metatext as mt
 from metatext.calibration import INSIDE, judge
 from metatext.episodes import EpisodeBatch
 from metatext.features import TaskFeatures
-from metatext.finetuning import ENCODER_LR, LEARNING_RATE
+from metatext.fit import ENCODER_LR, LEARNING_RATE
 from metatext.loading import fingerprint
 from metatext.methods import Answer, Draw, Method
 from metatext.rivals import TEMPLATE, TEMPLATED, setfit, templated
