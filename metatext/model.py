@@ -336,7 +336,7 @@ class MetaModel(nn.Module):
             HubError: the repo cannot be had.
             EncoderError, LanguageError: the encoder or language model cannot be had, or its weights are not those that the head was trained on.
         """
-        if str(folder_or_repo_id) in HEADS and not Path(folder_or_repo_id).exists():
+        if is_untrained(str(folder_or_repo_id)):
             raise StorageError(
                 f"{folder_or_repo_id} is the name of a head that nobody has trained: MetaModel.from_encoder('embedded', {str(folder_or_repo_id)!r})"
             )
@@ -390,3 +390,13 @@ class MetaModel(nn.Module):
         model.load_tensors(tensors)
         model.risk, model.threshold = saved.risk, saved.threshold
         return model
+
+
+def is_untrained(name: str) -> bool:
+    """Whether a name is that of a head that nobody has trained, and no folder's."""
+    return name in HEADS and not Path(name).exists()
+
+
+def load_head(name: str) -> MetaModel:
+    """A head by its name: untrained, on the embedded encoder, or saved, see `MetaModel.from_pretrained`."""
+    return MetaModel.from_encoder("embedded", name) if is_untrained(name) else MetaModel.from_pretrained(name)

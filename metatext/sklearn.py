@@ -13,8 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from .adapted import AdaptedModel
 from .config import FinetuneConfig
 from .finetuning import finetune as finetune_model
-from .heads import HEADS
-from .model import MetaModel
+from .model import MetaModel, load_head
 from .rows import DataError, check_label_names
 
 
@@ -53,9 +52,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(self.model, MetaModel):
             model = self.model
         elif isinstance(self.model, (str, Path)):
-            name = str(self.model)
-            untrained = name in HEADS and not Path(name).is_dir()
-            model = MetaModel.from_encoder("embedded", name) if untrained else MetaModel.from_pretrained(name)
+            model = load_head(str(self.model))
         else:
             raise DataError(
                 f"model: expected a folder, a repo on the Hub, the name of a head or a MetaModel, got {type(self.model).__name__}"

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..corpora import STARTER, load_tasks
-from ..heads import HEADS
 from ..launch import best_device
-from ..model import MetaModel
+from ..model import MetaModel, is_untrained, load_head
 from ..readings import READINGS
 from ..report import Report
 from ..rows import DataError
@@ -22,12 +21,7 @@ logger = logging.getLogger(__name__)
 
 def load_model(name: str) -> MetaModel:
     """A saved head, or one that is named: untrained, on the embedded encoder."""
-    made = MetaModel.from_encoder("embedded", name) if is_untrained(name) else MetaModel.from_pretrained(name)
-    return made.to(best_device())
-
-
-def is_untrained(name: str) -> bool:
-    return name in HEADS and not Path(name).is_dir()
+    return load_head(name).to(best_device())
 
 
 def column_name(name: str) -> str:

@@ -16,7 +16,7 @@ from ..features import encode_tasks
 from ..kinds import KINDS
 from ..methods import Method, by_model
 from ..metrics import stratified_interval
-from ..model import MetaModel
+from ..model import MetaModel, is_untrained
 from ..plots import plot_risk_coverage, plot_shots
 from ..pools import check_pool
 from ..report import MEAN, Report, summary
@@ -25,7 +25,7 @@ from ..settings import ConfigError
 from ..storage import check_file, read_json, write_json
 from ..store import FeatureStore
 from ..tasks import Task, check_tasks
-from .common import column_name, is_untrained, load_model, log, of_shots, print_report, sources
+from .common import column_name, load_model, log, of_shots, print_report, sources
 
 NAMES: dict[str, Callable[[Task], Task]] = {
     "real": lambda task: task,
