@@ -6,7 +6,7 @@ import contextlib
 import csv
 import itertools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,9 @@ NUMBERS = {
 """What a column is read as when all of its cells look so; the same as pandas takes for numbers."""
 
 
-def csv_options(path: Path) -> dict[str, Any]:
+def csv_options(path: Path, n: int | None = None) -> dict[str, Any]:
     """With what options `datasets` reads every cell of a csv as the text that stands there, an empty one as missing: that a column holds
-    numbers shows at its end only, and 007 or 1.50 is more than a number.
+    numbers shows at its end only, and 007 or 1.50 is more than a number. ``n``: how many of its rows are taken; None: all.
 
     Raises:
         DataError: rows that would be parted wrongly without a word.
@@ -37,7 +37,7 @@ def csv_options(path: Path) -> dict[str, Any]:
     from datasets import Features, Value
 
     mark = _separator(path)
-    _check_quotes(path, mark)
+    _check_quotes(path, mark, n)
     options = {"sep": mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
     names = [str(name) for name in pd.read_csv(path, nrows=0, **options).columns]
     if _rows_are_named(path, mark):
@@ -95,14 +95,14 @@ def _rows_are_named(path: Path, mark: str) -> bool:
     )
 
 
-def _check_quotes(path: Path, mark: str) -> None:
+def _check_quotes(path: Path, mark: str, n: int | None) -> None:
     """Raises `DataError` where a text that runs over several lines goes on behind the quotation mark that ends it, or never ends: it began
     with one that was meant as it is, and all rows in between have become one."""
     value = re.compile(
         rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{mark}\r\n]*)(?:[{mark}\r\n]|$)'
     )  # quoted, its end, what is behind it
     with _rows(path, mark) as rows:
-        for _, lines, last in rows:
+        for _, lines, last in itertools.islice(rows, None if n is None else n + 1):  # the header is one
             row = "".join(lines) if len(lines) > 1 else ""
             for found in value.finditer(row):
                 quoted, closed, behind = found.groups()
@@ -121,7 +121,35 @@ def _breaks(text: str) -> int:
     return len(re.findall("\r\n|\r|\n", text))
 
 
-def zero_columns(rows: Dataset) -> set[str]:
+def with_numbers(parts: Sequence[Dataset]) -> list[Dataset]:
+    """Files of one table, of which every cell is a text, with numbers in the columns that hold nothing else.
+
+    One file speaks for the others: names with leading zeros in it stay texts in all, fractions make floats of whole numbers, and a column
+    that is empty in one is of the type that it has elsewhere.
+    """
+    names = {name for part in parts for name in _zero_columns(part)}
+    # a table of one column, which no task has, would be without rows in between
+    texts = [_texts(part) if len(part.column_names) > 1 else {} for part in parts]
+    read = [{name: values if name in names else _numbers(values) for name, values in part.items()} for part in texts]
+    for name in {name: None for part in read for name in part}:
+        kinds = {str(part[name].type) for part in read if name in part and part[name].null_count < len(part[name])}
+        kind = "double" if kinds == {"int64", "double"} else kinds.pop() if len(kinds) == 1 else None
+        for part in read:
+            if kind and name in part:
+                part[name] = part[name].cast(kind)
+    return [_with_columns(part, columns) for part, columns in zip(parts, read, strict=True)]
+
+
+def _with_columns(rows: Dataset, columns: Mapping[str, Any]) -> Dataset:
+    """A table of texts with these columns where they are none."""
+    order = rows.column_names
+    for name, values in columns.items():
+        if str(values.type) != "string":
+            rows = rows.remove_columns(name).add_column(name, values)
+    return rows.select_columns(order)
+
+
+def _zero_columns(rows: Dataset) -> set[str]:
     """The columns that hold numbers with leading zeros, which are names: 007 is not 7. Not those of scores."""
     import pyarrow.compute as pc
 
@@ -130,17 +158,6 @@ def zero_columns(rows: Dataset) -> set[str]:
         for name, values in _texts(rows).items()
         if name.lower() not in SCORE_COLUMNS and pc.any(pc.match_substring_regex(values, "^0[0-9]+$")).as_py()
     }
-
-
-def with_numbers(rows: Dataset, names: Collection[str] = ()) -> Dataset:
-    """The rows of a csv with numbers in the columns that hold nothing else; ``names`` stay texts, as do `zero_columns`."""
-    columns = rows.column_names
-    texts = {*names, *zero_columns(rows)}
-    for name, values in _texts(rows).items():
-        # a table of one column, which no task has, would be without rows in between
-        if name not in texts and len(columns) > 1 and (numbers := _numbers(values)) is not None:
-            rows = rows.remove_columns(name).add_column(name, numbers)
-    return rows.select_columns(columns)
 
 
 def _texts(rows: Dataset) -> dict[str, Any]:
@@ -152,7 +169,7 @@ def _texts(rows: Dataset) -> dict[str, Any]:
 
 
 def _numbers(values: Any) -> Any:
-    """Texts as whole numbers, else numbers, else truth values; None where they are none of these."""
+    """Texts as whole numbers, else numbers, else truth values; themselves where they are none of these."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -162,5 +179,5 @@ def _numbers(values: Any) -> Any:
             try:
                 return pc.cast(pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+"), kind)
             except pa.ArrowInvalid:  # more digits than a number has: a name
-                return None
-    return None
+                return values
+    return values

@@ -74,7 +74,7 @@ def load_inputs(
             raise DataError(
                 f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
             )
-    said = with_numbers(rows) if reader(Path(path)) == "csv" else rows
+    said = with_numbers([rows])[0] if reader(Path(path)) == "csv" else rows
     if skip_bad_rows:
         good = usable(rows, lambda part: check_texts(part, found, name), name)
         rows, said = rows.select(good), said.select(good)

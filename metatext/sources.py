@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .csvs import csv_options, with_numbers, zero_columns
+from .csvs import csv_options, with_numbers
 from .rows import DataError
 
 if TYPE_CHECKING:
@@ -166,17 +166,18 @@ def _join(parts: list, where: str) -> Dataset | IterableDataset:
 
 def read_files(paths: Sequence[Path], name: str, streamed: int | None = None) -> Dataset:
     """Files one after the other, or the first ``streamed`` rows of their stream; csv columns of numbers, and nothing else, are numbers."""
-    parts = [read_file(path, streamed is not None) for path in paths]
-    csvs = [reader(path) == "csv" for path in paths]
+    parts = [read_file(path, streamed) for path in paths]
+    csvs = [number for number, path in enumerate(paths) if reader(path) == "csv"]
     if streamed is not None:
         taken = _take(_join(parts, name), streamed, name)
-        return with_numbers(taken) if all(csvs) else taken
-    zeros = {column for part, is_csv in zip(parts, csvs) if is_csv for column in zero_columns(part)}  # in one file, so in all
-    return _join([with_numbers(part, zeros) if is_csv else part for part, is_csv in zip(parts, csvs)], name)
+        return with_numbers([taken])[0] if len(csvs) == len(paths) else taken
+    for number, part in zip(csvs, with_numbers([parts[number] for number in csvs]), strict=True):
+        parts[number] = part
+    return _join(parts, name)
 
 
-def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
-    """A file as a table, every cell of a csv as the text that stands there."""
+def read_file(path: Path, streamed: int | None = None) -> Dataset | IterableDataset:
+    """A file as a table, every cell of a csv as the text that stands there; as a stream where only ``streamed`` rows are taken."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
@@ -194,8 +195,8 @@ def read_file(path: Path, streaming: bool = False) -> Dataset | IterableDataset:
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
-        options = csv_options(path) if kind == "csv" else {}
-        return load_dataset(kind, data_files=_literal(path), split="train", streaming=streaming, **options)
+        options = csv_options(path, streamed) if kind == "csv" else {}
+        return load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
     except DataError:
         raise
     except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:

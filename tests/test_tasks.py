@@ -1388,3 +1388,22 @@ def test_load_inputs_of_no_table(tmp_path, name):
 def test_load_inputs_with_a_column_that_does_not_exist(tmp_path):
     with pytest.raises(DataError, match=r"'txet'.*did you mean 'text'"):
         load_inputs(write(tmp_path / "a.csv"), {"text": "txet"})
+
+
+def test_splits_whose_columns_of_numbers_differ(tmp_path):
+    """A column that is empty in one split, or whole there and not elsewhere, is the same column."""
+    bodies = {"train": "hi,a,1.5,1,True\nyo,b,2.5,,False\n", "test": "hi,a,,2,\nyo,b,,0.5,\n", "dev": "oh,a,3,,\n"}
+    for name, rows in bodies.items():
+        raw(tmp_path / "mail" / f"{name}.csv", "text,label,price,score2,seen\n" + rows)
+    task = load_task(str(tmp_path / "mail"), split=None)
+    assert task.inputs() == ["oh", "hi", "yo", "hi", "yo"] and task.labels == ("a", "b")
+    raw(tmp_path / "stars" / "train.csv", "text,score\nhi,1\nyo,2\n")
+    raw(tmp_path / "stars" / "test.csv", "text,score\nhi,1.5\n")
+    assert load_task(str(tmp_path / "stars"), split=None).targets.tolist() == [1.5, 1.0, 2.0]
+
+
+def test_a_stream_is_checked_as_far_as_it_is_taken(tmp_path):
+    path = raw(tmp_path / "a.csv", 'text,label\nhi,a\nyo,b\n"stray,a\nyo,b\n"zz" x,a\n')
+    assert len(load_task(str(path), streaming=True, max_rows=2)) == 2
+    with pytest.raises(DataError, match="line 6: a text goes on behind the quotation mark that ends it, which began in line 4"):
+        load_task(str(path))
