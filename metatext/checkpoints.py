@@ -106,12 +106,15 @@ class Checkpoints:
             self.folder.rmdir()
 
     def _drop(self, step: int) -> None:
-        """Delete the checkpoint of a step, if there is one of ours."""
+        """Delete the checkpoint of a step, if there is one of ours; a kill while that goes on leaves a draft, which is known as ours."""
         if _is_ours(folder := self.folder / f"checkpoint-{step}"):
-            shutil.rmtree(folder, ignore_errors=True)
+            doomed = self.folder / f".draft-{step}-{os.getpid()}-dropped"
+            with contextlib.suppress(OSError):
+                os.rename(folder, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def _drop_drafts(self) -> None:
-        """Delete what a run that was killed left half written."""
+        """Delete what a run that was killed left half written, or half deleted."""
         for left in self.folder.glob(".draft-*"):
             shutil.rmtree(left, ignore_errors=True)
 

@@ -222,3 +222,22 @@ def test_many_other_settings_are_counted_not_cut_silently():
         check_same_run({"tasks": {}}, now, Path("x"))
     assert "task 08" not in str(caught.value)
     assert "4 more" in str(caught.value)
+
+
+@pytest.mark.parametrize("act", [lambda kept: save(kept, 4), Checkpoints.clear])
+def test_a_kill_while_an_old_one_is_deleted(tmp_path, monkeypatch, act):
+    """Files of a folder are deleted in any order: without its trainer_state.json it would be another program's."""
+    checkpoints = saved(tmp_path, limit=3)
+
+    def killed(folder, **_):
+        if (Path(folder) / "trainer_state.json").unlink(missing_ok=True) is None and "-1" in Path(folder).name:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("metatext.checkpoints.shutil.rmtree", killed)
+        act(checkpoints)
+    again = Checkpoints(tmp_path, 3)
+    again.check()
+    assert again.latest().state["step"] in (3, 4)
+    save(again, 5)
+    assert not list(tmp_path.glob(".draft-*"))
