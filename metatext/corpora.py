@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
         folder = Path(__file__).parent / source
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
-    files = split_files(folder)
-    if (len(files) > 1 or SPLIT_WORDS & {*files}) and not _holds_corpora(folder):
+    if _is_corpus(folder) and not _holds_corpora(folder):
         return _load_item(str(folder), split, skip_bad_rows)
     return _load_folder(folder, split, skip_bad_rows)
 
@@ -133,6 +133,14 @@ def _holds_corpora(folder: Path) -> bool:
     files = split_files(folder)
     deeper = any(part.is_dir() and part.name[0] != "." and split_files(part) for part in folder.iterdir())
     return not are_splits(files) or (deeper and not (len(files) > 1 or {"train", "test"} & {*files}))
+
+
+def _is_corpus(folder: Path) -> bool:
+    """Whether the files of a folder are splits of one corpus by their names alone: train and test, mail_train and mail_test. Reviews_train
+    and mail_test are not, nor are task1 and task2: whoever means one corpus with those names it in a list."""
+    words = [[word for word in re.split("[^a-z]+", name.lower()) if word not in ("", "of")] for name in split_files(folder)]
+    rest = {tuple(word for word in found if word not in SPLIT_WORDS) for found in words}
+    return len(rest) == 1 and all(map(SPLIT_WORDS.intersection, words)) and (len(words) > 1 or rest == {()})
 
 
 def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:

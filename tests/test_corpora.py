@@ -104,6 +104,25 @@ def test_a_folder_of_one_corpus(folder, caplog):
         load_tasks(folder / "g_bare")
 
 
+@pytest.mark.parametrize(
+    "files, found",
+    [
+        (["task1", "task2"], ["task1", "task2"]),
+        (["eval_reviews", "train_tickets"], ["eval_reviews", "train_tickets"]),
+        (["test_a", "test_b"], ["test_a", "test_b"]),
+        (["my_dev"], ["my_dev"]),
+        (["dev"], ["all"]),
+        (["mail_train", "mail_test"], ["all"]),
+        (["train-00000-of-00002", "train-00001-of-00002", "test"], ["all"]),
+    ],
+)
+def test_which_files_are_one_corpus(tmp_path, files, found):
+    """Labels of several tasks do not become those of one because their names have a word or a number in common."""
+    for name in files:
+        write(tmp_path / "all" / f"{name}.csv", ROWS)
+    assert names(load_tasks(tmp_path / "all")) == found
+
+
 def test_hidden_folders_and_files_that_do_not_fit_are_left_out(folder, caplog):
     before = names(load_tasks(folder))
     write(folder / ".ipynb_checkpoints" / "train.csv")
