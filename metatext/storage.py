@@ -56,7 +56,7 @@ def check_file(path: str | Path, inputs: Sequence[str | Path | None] = ()) -> No
 
     Args:
         path: need not be there yet.
-        inputs: what is read, which must not be written over; None: nothing.
+        inputs: what is read, files or folders of them, which must not be written over; None: nothing.
 
     Raises:
         StorageError: it cannot.
@@ -65,7 +65,7 @@ def check_file(path: str | Path, inputs: Sequence[str | Path | None] = ()) -> No
     if path.is_dir():
         raise StorageError(f"{path} is a folder; give another file")
     for read in filter(None, inputs):
-        if path.exists() and Path(read).exists() and path.samefile(read):
+        if path.exists() and Path(read).exists() and (path.samefile(read) or path.absolute().parent.samefile(read)):
             raise StorageError(f"{path} is read, and would be written over; give another file")
     _check_writable(path, path.absolute().parents)
 
@@ -110,7 +110,7 @@ def _check_held(folder: Path, content: str | None) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")  # on Windows too: a csv says itself how its lines end
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -288,6 +288,32 @@ def test_predictions_never_stand_in_the_place_of_what_is_read(tmp_path, small_he
         assert Path(path).read_text() == before
     with pytest.raises(SystemExit, match=r"out.json: predictions are written as csv; give a file called .csv"):
         cli.main(["predict", "out", "predictions.csv", "--predictions", "out.json"])
+    Path("splits").mkdir()
+    for name in ("train", "test"):
+        Path(f"splits/{name}.csv").write_bytes(Path("examples.csv").read_bytes())
+    Path("splits.json").write_text("{}")
+    for arguments in (
+        [
+            "finetune",
+            "--examples",
+            "splits",
+            "--split",
+            "train",
+            "--eval_examples",
+            "examples.csv",
+            "--predictions",
+            "examples.csv",
+        ],
+        ["adapt", "--examples", "splits", "--split", "train", "--predictions", "splits/test.csv"],
+        ["test", "--model", "gp", "--tasks", "splits", "--class_splits", "splits.json", "--output", "splits.json"],
+    ):
+        with pytest.raises(SystemExit, match=f"{arguments[-1]} is read, and would be written over; give another file"):
+            cli.main(arguments)
+
+
+def test_a_file_that_is_not_there_may_have_a_colon(tmp_path):
+    with pytest.raises(SystemExit, match=r"mail:1\.csv does not exist"):
+        cli.main(["adapt", "--examples", str(tmp_path / "mail:1.csv")])
 
 
 @pytest.mark.parametrize("command", ["adapt", "finetune"])

@@ -18,6 +18,7 @@ from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
+from ..sources import reader
 from ..storage import StorageError, check_file, check_folder, write_text
 from ..tasks import Task, load_task
 
@@ -34,7 +35,8 @@ def columns_of(data: AdaptData | FinetuneData | PredictData) -> dict[str, str]:
 
 def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None, kind: str | None) -> Task:
     """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found."""
-    name, _, part = (source, "", "") if Path(source).exists() else source.partition(":")
+    is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
+    name, _, part = (source, "", "") if is_path else source.partition(":")
     options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     return load_task(name, part or None, split=split, kind=kind, **options)
 
@@ -43,7 +45,7 @@ def check_output(data: AdaptData | FinetuneData) -> Path:
     """Where predictions go; raises `StorageError` where they, or the classifier, cannot be written."""
     predictions = Path(data.predictions or Path(data.output_dir) / "predictions.csv")
     check_folder(data.output_dir, "adapted")
-    check_predictions(predictions, data.predict, data.examples)
+    check_predictions(predictions, data.predict, data.examples, getattr(data, "eval_examples", None))
     return predictions
 
 

@@ -41,7 +41,7 @@ def main(settings: Settings) -> None:
     if set(data.names) == {"numbered"} and set(data.shots) == {0}:
         raise ConfigError("names: numbered names say nothing at 0 shots; add shots, or real to names")
     if data.output or data.plot:
-        check_file(data.output or "runs/meta_test.json")
+        check_file(data.output or "runs/meta_test.json", [data.class_splits])
     tasks = sources(data.tasks, data.tasks_dir, data.skip_bad_rows)
     tasks = [task.sample(data.max_rows_per_task) for task in tasks] if data.max_rows_per_task else tasks
     check_tasks(tasks)
