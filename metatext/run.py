@@ -132,7 +132,7 @@ class Run:
         """
         if self.unseen and self.is_due(self.config.eval_steps):
             self.evaluate()
-        asked = signals.asked()
+        asked = signals.asked(self.over)
         if asked or self.stopped_early or self.is_due(self.config.save_steps):
             self.save(optimizer)
         if asked:

@@ -48,15 +48,16 @@ class StopSignals:
         if kind is None and self.seen:  # it came too late to be asked for
             signal.raise_signal(self.seen)
 
-    def asked(self) -> int:
+    def asked(self, last: bool = False) -> int:
         """The signal that any process of the launch has got, or 0; called by all of them after every step, and all learn the same.
 
-        One process looks at once. Several exchange what they have got about once a second: every step would cost small ones a tenth.
+        One process looks at once. Several exchange what they have got about once a second, and after the ``last`` step: every step would
+        cost small ones a tenth.
         """
         if self.accelerator.num_processes == 1:
             return self.seen
         self.left -= 1
-        if self.left:
+        if self.left > 0 and not last:
             return 0
         mine = torch.tensor([[self.seen, time.monotonic() - self.last]], device=self.accelerator.device)
         seen, seconds = self.accelerator.gather(mine).max(0).values.tolist()  # of them all, so that they ask again at one step
