@@ -23,6 +23,7 @@ import metatext as mt
 from metatext import cli
 from metatext.card import make_card
 from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
+from metatext.run_folder import held
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
@@ -163,7 +164,7 @@ def test_configs_say_what_they_need_and_how_to_launch(path):
     assert "/work" not in path.read_text()
 
 
-def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys):
+def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys, monkeypatch):
     head = tmp_path / "run"
     common = ["--tasks", "starter/train", "--eval_tasks", "feelings", "--test_tasks", "starter/test", "--test_episodes", "3"]
     shape = ["--n_way", "2", "5", "--k_shot", "0", "4", "--n_query", "4", "--encoder", str(tiny_folder)]
@@ -175,6 +176,13 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys)
     kept = (head / "metrics.json").read_bytes()
     cli.main(["train", *common[:4], *shape, *SMALL, "--output_dir", str(head)])
     assert (head / "metrics.json").read_bytes() == kept, "started again without test tasks, a finished run keeps its figures"
+
+    def measured(*args, **kwargs):
+        with pytest.raises(mt.ConfigError, match="another run is writing to"), held(head):
+            pass
+        return mt.evaluate_tasks(*args, **kwargs)
+
+    monkeypatch.setattr("metatext.commands.train.evaluate_tasks", measured)
     cli.main(["train", *common, "--test_shots", "2", *shape, *SMALL, "--output_dir", str(head)])
     assert set(json.loads((head / "metrics.json").read_text())["test"]) == {"2"}
 

@@ -22,7 +22,7 @@ from ..model import MetaModel
 from ..objective import reads_anew
 from ..pools import EpisodeError, check_pool
 from ..rows import DataError
-from ..run_folder import CURVE, METRICS
+from ..run_folder import CURVE, METRICS, held
 from ..settings import ConfigError
 from ..snippets import flags
 from ..storage import check_folder, read_json, write_json
@@ -64,21 +64,22 @@ def main(settings: Settings) -> None:
     result = meta_train(model, tasks, eval_tasks=unseen, episodes=shape, config=config, store=store)
     if not is_main:
         return
-    store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
-    reference, figures = TestData().reference, {}
-    for kind in dict.fromkeys(task.kind for task in test):
-        group = [task for task in test if task.kind == kind]
-        heads = {name: head for name, head in others.items() if kind in head.kinds}
-        by_class = KINDS[kind].by_class
-        for drawn in test_shapes(kind, data):
-            report = evaluate_tasks(model, group, drawn, data.test_episodes, config.seed, heads=heads, store=store)
-            said = f"Unseen tasks{'' if by_class else f' ({kind})'}, {of_shots(drawn.k_shot, by_class)}, no gradient step"
-            print_report(report, said, reference)
-            figures[str(drawn.k_shot) if by_class else f"{kind} {drawn.k_shot}"] = report.to_dict(reference)
     metrics = result.output_dir / METRICS
-    if test:
-        write_json(metrics, {**read_json(metrics), "test": figures})
-        show(model, max(test, key=lambda task: len(task.labels)), config.seed)
+    with held(result.output_dir):  # a run that overwrites this one waits for its last figures
+        store = FeatureStore(model.encoder, data.cache_dir)  # the other processes are gone
+        reference, figures = TestData().reference, {}
+        for kind in dict.fromkeys(task.kind for task in test):
+            group = [task for task in test if task.kind == kind]
+            heads = {name: head for name, head in others.items() if kind in head.kinds}
+            by_class = KINDS[kind].by_class
+            for drawn in test_shapes(kind, data):
+                report = evaluate_tasks(model, group, drawn, data.test_episodes, config.seed, heads=heads, store=store)
+                said = f"Unseen tasks{'' if by_class else f' ({kind})'}, {of_shots(drawn.k_shot, by_class)}, no gradient step"
+                print_report(report, said, reference)
+                figures[str(drawn.k_shot) if by_class else f"{kind} {drawn.k_shot}"] = report.to_dict(reference)
+        if test:
+            write_json(metrics, {**read_json(metrics), "test": figures})
+            show(model, max(test, key=lambda task: len(task.labels)), config.seed)
     print(f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / CURVE}\nmetrics         {metrics}")
 
 
