@@ -20,10 +20,9 @@ from scripts.processes import kill_when
 from scripts.train_head import find_the_run
 
 import metatext as mt
-from metatext import cli
+from metatext import cli, run_folder
 from metatext.card import make_card
 from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
-from metatext.run_folder import held
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
@@ -178,7 +177,7 @@ def test_train_test_and_adapt_one_after_the_other(tmp_path, tiny_folder, capsys,
     assert (head / "metrics.json").read_bytes() == kept, "started again without test tasks, a finished run keeps its figures"
 
     def measured(*args, **kwargs):
-        with pytest.raises(mt.ConfigError, match="another run is writing to"), held(head):
+        with pytest.raises(mt.ConfigError, match="another run is writing to"), run_folder.held(head):
             pass
         return mt.evaluate_tasks(*args, **kwargs)
 
