@@ -49,7 +49,7 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
         folder = Path(__file__).parent / source
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
-    if _is_corpus(folder) and not _holds_corpora(folder):
+    if _is_corpus(folder) and not _holds_folders(folder):
         return _load_item(str(folder), split, skip_bad_rows)
     return _load_folder(folder, split, skip_bad_rows)
 
@@ -131,8 +131,12 @@ def _holds_corpora(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     files = split_files(folder)
-    deeper = any(part.is_dir() and part.name[0] != "." and split_files(part) for part in folder.iterdir())
-    return not are_splits(files) or (deeper and not (len(files) > 1 or {"train", "test"} & {*files}))
+    return not are_splits(files) or (_holds_folders(folder) and not (len(files) > 1 or {"train", "test"} & {*files}))
+
+
+def _holds_folders(folder: Path) -> bool:
+    """Whether a folder of data files is in it."""
+    return any(part.is_dir() and part.name[0] != "." and split_files(part) for part in folder.iterdir())
 
 
 def _is_corpus(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .csvs import csv_options, with_numbers
-from .rows import DataError
+from .rows import DataError, check_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -40,8 +40,8 @@ def read_source(
     """Any source as one table of its first ``max_rows`` rows (None: all), and a name for it; of a stream no row behind them is read."""
     from datasets import IterableDataset
 
-    if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1):
-        raise DataError(f"max_rows: expected a whole number of at least 1, got {max_rows!r}")
+    if max_rows is not None:
+        check_whole(max_rows, "max_rows")
     if streaming and max_rows is None:
         raise DataError("streaming=True needs max_rows, the number of rows to take; without it all would be downloaded")
     rows, name = _find(source, config, split, revision, max_rows if streaming else None)

@@ -121,6 +121,8 @@ def test_which_files_are_one_corpus(tmp_path, files, found):
     for name in files:
         write(tmp_path / "all" / f"{name}.csv", ROWS)
     assert names(load_tasks(tmp_path / "all")) == found
+    write(tmp_path / "all" / "deeper" / "full.csv", ROWS)  # beside other corpora a file is one by itself
+    assert names(load_tasks(tmp_path / "all")) == sorted([*files, "deeper"])
 
 
 def test_hidden_folders_and_files_that_do_not_fit_are_left_out(folder, caplog):
