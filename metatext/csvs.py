@@ -26,9 +26,9 @@ NUMBERS = {
 """What a column is read as when all of its cells look so; the same as pandas takes for numbers."""
 
 
-def csv_options(path: Path, n: int | None = None) -> dict[str, Any]:
+def csv_options(path: Path) -> dict[str, Any]:
     """With what options `datasets` reads every cell of a csv as the text that stands there, an empty one as missing: that a column holds
-    numbers shows at its end only, and 007 or 1.50 is more than a number. ``n``: how many of its rows are taken; None: all.
+    numbers shows at its end only, and 007 or 1.50 is more than a number.
 
     Raises:
         DataError: rows that would be parted wrongly without a word.
@@ -37,7 +37,6 @@ def csv_options(path: Path, n: int | None = None) -> dict[str, Any]:
     from datasets import Features, Value
 
     mark = _separator(path)
-    _check_quotes(path, mark, n)
     options = {"sep": mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
     names = [str(name) for name in pd.read_csv(path, nrows=0, **options).columns]
     if _rows_are_named(path, mark):
@@ -95,9 +94,9 @@ def _rows_are_named(path: Path, mark: str) -> bool:
     )
 
 
-def _check_quotes(path: Path, mark: str, n: int | None) -> None:
+def check_quotes(path: Path, mark: str, n: int | None = None) -> None:
     """Raises `DataError` where a text that runs over several lines goes on behind the quotation mark that ends it, or never ends: it began
-    with one that was meant as it is, and all rows in between have become one."""
+    with one that was meant as it is, and all rows in between have become one. ``n``: how many rows are looked at; None: all."""
     value = re.compile(
         rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{mark}\r\n]*)(?:[{mark}\r\n]|$)'
     )  # quoted, its end, what is behind it
@@ -114,6 +113,23 @@ def _check_quotes(path: Path, mark: str, n: int | None) -> None:
                     raise DataError(
                         f"{path}: {said}; put texts that hold such marks in marks and double those inside, or save as jsonl"
                     )
+
+
+def quotes_error(path: Path) -> DataError | None:
+    """What `check_quotes` says of a file that could not be read, if that is why."""
+    try:
+        check_quotes(path, _separator(path))
+    except DataError as error:
+        return error
+    except (OSError, ValueError, csv.Error):  # it is said already
+        pass
+    return None
+
+
+def has_long_rows(path: Path, n: int) -> bool:
+    """Whether any of the n rows of a file may run over several lines; a look at all of its values would take as long as reading it."""
+    with open(path, "rb") as file:
+        return sum(1 for line in file if line.strip()) != n + 1
 
 
 def _breaks(text: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .csvs import csv_options, with_numbers
+from .csvs import check_quotes, csv_options, has_long_rows, quotes_error, with_numbers
 from .rows import DataError, check_whole
 
 if TYPE_CHECKING:
@@ -195,11 +195,18 @@ def read_file(path: Path, streamed: int | None = None) -> Dataset | IterableData
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
-        options = csv_options(path, streamed) if kind == "csv" else {}
-        return load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
-    except DataError:
-        raise
+        options = csv_options(path) if kind == "csv" else {}
+        if kind == "csv" and streamed is not None:
+            check_quotes(path, options["sep"], streamed)
+        rows = load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
+        if kind == "csv" and streamed is None and has_long_rows(path, len(rows)):
+            check_quotes(path, options["sep"])
+        return rows
     except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:
+        if kind == "csv" and (cause := quotes_error(path)) is not None:
+            raise cause from error
+        if isinstance(error, DataError):
+            raise
         raise DataError(_unread(path, kind, error.__cause__ or error)) from error
     finally:
         if shown:
