@@ -205,12 +205,13 @@ class AdaptedModel:
         return table
 
     def _chunks(self, n: int, size: int, progress: bool) -> Iterable[int]:
-        starts = range(0, n, size)
-        if not progress:
-            return starts
+        """Where parts of ``size`` of n rows begin; a bar where there are several, and it takes longer than five seconds."""
         from tqdm.auto import tqdm
 
-        return tqdm(starts, desc="predicting", unit=f" x {size} rows")
+        with tqdm(total=n, desc="predicting", unit="row", delay=5, disable=None if progress and n > size else True) as bar:
+            for start in range(0, n, size):
+                yield start
+                bar.update(min(size, n - start))
 
     def _write(self, inputs: Sequence[str], max_new_tokens: int, progress: bool) -> list[str]:
         rows, texts = check_inputs(inputs), []
@@ -259,7 +260,7 @@ class AdaptedModel:
         size = max(1, min(CHUNK, CELLS // (support + 8 * ways)))
         answers, known = np.empty((len(rows), ways), np.float32), np.empty(len(rows), np.float32)
         for i in self._chunks(len(rows), size, progress):
-            part = self._logits(rows[i : i + size])
+            part = self._logits(rows[i : i + size], progress and len(rows) <= size)
             answers[i : i + size] = KINDS[self.kind].answer(part.values[0]).float().cpu()
             known[i : i + size] = (-part.none[0]).sigmoid().float().cpu()
         return answers, known
@@ -278,8 +279,8 @@ class AdaptedModel:
             )
         return rows
 
-    def _logits(self, rows: list) -> Logits:
-        query = encode_inputs(self.encoder, rows)[None].to(next(self.head.parameters()))
+    def _logits(self, rows: list, progress: bool = False) -> Logits:
+        query = encode_inputs(self.encoder, rows, progress)[None].to(next(self.head.parameters()))
         with torch.autocast(query.device.type, enabled=False):
             there = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
             return corrected(self.head.logits(self.params, query, there), self.params, query)

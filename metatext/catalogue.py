@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 TEXT_COLUMNS = (
-    "text", "sentence", "content", "utterance", "query", "review", "review_body", "comment", "tweet", "message", "headline",
-    "title", "body", "document", "question", "input",
+    "text", "sentence", "content", "utterance", "query", "review", "review_body", "comment", "tweet", "message", "body",
+    "headline", "title", "document", "question", "input",
 )  # fmt: skip
 
 PAIR_COLUMNS = (

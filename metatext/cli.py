@@ -15,6 +15,7 @@ import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
@@ -149,7 +150,7 @@ class PredictData(Asked):
     """Which classifier is asked what."""
 
     model: str = option("runs/adapted", "a classifier that adapt or finetune saved: a folder, or a repo on the Hub, owner/name")
-    predictions: str = option("predictions.csv", "csv to write the predictions to")
+    predictions: str | None = option(None, "csv to write the predictions to; none: <file>.predictions.csv in this folder")
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,9 @@ COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "predict": ("answer the rows of a file: metatext predict CLASSIFIER FILE", (PredictData,)),
     "push": ("share a head or a classifier on the Hub: metatext push FOLDER OWNER/NAME", (PushData,)),
 }
-WORDS = {"push": ("model", "repo_id"), "predict": ("model", "predict")}
-"""Settings that a command also takes as its first or its last words, all of them, without their flags."""
+EXAMPLES, ROWS = ("examples",), (".csv", ".tsv", ".jsonl", ".parquet")
+WORDS = {"push": ("model", "repo_id"), "predict": ("model", "predict"), "adapt": EXAMPLES, "finetune": EXAMPLES}
+"""Settings that a command also takes as its first or its last words, all of them, without their flags; of `EXAMPLES` a file of rows."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -303,6 +305,11 @@ def _with_flags(arguments: list[str], names: Sequence[str], switches: Sequence[s
     everywhere."""
     n = len(names)
     first = list(itertools.takewhile(_is_word, arguments))
+    if names == EXAMPLES:
+        rows = [part for part in first[:1] if Path(part).suffix.lower() in ROWS]
+        return _flagged(names, rows) + arguments[1:] if rows else arguments
+    if n and len(first) == 1 and n > 1 and Path(first[0]).is_dir():
+        return _flagged(names[:1], first) + arguments[1:]
     if n and len(first) == n:
         return _flagged(names, first) + arguments[n:]
     last = list(itertools.takewhile(_is_word, reversed(arguments)))
@@ -329,7 +336,7 @@ def _is_range(cls: type, name: str) -> bool:
 def _read_yaml(path: str) -> dict[str, Any]:
     import yaml
 
-    rows = "; a file of rows is given by --examples" if path.lower().endswith((".csv", ".tsv", ".jsonl", ".parquet")) else ""
+    rows = "; a file of rows is no settings" if Path(path).suffix.lower() in ROWS else ""
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)

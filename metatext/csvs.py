@@ -45,13 +45,20 @@ def csv_options(path: Path) -> dict[str, Any]:
 
 
 def _separator(path: Path) -> str:
-    """A tab in a tsv; else what parts the header: a comma, or where that leaves one column, what a spreadsheet may write instead of it."""
+    """A tab in a tsv; else what parts the header: a comma, or where that leaves one column, what a spreadsheet may write instead of it.
+
+    Raises:
+        DataError: the first line is none of the table.
+    """
     if path.suffix.lower() == ".tsv":
         return "\t"
     for mark in MARKS:
         with _rows(path, mark) as rows:
-            if len(next(rows, ([],))[0]) > 1:
-                return mark
+            header = next(rows, ([],))[0]
+        if header == ["sep=", ""]:
+            raise DataError(f"{path}: its first line, sep={mark}, is for Excel alone; delete it")
+        if len(header) > 1:
+            return mark
     return ","
 
 

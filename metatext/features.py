@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -307,9 +307,9 @@ def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return normalize(across + alike * direction, dim=-1)
 
 
-def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]]) -> Tensor:
+def encode_inputs(encoder: Encoder, inputs: Sequence[str | tuple[str, str]], progress: bool = False) -> Tensor:
     """Features (n, d) of texts or pairs, nothing kept; the same values as through a store, up to rounding."""
-    return read_inputs(encoder.encode, inputs)
+    return read_inputs(partial(encoder.encode, progress=progress), inputs)
 
 
 def read_inputs(read: Callable[[Sequence], Tensor], inputs: Sequence[str | tuple[str, str]]) -> Tensor:

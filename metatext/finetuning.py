@@ -27,6 +27,7 @@ from .tasks import Task
 logger = logging.getLogger(__name__)
 
 KEPT = ("adapted", "fine-tuned")
+FEW = 10  # examples that judge, below which there is a warning
 
 
 def finetune(
@@ -82,6 +83,12 @@ def finetune(
     if not len(held):
         logger.warning("no class has two examples: none can be held out to judge, so the adapted model is kept")
         return whole.with_support(whole.support, finetuning={"kept": KEPT[0], **notes})
+    if len(held) < FEW:
+        logger.warning(
+            "%d examples judge what is learned: which model is kept is little more than chance; rows of your own may judge (eval_task, "
+            "--eval_examples)",
+            len(held),
+        )
     if not examples.weights[examples.y[held]].sum() > 0:
         raise ConfigError(f"class_weights: every held-out example has the weight 0, got {' '.join(config.class_weights)}")
     fit = Fit(judged, examples, train, held, config, accelerator)

@@ -139,8 +139,8 @@ def push_folder(
     with tempfile.TemporaryDirectory() as made:
         staged = Path(made)
         config, examples = _stage(folder, staged)
-        own = read_metrics(folder)
-        stale = own is None and (folder / METRICS).is_file()
+        own = read_metrics(folder) if metrics is None else None
+        stale = metrics is None and own is None and (folder / METRICS).is_file()
         if stale:
             logger.warning("%s: metrics.json and the curve are of other weights than lie there; they are left out", folder)
         figures = _figures(own if metrics is None else metrics)

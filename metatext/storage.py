@@ -36,10 +36,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         StorageError: the disk is full; what stood at ``path`` is untouched and the temporary file is gone.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # made by whoever writes it, with the usual rights
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        rights = temporary.stat().st_mode  # the usual ones; safetensors writes files that only their owner may read
         yield temporary
+        os.chmod(temporary, rights)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -220,6 +223,7 @@ def read_config(folder: str | Path, content: str) -> dict[str, Any]:
     if config.get("content") != content:
         other = {"head": "MetaModel.from_pretrained", "adapted": "AdaptedModel.from_pretrained"}.get(config.get("content"))
         way = f"; {other} loads it" if other and content in ("head", "adapted") else ""
+        way += ", and metatext adapt --model makes a classifier of it" if content == "adapted" and way else ""
         raise ContentError(f"{folder} holds {config.get('content')!r}, expected {content!r}{way}")
     return config
 

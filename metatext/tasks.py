@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +52,7 @@ class Task:
             that are written none.
         label_names: per label the text that the encoder reads, or None where there is no meaningful name.
         description: one sentence on what the labels mean, or None.
+        columns: of the source, by what was read from them; {} where there is no such source.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Task:
     labels: tuple
     label_names: tuple[str | None, ...]
     description: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -243,6 +245,12 @@ def load_task(
             len(rows),
             labels[targets[0]],
         )
+    alike: dict[str, Any] = {}
+    for label in labels if kind in ("classification", "multilabel") else ():
+        other = alike.setdefault(" ".join(str(label).split()).casefold(), label)
+        if other is not label:
+            logger.warning("%s: the labels %r and %r differ by blanks or capital letters alone, and are two", name, other, label)
+            break
     listed = [label for label in labels if isinstance(label, str) and LISTED.fullmatch(label)] if kind == "classification" else []
     if listed:
         logger.warning(
@@ -253,7 +261,7 @@ def load_task(
     kept = [role for role in (*TEXTS, "answers") if role in columns]
     rows = rows.select_columns([columns[role] for role in kept])
     rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})
-    return Task(name, kind, rows, targets, labels, names, description or known.description)
+    return Task(name, kind, rows, targets, labels, names, description or known.description, columns)
 
 
 def by_task(tasks: Sequence[Task], rows: np.ndarray) -> Iterator[tuple[np.ndarray, Task, np.ndarray]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 import shlex
 import signal
@@ -283,7 +284,7 @@ def test_predictions_never_stand_in_the_place_of_what_is_read(tmp_path, small_he
     Path("predictions.csv").write_text("text\na\n")
     cli.main(["adapt", "--model", str(small_head), "--examples", "examples.csv", "--output_dir", "out"])
     for path, arguments in (
-        ("predictions.csv", ["predict", "out", "predictions.csv"]),
+        ("predictions.csv", ["predict", "out", "predictions.csv", "--predictions", "predictions.csv"]),
         (
             "examples.csv",
             ["adapt", "--examples", "examples.csv", "--predict", "predictions.csv", "--predictions", "./examples.csv"],
@@ -293,6 +294,8 @@ def test_predictions_never_stand_in_the_place_of_what_is_read(tmp_path, small_he
         with pytest.raises(SystemExit, match=f"{path} is read, and would be written over; give another file"):
             cli.main(arguments)
         assert Path(path).read_text() == before
+    cli.main(["predict", "out", "predictions.csv"])
+    assert Path("predictions.predictions.csv").exists()  # each file's answers bear its name
     with pytest.raises(SystemExit, match=r"out.json: predictions are written as csv; give a file called .csv"):
         cli.main(["predict", "out", "predictions.csv", "--predictions", "out.json"])
     Path("splits").mkdir()
@@ -354,7 +357,7 @@ def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, cap
     assert [row["label"] for row in rows] == ["a", "b", "a", "a"]
     right = [row["label"] == row["predicted_label"] for row in rows]
     out = capsys.readouterr().out
-    assert f"accuracy {100 * np.mean(right):.1f} %" in out and "4 of the 4 rows that have one were answered" in out
+    assert f"accuracy {100 * np.mean(right):.1f} %" in out and "on 4 of the 4 rows that are labelled" in out
     found = re.search(
         r"^ +a +([\d.]+) +([\d.]+) +([\d.]+) +3$", out, re.M
     )  # precision, recall and F1 of the three rows of class a
@@ -364,12 +367,14 @@ def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, cap
     examples.write_text("text,label\na 1,01\na 2,01\nb 1,12\nb 2,12\n")
     asked.write_text("text,label\nb,12\n")  # a number where nothing begins with zeros
     cli.main(arguments)
-    assert "1 of the 1 rows that have one were answered" in capsys.readouterr().out
+    assert "on 1 of the 1 rows that are labelled" in capsys.readouterr().out
     examples.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in "ab" for i in range(5)))
     asked.write_text("text,label\na a,a\nb,c\na,\n")  # a label that no example has, and none
     cli.main(arguments)
-    assert "not judged, 'c' for one" in caplog.text and "2 of 3 rows can be judged" in caplog.text
-    assert "1 of the 1 rows that have one were answered" in capsys.readouterr().out
+    assert (
+        "1 rows have labels that no example has, and are not in the figures: c (1); 50.0 % of all 2 labelled rows" in caplog.text
+    )
+    assert "2 of 3 rows can be judged" in caplog.text and "on 1 of the 2 rows that are labelled" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -465,7 +470,41 @@ def test_test_tasks_that_are_too_small_show_before_training(tmp_path, tiny_folde
     assert not (tmp_path / "run").exists()
 
 
-def test_scores_can_be_read_as_classes(tmp_path, tiny):
+def test_what_is_read_from_which_column_is_said(tmp_path, small_head, caplog):
+    examples = tmp_path / "mail.csv"
+    examples.write_text("title,body,type\n" + "".join(f"{i},{c} {i},{c}\n" for c in "ab" for i in range(4)))
+    with caplog.at_level(logging.INFO, "metatext"):
+        cli.main(["adapt", str(examples), "--model", str(small_head), "--output_dir", str(tmp_path / "out")])
+    assert "mail: text from 'body', label from 'type'" in caplog.text
+    clf = mt.AdaptedModel.from_pretrained(tmp_path / "out")
+    assert clf.predict(["a 9", "b 9"]) == ["a", "b"]
+
+
+def test_a_whole_folder_is_trained_on_as_far_as_the_head_goes(tmp_path, tiny_folder, caplog):
+    corpora = tmp_path / "corpora"
+    corpora.mkdir()
+    task = make_task("letters", classes=3)
+    with open(corpora / "letters.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *zip(task.inputs(), task.answers(), strict=True)])
+    (corpora / "edits.jsonl").write_text('{"input": "a", "target": "b"}\n')
+    run = [
+        "train",
+        "--tasks_dir",
+        str(corpora),
+        "--encoder",
+        str(tiny_folder),
+        "--meta_steps",
+        "1",
+        "--n_way",
+        "2",
+        "--k_shot",
+        "1",
+    ]
+    cli.main([*run, "--n_query", "2", "--meta_batch_size", "2", "--output_dir", str(tmp_path / "run")])
+    assert "left out, for the head has no form for their kind: edits (generation)" in caplog.text
+
+
+def test_scores_can_be_read_as_classes(tmp_path, tiny, caplog):
     """A csv of ratings is a regression unless it is said to be a classification; the shell reads it as Python does."""
     head, examples, output = tmp_path / "head", tmp_path / "stars.csv", tmp_path / "out"
     model = mt.MetaModel.from_encoder(tiny)
@@ -474,8 +513,9 @@ def test_scores_can_be_read_as_classes(tmp_path, tiny):
     examples.write_text("review,rating\nbad,1\nworse,1\ngood,5\nbetter,5\n")
     arguments = ["adapt", "--model", str(head), "--examples", str(examples), "--output_dir", str(output)]
     with pytest.raises(SystemExit, match=r"^metatext adapt: kind 'regression', but.*--kind classification"):
-        cli.main(arguments)
-    cli.main([*arguments, "--kind", "classification"])
+        cli.main([*arguments, "--kind", "regression"])
+    cli.main(arguments)
+    assert "the numbers in 'rating' are read as classes, for this head knows no scores" in caplog.text
     clf = mt.AdaptedModel.from_pretrained(output)
     same = model.adapt(mt.load_task(str(examples), kind="classification"))
     assert clf.labels == [1, 5]
@@ -646,6 +686,9 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["train", "--output_dir", "README.md"], "README.md is a file; give another folder"),
         (["train", "--output_dir", "README.md/run"], "README.md is a file, not a folder"),
         (["predict"], "the file of rows to classify is missing: metatext predict CLASSIFIER FILE"),
+        (["predict", "recipes"], "the file of rows to classify is missing: metatext predict CLASSIFIER FILE"),
+        (["adapt", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["push", "recipes"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message, monkeypatch):

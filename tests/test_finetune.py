@@ -456,6 +456,11 @@ def test_numbers_that_are_none_end_in_an_error(model):
         finetune(model, orders(40), config=FinetuneConfig(learning_rate=1e30))
 
 
+def test_few_judges_are_said(model, caplog):
+    finetune(model, orders(40), config=FinetuneConfig(what="params", num_train_epochs=1))
+    assert "8 examples judge what is learned: which model is kept is little more than chance" in caplog.text
+
+
 def test_without_a_terminal_every_epoch_is_a_line(model, caplog):
     with caplog.at_level(logging.INFO, "metatext"):
         clf = finetune(model, orders(160), config=FinetuneConfig(what="lora", num_train_epochs=2, **SMALL, **FAST["lora"]))

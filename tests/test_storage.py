@@ -103,6 +103,14 @@ def test_other_errors_of_the_system_stay_what_they_are(old, monkeypatch):
     assert_untouched(old)
 
 
+def test_who_may_read_what_is_written(tmp_path):
+    """The usual rights, for weights too."""
+    (tmp_path / "usual").touch()
+    write_text(tmp_path / "text", "a")
+    write_tensors(tmp_path / "tensors", {"a": torch.zeros(2)})
+    assert {(tmp_path / name).stat().st_mode for name in ("usual", "text", "tensors")} == {(tmp_path / "usual").stat().st_mode}
+
+
 def test_folders_on_the_way_are_made(tmp_path):
     write_text(tmp_path / "a" / "b c" / "文.txt", "é\n")
     assert (tmp_path / "a" / "b c" / "文.txt").read_bytes() == "é\n".encode()

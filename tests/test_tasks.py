@@ -1407,3 +1407,8 @@ def test_a_stream_is_checked_as_far_as_it_is_taken(tmp_path):
     assert len(load_task(str(path), streaming=True, max_rows=2)) == 2
     with pytest.raises(DataError, match="line 6: a text goes on behind the quotation mark that ends it, which began in line 4"):
         load_task(str(path))
+
+
+def test_labels_that_differ_by_case_or_blanks_alone(caplog):
+    load_task({"text": ["a", "b", "c"], "label": ["billing", "refund", "Billing "]}, name="mail")
+    assert "mail: the labels 'Billing ' and 'billing' differ by blanks or capital letters alone, and are two" in caplog.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..cli import AdaptData, Settings
 from ..kinds import KINDS
 from ..rows import DataError
-from .asked import check_output, load_examples, read_asked, write_predictions
+from .asked import as_classes, check_output, load_examples, read_asked, write_predictions
 from .common import load_model, log
 
 
@@ -17,8 +17,11 @@ def main(settings: Settings) -> None:
         raise DataError("--examples is missing: a csv or jsonl file with a text and a label per row")
     predictions = check_output(data)
     task = load_examples(data, data.examples, data.split, data.kind)
+    model = load_model(data.model)
+    if data.kind is None and task.kind == "regression" and task.kind not in model.kinds:
+        task = as_classes(data, task)
     asked = read_asked(data, task.kind, task.is_pair)
-    classifier = load_model(data.model).adapt(task)
+    classifier = model.adapt(task)
     classifier.save_pretrained(data.output_dir)
     shape = f" of {len(task.labels)} classes" if KINDS[task.kind].column == "label" else ""
     shape = " of scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else shape

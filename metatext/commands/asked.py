@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,15 @@ def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None
     is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
     name, _, part = (source, "", "") if is_path else source.partition(":")
     options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
-    return load_task(name, part or None, split=split, kind=kind, **options)
+    task = load_task(name, part or None, split=split, kind=kind, **options)
+    logger.info("%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in task.columns.items()))
+    return task
+
+
+def as_classes(data: AdaptData | FinetuneData, task: Task) -> Task:
+    """Examples whose numbers were read as scores, with the numbers as classes."""
+    logger.warning("the numbers in %r are read as classes, for this head knows no scores", task.columns.get("label"))
+    return load_examples(data, data.examples, data.split, "classification")
 
 
 def check_output(data: AdaptData | FinetuneData) -> Path:
@@ -74,26 +83,34 @@ def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float |
     for row, *said in zip(asked.table.with_format(None), *answers.values(), strict=True):
         writer.writerow([*map(_cell, row.values()), *map(_answer, said)])
     write_text(path, out.getvalue())
-    print(f"{len(asked.rows)} predictions -> {path}")
+    silent = sum(label is None for label in answers.get("label", ()))
+    left = f"; {silent} without a label (max_risk {max_risk:g})" if silent else ""
+    print(f"{len(asked.rows)} predictions -> {path}{left}")
     if asked.targets is not None:
         judge(classifier, answers, asked.targets)
 
 
 def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) -> None:
-    """Print the figures of the rows that were answered and whose right answer is known."""
+    """Print the figures of the rows that were answered and whose right answer is known; what no example has is an error of the model's."""
     kind, labels = KINDS[classifier.kind], set(classifier.labels)
     said = answers[kind.column] if kind.column else [dict(zip(answers, row)) for row in zip(*answers.values())]
     if kind.by_class:  # a file of few rows may have read as numbers what the examples have as texts
         texts = {str(label): label for label in labels}
         targets = [target if target in labels else texts.get(str(target), target) for target in targets]
     known = [i for i, target in enumerate(targets) if target is not None]
+    judged, foreign = known, Counter()
     if kind.column == "label":
-        of = lambda target: {target} if kind.by_class else set(target)  # noqa: E731
-        foreign = next((target for i in known for target in of(targets[i]) - labels), None)
-        if foreign is not None:
-            logger.warning("rows whose label no example has are not judged, %r for one", foreign)
-        known = [i for i in known if of(targets[i]) <= labels]
-    given = [i for i in known if said[i] is not None]  # max_risk leaves some without
+        sets = {i: {targets[i]} if kind.by_class else set(targets[i]) for i in known}
+        foreign = Counter(str(label) for own in sets.values() for label in own - labels)
+        judged = [i for i in known if sets[i] <= labels]
+    given = [i for i in judged if said[i] is not None]  # max_risk leaves some without
+    if foreign:
+        listed = ", ".join(f"{label} ({n})" for label, n in foreign.most_common(8))
+        right = sum(said[i] == targets[i] for i in given)
+        also = f"; {100 * right / len(known):.1f} % of all {len(known)} labelled rows are answered rightly" * kind.by_class
+        logger.warning(
+            "%d rows have labels that no example has, and are not in the figures: %s%s", len(known) - len(judged), listed, also
+        )
     if not given:
         return
     figures = answer_figures(classifier.kind, classifier.labels, [said[i] for i in given], [targets[i] for i in given])
@@ -102,12 +119,13 @@ def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) 
     shown = ", ".join(
         f"{name} {value:.4g}" if name in UNITS else f"{name} {100 * value:.1f} %" for name, value in figures.items()
     )
-    print(f"{shown} (the file's own labels; {len(given)} of the {len(known)} rows that have one were answered)")
+    print(f"{shown} (on {len(given)} of the {len(known)} rows that are labelled)")
     if kind.by_class and len(labels) <= SHOWN:
         from sklearn.metrics import classification_report
 
         right, found = ([str(values[i]) for i in given] for values in (targets, said))
-        print(classification_report(right, found, labels=list(map(str, classifier.labels)), zero_division=0))
+        there = [label for label in map(str, classifier.labels) if label in {*right, *found}]
+        print(classification_report(right, found, labels=there, zero_division=0))
 
 
 def _free(name: str, taken: Sequence[str]) -> str:

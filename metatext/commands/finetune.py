@@ -12,7 +12,7 @@ from ..model import MetaModel
 from ..rows import DataError
 from ..settings import ConfigError
 from ..storage import ContentError
-from .asked import check_output, load_examples, read_asked, write_predictions
+from .asked import as_classes, check_output, load_examples, read_asked, write_predictions
 from .common import load_model, log
 
 
@@ -28,6 +28,8 @@ def main(settings: Settings) -> None:
     if data.eval_split and not data.eval_examples and not data.split:
         raise ConfigError("eval_split: name the split of the examples too, --split; without it they are the rows of all splits")
     task = load_examples(data, data.examples, data.split, None)
+    if task.kind == "regression":
+        task = as_classes(data, task)
     if not KINDS[task.kind].by_class:
         raise DataError(
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..adapted import AdaptedModel
 from ..cli import PredictData, Settings
 from ..launch import best_device
@@ -16,7 +18,8 @@ def main(settings: Settings) -> None:
     data = settings[PredictData]
     if data.predict is None:
         raise DataError("the file of rows to classify is missing: metatext predict CLASSIFIER FILE")
-    check_predictions(data.predictions, data.predict)
+    predictions = data.predictions or f"{Path(data.predict).stem}.predictions.csv"
+    check_predictions(predictions, data.predict)
     classifier = AdaptedModel.from_pretrained(data.model).to(best_device())
     asked = read_asked(data, classifier.kind, bool(classifier.pairs))
-    write_predictions(classifier, asked, data.max_risk, data.predictions)
+    write_predictions(classifier, asked, data.max_risk, predictions)

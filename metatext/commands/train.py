@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,6 +33,8 @@ from ..training import meta_train
 from ..warm_start import warm_start
 from .common import column_name, load_model, log, of_shots, print_report, public_name, sources, texts_of
 
+logger = logging.getLogger(__name__)
+
 
 def main(settings: Settings) -> None:
     """Load tasks, meta-train, and measure the head on test tasks that chose nothing."""
@@ -48,7 +51,7 @@ def main(settings: Settings) -> None:
     store = None
     if not reads_anew(model, config):
         store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
-    tasks, unseen, test = read_tasks(data)
+    tasks, unseen, test = read_tasks(data, model.kinds)
     check_tasks(tasks, unseen, test)
     model.notes = {**model.notes, "flags": flags_for_card(settings, [task.name for task in tasks])}
     # whatever could stop the last table is found now: hours of training would end in it
@@ -81,17 +84,20 @@ def main(settings: Settings) -> None:
             write_json(metrics, {**read_json(metrics), "test": figures})
             show(model, max(test, key=lambda task: len(task.labels)), config.seed)
     print(f"\nhead            {result.output_dir}\nlearning curve  {result.output_dir / CURVE}\nmetrics         {metrics}")
+    print(f"next            metatext adapt your.csv --model {result.output_dir}")
 
 
-def read_tasks(data: TrainData) -> tuple[list[Task], list[Task], list[Task]]:
-    """The tasks to train on, to choose by and to measure on."""
+def read_tasks(data: TrainData, kinds: Sequence[str]) -> tuple[list[Task], list[Task], list[Task]]:
+    """The tasks to train on, to choose by and to measure on; of a whole folder those of the ``kinds`` that the model serves."""
     read = partial(sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
     test = read(data.test_tasks)
     if data.tasks:
         loaded = read(data.tasks)
     else:
         whole = load_tasks(data.tasks_dir or "starter/train", skip_bad_rows=data.skip_bad_rows)
-        loaded = [task for task in whole if task.name not in {task.name for task in test}]
+        loaded = [task for task in whole if task.kind in kinds and task.name not in {task.name for task in test}]
+        if others := [f"{task.name} ({task.kind})" for task in whole if task.kind not in kinds]:
+            logger.warning("left out, for the head has no form for their kind: %s", ", ".join(others))
     # held out by the name of the task, or by that of its file
     names = {task.name for task in loaded}
     held = {name: {name} & names or {Path(name).stem} & names for name in data.eval_tasks}
