@@ -40,7 +40,7 @@ def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None
     name, _, part = (source, "", "") if is_path else source.partition(":")
     options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(name, part or None, split=split, kind=kind, **options)
-    logger.info("%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in task.columns.items()))
+    logger.info("%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True)))
     return task
 
 
