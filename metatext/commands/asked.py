@@ -40,7 +40,9 @@ def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None
     name, _, part = (source, "", "") if is_path else source.partition(":")
     options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
     task = load_task(name, part or None, split=split, kind=kind, **options)
-    logger.info("%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True)))
+    logger.info(
+        "%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True))
+    )
     return task
 
 
@@ -91,7 +93,7 @@ def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float |
 
 
 def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) -> None:
-    """Print the figures of the rows that were answered and whose right answer is known; what no example has is an error of the model's."""
+    """Print the figures of the rows that were answered and whose right answer is known; rows whose label no example has are counted apart."""
     kind, labels = KINDS[classifier.kind], set(classifier.labels)
     said = answers[kind.column] if kind.column else [dict(zip(answers, row)) for row in zip(*answers.values())]
     if kind.by_class:  # a file of few rows may have read as numbers what the examples have as texts
