@@ -753,7 +753,7 @@ def test_a_run_that_is_asked_to_stop_ends_in_one_line(tmp_path, tiny_folder, num
     words = ["train", "--tasks", "starter/train", "--encoder", str(tiny_folder), "--head", "prototype", "--n_way", "2"]
     words += ["--meta_batch_size", "2", "--meta_steps", "100000", "--save_steps", "5", "--output_dir", str(output)]
     with open(log, "w") as file:
-        process = subprocess.Popen([sys.executable, "-m", "metatext", *words], cwd=ROOT, stdout=file, stderr=file)
+        process = subprocess.Popen([sys.executable, "-m", "metatext", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=file)
     try:
         kill_when(process, lambda: (output / "checkpoints").exists(), log=log, number=number)
     finally:
