@@ -28,14 +28,6 @@ class Checkpoint:
     tensors: Mapping[str, torch.Tensor]
     moments: Mapping[str, torch.Tensor]
 
-    def restore(self, optimizer: torch.optim.Optimizer) -> None:
-        """Put the optimizer's state back; learning rates are not state, they follow from the step."""
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in self.moments.items():
-            number, key = name.split(".", 1)
-            state.setdefault(int(number), {})[key] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
 
 class Checkpoints:
     """The folder of a run's checkpoints.
@@ -50,19 +42,16 @@ class Checkpoints:
         self.limit = limit
 
     def save(
-        self, step: int, tensors: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Any]
+        self, step: int, tensors: Mapping[str, torch.Tensor], moments: Mapping[str, torch.Tensor], state: dict[str, Any]
     ) -> None:
-        """Write ``checkpoint-<step>`` of what was learned, then drop the oldest beyond the limit."""
+        """Write ``checkpoint-<step>`` of what was learned and of `moments_of` its optimizer, then drop the oldest beyond the limit."""
         final = self.folder / f"checkpoint-{step}"
         self._drop(step)  # one of this step that was passed over as damaged
         self._drop_drafts()
         draft = self.folder / f".draft-{step}-{os.getpid()}"
-        moments = optimizer.state_dict()["state"]
         try:
             write_tensors(draft / "model.safetensors", tensors)
-            write_tensors(
-                draft / "optimizer.safetensors", {f"{i}.{k}": v for i, values in moments.items() for k, v in values.items()}
-            )
+            write_tensors(draft / "optimizer.safetensors", moments)
             write_json(draft / "trainer_state.json", state)
             os.rename(draft, final)
             fsync_folder(self.folder)
@@ -129,6 +118,20 @@ def _is_ours(folder: Path) -> bool:
         return "step" in read_json(folder / "trainer_state.json")
     except (StorageError, NotADirectoryError):
         return False
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """An optimizer's state, by "<number of the parameter>.<key>"; learning rates are none, they follow from the step."""
+    return {f"{i}.{key}": value for i, values in optimizer.state_dict()["state"].items() for key, value in values.items()}
+
+
+def put_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torch.Tensor]) -> None:
+    """Put what `moments_of` gave back in place."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in moments.items():
+        number, key = name.split(".", 1)
+        state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir: Path) -> None:

@@ -31,7 +31,7 @@ def make_accelerator(config: TrainConfig | None = None):
 
     Raises:
         ConfigError: an unknown tracker.
-        TrainingError: processes that would not synchronise, or weights in shards.
+        TrainingError: processes that would not synchronise, or weights in shards other than those of FSDP2 in a run of ``config``.
     """
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
@@ -44,10 +44,11 @@ def make_accelerator(config: TrainConfig | None = None):
         options |= {"log_with": trackers(config), "project_dir": config.output_dir}
     # a CPU launch that does not say so runs processes that never synchronise
     accelerator = Accelerator(cpu=not torch.accelerator.is_available(), **options)
-    if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+    if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM") and not (config and accelerator.is_fsdp2):
         raise TrainingError(
-            f"the launch asks for {accelerator.distributed_type}, which cuts the weights into shards; metatext saves and evaluates whole "
-            f"ones. Launch with DDP (recipes/launch/gpus_bf16.yaml), and tuning lora or gradient_checkpointing where memory is short."
+            f"the launch asks for {accelerator.distributed_type.value}; of what cuts weights into shards metatext has FSDP2, for meta-training "
+            f"(recipes/launch/gpus_fsdp2.yaml). Launch with DDP (recipes/launch/gpus_bf16.yaml), and tuning lora or gradient_checkpointing "
+            f"where memory is short."
         )
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and accelerator.num_processes == 1:

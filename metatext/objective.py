@@ -32,21 +32,29 @@ class MetaLoss(nn.Module):
         model: encoder and head.
         teacher: the pretrained encoder, or None.
         distilled: names of the tasks whose episodes are compared with the teacher.
+        anew: see `reads_anew`.
     """
 
-    def __init__(self, model: MetaModel, teacher: Encoder | None, distilled: Sequence[str]):
+    def __init__(self, model: MetaModel, teacher: Encoder | None, distilled: Sequence[str], anew: bool):
         super().__init__()
-        self.model, self.teacher, self.distilled = model, teacher, frozenset(distilled)
+        self.model, self.teacher, self.distilled, self.anew = model, teacher, frozenset(distilled), anew
 
-    def forward(self, data: Sequence[EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts]) -> tuple[Tensor, Tensor]:
-        """Mean query loss of each of b episodes, and how far each has drifted from the teacher (`cosine_drift`), zero where it is
-        not compared: (b,), (b,).
+    def forward(
+        self, data: Sequence[EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean query loss of each of b episodes, how far each has drifted from the teacher (`cosine_drift`), zero where it is
+        not compared, and a zero that hangs on what these episodes may leave unused: (b,), (b,), ().
 
         Args:
             data: b episodes in all, those of every kind together.
         """
         losses, drifts = zip(*map(self._of_one_kind, data))
-        return torch.cat(losses), torch.cat(drifts)
+        # A parameter without a gradient would stop DDP. Each has its own product: two scalars that get the gradient of one sum would
+        # share it in memory, and the next accumulation step would add to both.
+        unused = sum(
+            (0.0 * p).sum() for p in (self.model.kind_parameters() if self.anew else self.model.parameters()) if p.requires_grad
+        )
+        return torch.cat(losses), torch.cat(drifts), unused
 
     def _of_one_kind(self, data: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> tuple[Tensor, Tensor]:
         episodes = self.model.read(data)

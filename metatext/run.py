@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from .checkpoints import Checkpoint, Checkpoints, check_same_run
+from .checkpoints import Checkpoint, Checkpoints, check_same_run, moments_of, put_moments
 from .config import TrainConfig
 from .encoder import Encoder
 from .heldout import learn_risk, learn_threshold, watch
@@ -23,6 +21,7 @@ from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
 from .run_folder import CURVE, METRICS, clear_folder, held, read_metrics
+from .shards import cut_like, whole
 from .stopping import Stopped, StopSignals
 from .storage import read_folder, weights_digest, write_json
 
@@ -34,6 +33,7 @@ class Run:
 
     def __init__(self, model: MetaModel, config: TrainConfig, accelerator, settings: dict[str, Any]):
         self.model, self.config, self.accelerator, self.settings = model, config, accelerator, settings
+        self.learner = model  # what the steps change: the model itself, or a copy in shards
         self.output_dir = Path(config.output_dir)
         self.checkpoints = Checkpoints(self.output_dir / "checkpoints", config.save_total_limit)
         self.step, self.stale = 0, 0  # steps done; evaluations since the best one
@@ -61,11 +61,10 @@ class Run:
                 check_same_run(resume.state["settings"], self.settings, self.output_dir)
             yield resume
 
-    def begin(self, resume: Checkpoint | None, optimizer: torch.optim.Optimizer) -> None:
-        """Take up what a checkpoint holds, or take away what an earlier run left."""
+    def begin(self, resume: Checkpoint | None) -> None:
+        """Take up the weights and figures of a checkpoint, or take away what an earlier run left."""
         if resume:
             self.model.load_tensors(resume.tensors)
-            resume.restore(optimizer)
             self.step, self.best, self.history, self.stale = (resume.state[k] for k in ("step", "best", "history", "stale"))
             if self.accelerator.is_main_process:
                 logger.info("going on from %s", resume.folder)
@@ -76,6 +75,14 @@ class Run:
                 self.checkpoints.clear()
 
             on_main(self.accelerator, clear)
+
+    def restore(self, resume: Checkpoint, optimizer) -> None:
+        """Put the state that a checkpoint holds of the optimizer, and of fp16's scaler, in place; all processes together."""
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        number = lambda name: int(name.split(".", 1)[0])  # noqa: E731
+        put_moments(optimizer.optimizer, {name: cut_like(t, params[number(name)]) for name, t in sorted(resume.moments.items())})
+        if self.accelerator.scaler is not None and resume.state["scaler"]:
+            self.accelerator.scaler.load_state_dict(resume.state["scaler"])
 
     @property
     def over(self) -> bool:
@@ -89,12 +96,18 @@ class Run:
         """Whether what happens every so many steps, and at the last one, happens now."""
         return self.step % steps == 0 or self.step == self.config.meta_steps
 
+    def collect(self) -> None:
+        """Bring what the learner has learned to the model; all processes together."""
+        if self.learner is not self.model:
+            self.model.load_tensors(whole(self.learner.tensors()))
+
     def log(self, point: dict[str, float]) -> None:
         self.history.append(point)
         self.accelerator.log({k: v for k, v in point.items() if k != "step"}, step=self.step)
 
     def evaluate(self) -> None:
         """Measure on the unseen tasks, and keep the model where it is the best so far."""
+        self.collect()
         with averaged(self.model.encoder, self.base, self.config.encoder_share):
             point = {"step": self.step, **watch(self.model, self.unseen, self.config, self.accelerator, self.step)}
             self.log(point)
@@ -118,11 +131,12 @@ class Run:
 
     def save(self, optimizer) -> None:
         """Write a checkpoint."""
+        tensors, moments = whole(self.learner.tensors()), whole(moments_of(optimizer.optimizer))
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
             state = {"step": self.step, "best": self.best, "history": self.history, "stale": self.stale}
             state |= {"settings": self.settings, "scaler": scaler}
-            self.checkpoints.save(self.step, self.model.tensors(), optimizer.optimizer, state)
+            self.checkpoints.save(self.step, tensors, moments, state)
 
     def between_steps(self, optimizer, signals: StopSignals) -> None:
         """Evaluate and save where that is due.
@@ -145,6 +159,7 @@ class Run:
         """Write figures and curve, and leave the model with the weights that were kept, and what the unseen tasks say of them."""
         model, history, output_dir = self.model, self.history, self.output_dir
         if not self.unseen:
+            self.collect()
             with averaged(model.encoder, self.base, self.config.encoder_share):
                 self.keep({"step": self.step})
         if self.accelerator.is_main_process:

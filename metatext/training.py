@@ -34,6 +34,7 @@ from .progress import Progress
 from .rows import DataError
 from .run import Run
 from .settings import ConfigError, check_is, to_dict
+from .shards import average_gradients, to_shard
 from .stopping import StopSignals
 from .storage import check_folder
 from .store import FeatureStore, TokenStore, local_share
@@ -95,7 +96,7 @@ def meta_train(
         EpisodeError: a task has too few classes or rows for such episodes.
         StorageError: ``output_dir`` cannot be written, or holds something else.
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
-            never synchronise, cuts the weights into shards, or compiles what needs second derivatives.
+            never synchronise, cuts weights into shards other than those of FSDP2, or compiles what needs second derivatives.
         Stopped: a `KeyboardInterrupt`: Ctrl-C or SIGTERM ended the run behind a checkpoint.
     """
     check_is(model, MetaModel, "model", LOAD)
@@ -127,15 +128,17 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
     distills = config.distillation > 0 and anew
     if distills or (config.encoder_share < 1 and model.encoder.config.tuning == "full"):
         run.base = model.encoder.pretrained()
-    objective = MetaLoss(model, run.base if distills else None, distilled)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(model, config))
+    run.begin(resume)
+    teacher = run.base if distills else None
+    learner = run.learner = to_shard(model, teacher, accelerator)
+    objective = MetaLoss(learner, teacher, distilled, anew)
+    optimizer = torch.optim.AdamW(parameter_groups(learner, config))
     schedule = _schedule(optimizer, config)
-    run.begin(resume, optimizer)
-    with compiled(accelerator, model.encoder, model.adapts_encoder and not model.head_config.first_order):
+    with compiled(accelerator, learner.encoder, learner.adapts_encoder and not learner.head_config.first_order):
         wrapped, optimizer = accelerator.prepare(objective, optimizer)
-    if resume and accelerator.scaler is not None and resume.state["scaler"]:
-        accelerator.scaler.load_state_dict(resume.state["scaler"])
+    trainable = [p for p in learner.parameters() if p.requires_grad]
+    if resume:
+        run.restore(resume, optimizer)
     if trackers(config):
         accelerator.init_trackers("metatext", config={k: str(v) for k, v in to_dict(config).items()})
 
@@ -155,15 +158,15 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
                 with accelerator.accumulate(wrapped):
                     of_kinds = batch.part(part)
                     data = [features[kind].gather(own, accelerator.device) for kind, own in of_kinds]
-                    losses, drift = wrapped(data)
+                    with accelerator.autocast():
+                        losses, drift, unused = wrapped(data)
                     factor = losses.new_tensor(np.concatenate([np.full(len(own), factors[kind]) for kind, own in of_kinds]))
-                    # A parameter that these episodes leave unused would stop DDP. Each has its own product: two scalars that
-                    # get the gradient of one sum would share it in memory, and the next accumulation step would add to both.
-                    unused = sum((0.0 * p).sum() for p in (model.kind_parameters() if anew else trainable))
                     accelerator.backward((meta_loss(factor * losses) + config.distillation * drift.sum() + unused) * parts)
                     names = [groups[kind][number].name for kind, own in of_kinds for number in own.task]
                     step_losses.append((losses.detach(), names))
                     if accelerator.sync_gradients:
+                        if learner is not model:
+                            average_gradients(learner, accelerator)
                         limit = config.max_grad_norm * config.meta_batch_size or math.inf
                         norm = accelerator.clip_grad_norm_(trainable, limit)
                         _check_finite(norm, step_losses, run.step, run.checkpoints, accelerator)

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from scripts.processes import LAUNCH, finish, free_port, started
+from scripts.processes import LAUNCH, SHARDS, finish, free_port, started
 from scripts.train_head import letter_tasks, reversed_letters, share_of_a, train
 
 import metatext as mt
@@ -546,8 +546,12 @@ def test_two_processes_train_as_one(tiny_folder, tiny_writer_folder, tmp_path):
         expected = train(**settings("1x1", 1))
         torch.set_num_threads(threads)
         finish(process)
+    with started(
+        "train_head.py", [settings("shards-{rank}", 1)], tmp_path, launcher=[*LAUNCH, free_port()], **env, **SHARDS
+    ) as process:
+        finish(process)
     assert {key.split(".")[0] for key in expected} == {"classification", "generation", "encoder", "language"}
-    for name in ("2x1-0", "2x1-1", "2x2-0"):
+    for name in ("2x1-0", "2x1-1", "2x2-0", "shards-0", "shards-1"):
         with np.load(tmp_path / f"{name}.npz") as found:
             assert max(np.abs(found[key] - expected[key]).max() for key in expected) < 1e-9
 

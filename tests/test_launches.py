@@ -9,19 +9,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from scripts.processes import LAUNCH, finish, free_port, kill_when, started
+from scripts.processes import LAUNCH, SHARDS, finish, free_port, kill_when, started
 from scripts.train_head import letter_tasks, pairs_task, train
 
 import metatext as mt
 from metatext.launch import SMALLEST_SCALE
+from metatext.shards import to_shard
 from metatext.storage import read_tensors
 from metatext.training import TrainingError, meta_train
 
-LAUNCHES = ["1x2-0", "2x1-0", "2x1-1", "2x2-0", "2x2-1"]
+LAUNCHES = ["1x2-0", "2x1-0", "2x1-1", "2x2-0", "2x2-1", "2sx1-0", "2sx1-1", "2sx2-0"]  # s: weights in shards (FSDP2)
 CONFIG = {"meta_steps": 10, "meta_batch_size": 6, "meta_lr": 1e-2, "encoder_lr": 1e-2, "logging_steps": 2, "save_steps": 10}
 EPISODES = {"k_shot": [0, 3], "name_dropout": 0.2}
 
@@ -40,7 +42,7 @@ def launches(tiny_folder, tmp_path_factory):
     """folder that holds what `train` saved for every run on (processes x accumulation steps); one launch makes all of two processes."""
     folder = tmp_path_factory.mktemp("encoder launches")
 
-    def runs(processes: int) -> list[dict]:
+    def runs(processes: str) -> list[dict]:
         made = []
         for how in ("lora", "full"):
             for accumulation in (1, 2):
@@ -61,10 +63,12 @@ def launches(tiny_folder, tmp_path_factory):
 
     env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(folder / "cache")}
     threads = torch.get_num_threads()
-    with started("train_head.py", runs(2), folder, launcher=[*LAUNCH, free_port()], **env) as process:
-        for arguments in runs(1):
+    with started("train_head.py", runs("2"), folder, launcher=[*LAUNCH, free_port()], **env) as process:
+        for arguments in runs("1"):
             train(**arguments)
         torch.set_num_threads(threads)
+        finish(process)
+    with started("train_head.py", runs("2s"), folder, launcher=[*LAUNCH, free_port()], **env, **SHARDS) as process:
         finish(process)
     return folder
 
@@ -84,9 +88,9 @@ def test_same_trajectory_on_any_launch(launches, how, name):
     assert max(distance.values()) < 1e-9, max(distance, key=distance.get)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_same_trajectory_with_distillation_and_bounded_memory(launches, rank):
-    weights, expected = final(launches, f"options 2x1-{rank}"), final(launches, "options 1x1-0")
+@pytest.mark.parametrize("name", ["2x1-0", "2x1-1", "2sx1-0", "2sx1-1"])
+def test_same_trajectory_with_distillation_and_bounded_memory(launches, name):
+    weights, expected = final(launches, f"options {name}"), final(launches, "options 1x1-0")
     assert max(np.abs(weights[key] - expected[key]).max() for key in expected) < 1e-9
 
 
@@ -99,7 +103,7 @@ def test_same_trajectory_with_kinds_mixed(launches, name):
 
 
 @pytest.mark.parametrize("how", ["lora", "full"])
-@pytest.mark.parametrize("name", ["1x2", "2x1", "2x2"])
+@pytest.mark.parametrize("name", ["1x2", "2x1", "2x2", "2sx1", "2sx2"])
 def test_gradients_of_the_first_step_in_float32(launches, how, name):
     """AdamW's first moment after one step is a tenth of the gradient."""
 
@@ -126,12 +130,13 @@ def test_a_process_that_dies_ends_the_run(tiny_folder, tmp_path):
     assert not list(tmp_path.glob("*.npz"))
 
 
-def test_a_signal_to_one_process_stops_all_behind_one_checkpoint(tiny_folder, tmp_path):
+@pytest.mark.parametrize("how", ["whole", "in shards"])
+def test_a_signal_to_one_process_stops_all_behind_one_checkpoint(tiny_folder, tmp_path, how):
     """Whoever gets it, all agree on the step, and the run goes on to the same bits."""
     common = dict(double=False, unseen=True, config={"meta_steps": 60, "save_steps": 100, "eval_steps": 20, "eval_episodes": 4})
     whole, stopped = (settings(tmp_path, tiny_folder, name, "lora", 1, **common) for name in ("whole", "stopped"))
     checkpoints = tmp_path / "run stopped" / "checkpoints"
-    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache")}
+    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache"), **(SHARDS if how == "in shards" else {})}
     slow = {**stopped, "pause": 0.1, "die_at": 7, "die_by": signal.SIGTERM}
     with started("train_head.py", [slow], tmp_path, launcher=[*LAUNCH, free_port()], **env) as process:
         assert process.wait(120) != 0
@@ -209,13 +214,47 @@ def test_a_compiled_run_takes_the_same_steps(tiny_folder, tmp_path):
     assert all(np.allclose(plain[key], compiled[key], atol=1e-4) for key in plain)
 
 
-def test_shards_are_refused(tiny_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_other_shards_are_refused(tiny_folder, tmp_path, monkeypatch, kind):
     import accelerate
 
-    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", property(lambda self: accelerate.DistributedType.FSDP))
+    monkeypatch.setattr(accelerate.Accelerator, "distributed_type", property(lambda self: accelerate.DistributedType[kind]))
     model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="lora"), "gp")
-    with pytest.raises(TrainingError, match="FSDP, which cuts the weights into shards"):
+    with pytest.raises(TrainingError, match=f"asks for {kind}; of what cuts weights into shards metatext has FSDP2"):
         meta_train(model, letter_tasks(1), config=mt.TrainConfig(output_dir=str(tmp_path)))
+
+
+def test_fine_tuning_has_no_shards(tiny_folder, monkeypatch):
+    import accelerate
+
+    for name, value in (("distributed_type", accelerate.DistributedType.FSDP), ("is_fsdp2", True)):
+        monkeypatch.setattr(accelerate.Accelerator, name, property(lambda self, value=value: value))
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder)), "gp")
+    with pytest.raises(TrainingError, match="metatext has FSDP2, for meta-training"):
+        mt.finetune(model, letter_tasks(1)[0])
+
+
+@pytest.mark.parametrize(
+    "asked, match",
+    [
+        ("maml", "not go with encoder_steps; launch with DDP"),
+        ("scaler", "not go with fp16; launch with --mixed_precision bf16"),
+        ("offload", "not go with fsdp_offload_params; set it to false"),
+        ("activations", "not go with fsdp_activation_checkpointing; set gradient_checkpointing"),
+    ],
+)
+def test_what_shards_do_not_have(tiny_folder, asked, match):
+    from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
+
+    offload = CPUOffloadPolicy() if asked == "offload" else OffloadPolicy()
+    plugin = SimpleNamespace(cpu_offload=offload, activation_checkpointing=asked == "activations")
+    launch = SimpleNamespace(
+        is_fsdp2=True, scaler=object() if asked == "scaler" else None, state=SimpleNamespace(fsdp_plugin=plugin)
+    )
+    head = mt.HeadConfig("inner_loop", encoder_steps=1) if asked == "maml" else "gp"
+    model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="lora"), head)
+    with pytest.raises(TrainingError, match=match):
+        to_shard(model, None, launch)
 
 
 def test_a_loss_that_is_no_number_ends_a_run_with_a_scaler(tiny_folder, tmp_path, monkeypatch):

@@ -51,6 +51,7 @@ LEVELS = [
     ["rivals", "baselines"],
     ["evaluation"],
     ["objective", "launch", "warm_start"],
+    ["shards"],
     ["heldout"],
     ["run", "fit"],
     ["training", "finetuning"],

@@ -130,6 +130,25 @@ def die(training, step: int, number: int) -> None:
     training.train_episodes = drawn
 
 
+def shards_on_cpus() -> None:
+    """Have Accelerate cut weights (FSDP2) between two processes on CPUs, where by itself it does so between GPUs only."""
+    from accelerate import DistributedType, PartialState
+
+    from metatext import training
+
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    PartialState(cpu=True).distributed_type = DistributedType.MULTI_GPU
+    average = training.average_gradients
+
+    def checked(learner, accelerator):
+        for p in learner.encoder.parameters():
+            if p.requires_grad and len(p) % 2 == 0:
+                assert 2 * p.to_local().numel() == 2 * p.grad.to_local().numel() == p.numel()
+        average(learner, accelerator)
+
+    training.average_gradients = checked
+
+
 def train(
     encoder: str | dict,
     output_dir: str,
@@ -197,5 +216,7 @@ def train(
 
 
 if __name__ == "__main__":
+    if os.environ.get("SHARDS_ON_CPUS"):
+        shards_on_cpus()
     for arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         train(**arguments)
