@@ -546,9 +546,7 @@ def test_two_processes_train_as_one(tiny_folder, tiny_writer_folder, tmp_path):
         expected = train(**settings("1x1", 1))
         torch.set_num_threads(threads)
         finish(process)
-    with started(
-        "train_head.py", [settings("shards-{rank}", 1)], tmp_path, launcher=[*LAUNCH, free_port()], **env, **SHARDS
-    ) as process:
+    with started("train_head.py", [settings("shards-{rank}", 1)], tmp_path, launcher=[*SHARDS, free_port()], **env) as process:
         finish(process)
     assert {key.split(".")[0] for key in expected} == {"classification", "generation", "encoder", "language"}
     for name in ("2x1-0", "2x1-1", "2x2-0", "shards-0", "shards-1"):

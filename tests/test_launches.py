@@ -68,7 +68,7 @@ def launches(tiny_folder, tmp_path_factory):
             train(**arguments)
         torch.set_num_threads(threads)
         finish(process)
-    with started("train_head.py", runs("2s"), folder, launcher=[*LAUNCH, free_port()], **env, **SHARDS) as process:
+    with started("train_head.py", runs("2s"), folder, launcher=[*SHARDS, free_port()], **env) as process:
         finish(process)
     return folder
 
@@ -130,21 +130,21 @@ def test_a_process_that_dies_ends_the_run(tiny_folder, tmp_path):
     assert not list(tmp_path.glob("*.npz"))
 
 
-@pytest.mark.parametrize("how", ["whole", "in shards"])
-def test_a_signal_to_one_process_stops_all_behind_one_checkpoint(tiny_folder, tmp_path, how):
+@pytest.mark.parametrize("launch", [LAUNCH, SHARDS], ids=["whole", "in shards"])
+def test_a_signal_to_one_process_stops_all_behind_one_checkpoint(tiny_folder, tmp_path, launch):
     """Whoever gets it, all agree on the step, and the run goes on to the same bits."""
     common = dict(double=False, unseen=True, config={"meta_steps": 60, "save_steps": 100, "eval_steps": 20, "eval_episodes": 4})
     whole, stopped = (settings(tmp_path, tiny_folder, name, "lora", 1, **common) for name in ("whole", "stopped"))
     checkpoints = tmp_path / "run stopped" / "checkpoints"
-    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache"), **(SHARDS if how == "in shards" else {})}
+    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache")}
     slow = {**stopped, "pause": 0.1, "die_at": 7, "die_by": signal.SIGTERM}
-    with started("train_head.py", [slow], tmp_path, launcher=[*LAUNCH, free_port()], **env) as process:
+    with started("train_head.py", [slow], tmp_path, launcher=[*launch, free_port()], **env) as process:
         assert process.wait(120) != 0
     (kept,) = checkpoints.iterdir()
     step = int(kept.name.removeprefix("checkpoint-"))
     said = process.log.read_text(encoding="utf-8")
     assert 8 <= step < 60 and said.count(f"Stopped: step {step} of 60: stopped by SIGTERM; {kept} is kept") == 2, said[-3000:]
-    with started("train_head.py", [stopped, whole], tmp_path, launcher=[*LAUNCH, free_port()], **env) as process:
+    with started("train_head.py", [stopped, whole], tmp_path, launcher=[*launch, free_port()], **env) as process:
         finish(process)
     for rank in "01":
         after, before = final(tmp_path, f"stopped-{rank}"), final(tmp_path, f"whole-{rank}")

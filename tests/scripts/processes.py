@@ -17,7 +17,8 @@ from typing import Any
 SCRIPTS = Path(__file__).parent
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port"]
-SHARDS = {"SHARDS_ON_CPUS": "true"}  # has train_head.py's processes cut the weights
+RECIPE = SCRIPTS.parent.parent / "recipes" / "launch" / "gpus_fsdp2.yaml"
+SHARDS = ["-m", "accelerate.commands.launch", "--config_file", str(RECIPE), "--mixed_precision", "no", "--main_process_port"]
 FOREIGN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_USE_CPU")
 
 

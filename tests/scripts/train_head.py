@@ -136,7 +136,6 @@ def shards_on_cpus() -> None:
 
     from metatext import training
 
-    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     PartialState(cpu=True).distributed_type = DistributedType.MULTI_GPU
     average = training.average_gradients
 
@@ -216,7 +215,7 @@ def train(
 
 
 if __name__ == "__main__":
-    if os.environ.get("SHARDS_ON_CPUS"):
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shards_on_cpus()
     for arguments in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         train(**arguments)
