@@ -198,10 +198,12 @@ class MetaBatch:
     Attributes:
         batches: g batches; the task numbers of each count the tasks of its group.
         group: (n,) the group of each episode, in the order of the step. In every group the episodes stand in that order too.
+        size: (n,) how much work each is, ascending, see `Pool.row_size`.
     """
 
     batches: tuple[EpisodeBatch, ...]
     group: np.ndarray
+    size: np.ndarray
 
     def __len__(self) -> int:
         return len(self.group)
@@ -229,17 +231,19 @@ def train_episodes(
     tasks = rng.choice(len(weights), n, p=weights / weights.sum())
     ends = np.cumsum([len(pool.names) for pool in pools])
     group = np.searchsorted(ends, tasks, side="right")
-    batches, sizes = [], np.zeros(n, np.int64)
+    batches, sizes = [], np.zeros(n)
     for number, pool in enumerate(pools):
         own = np.flatnonzero(group == number)
         if len(own):
             batch = draw_episodes(pool, config, tasks[own] - (ends[number] - len(pool.names)), rng)
-            sizes[own] = (batch.support >= 0).sum(1) + (batch.query >= 0).sum(1)
+            row_size = 1 if pool.row_size is None else pool.row_size[batch.task]
+            sizes[own] = row_size * ((batch.support >= 0).sum(1) + (batch.query >= 0).sum(1))
             batch = batch[np.argsort(sizes[own], kind="stable")]
         else:
             batch = EMPTY
         batches.append(batch)
-    return MetaBatch(tuple(batches), group[np.argsort(sizes, kind="stable")])
+    order = np.argsort(sizes, kind="stable")
+    return MetaBatch(tuple(batches), group[order], sizes[order])
 
 
 EMPTY = EpisodeBatch(

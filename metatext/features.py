@@ -262,7 +262,10 @@ def encode_tasks(
     table = np.full((len(styles), len(names)), -1, np.int64)
     table[:, [bool(name) for name in names]] = ids[: len(texts)].reshape(len(styles), -1)
     targets = [task.targets if kind.by_class else np.zeros(len(task), np.int64) for task in tasks]
-    pool = make_pool([t.name for t in tasks], targets, text_ids, ways, label_ids, len(styles), len(meaningless), kind.by_class)
+    size = np.array([store.lengths(ids).sum(1).mean() for ids in rows]) if isinstance(store, TokenStore) else None
+    pool = make_pool(
+        [t.name for t in tasks], targets, text_ids, ways, label_ids, len(styles), len(meaningless), kind.by_class, size
+    )
     values, scales = (None, np.tile([0.0, 1.0], (len(tasks), 1))) if kind.by_class else _values(tasks, width)
     return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[len(texts) :], values, scales, opposites)
 

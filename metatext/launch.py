@@ -125,12 +125,19 @@ def trackers(config: TrainConfig) -> list[str]:
     return names
 
 
-def shares(n: int, accelerator) -> list[np.ndarray]:
-    """The episodes, of n in the order of their size, that this process works through: one array per accumulation step.
+def shares(sizes: np.ndarray, accelerator) -> list[np.ndarray]:
+    """The episodes, of n with these sizes in ascending order, that this process works through: one array per accumulation step.
 
-    Processes take turns, forwards and backwards, so that none has the large ones; within a process like sizes go together.
+    From the largest on, each goes to the process with the least work so far (Graham 1969), since all wait for the slowest; every
+    accumulation step gets one at least. Within a process like sizes go together.
     """
-    processes = accelerator.num_processes
-    turn = np.arange(n) % (2 * processes)
-    own = np.flatnonzero(np.minimum(turn, 2 * processes - 1 - turn) == accelerator.process_index)
-    return np.array_split(own, accelerator.gradient_accumulation_steps)
+    processes, steps = accelerator.num_processes, accelerator.gradient_accumulation_steps
+    work, missing, own = [0.0] * processes, [steps] * processes, []
+    for number in reversed(range(len(sizes))):
+        free = [i for i in range(processes) if missing[i] > 0 or sum(missing) <= number]
+        least = min(free, key=work.__getitem__)
+        work[least] += float(sizes[number])
+        missing[least] = max(0, missing[least] - 1)
+        if least == accelerator.process_index:
+            own.append(number)
+    return np.array_split(np.array(own[::-1]), steps)

@@ -294,9 +294,10 @@ def encode_spans(store: FeatureStore | TokenStore, tasks: Sequence[Task]) -> Spa
     windows = read_windows(encoder, questions + questions, contexts + paired, max_length)
     none = np.full((at, 2), -1)
     labels, shown = locate(windows, np.concatenate([*(task.targets for task in tasks), none]))
-    pool = make_pool(
-        [task.name for task in tasks], [np.zeros(len(task), np.int64) for task in tasks], ids, [1] * len(tasks), by_class=False
-    )
+    starts = np.cumsum([0, *map(len, tasks)])
+    size = np.add.reduceat(windows.tokens.lengths[shown[:at]], starts[:-1]) / np.diff(starts)
+    nothing = [np.zeros(len(task), np.int64) for task in tasks]
+    pool = make_pool([task.name for task in tasks], nothing, ids, [1] * len(tasks), by_class=False, row_size=size)
     return SpanFeatures(
         tasks=tuple(tasks),
         store=store,

@@ -105,9 +105,17 @@ class TokenStore:
 
     def tokens(self, ids: np.ndarray) -> Tokens:
         """The tokens of (n,) texts."""
+        return self._whole[ids]
+
+    def lengths(self, ids: np.ndarray) -> np.ndarray:
+        """How many tokens texts have, in the shape of ``ids``; 0 where an id is -1."""
+        return np.where(ids >= 0, self._whole.lengths[ids], 0)
+
+    @property
+    def _whole(self) -> Tokens:
         if len(self._parts) > 1:
             self._parts = [Tokens.concatenate(self._parts)]
-        return self._parts[0][ids]
+        return self._parts[0]
 
 
 class VectorTable:

@@ -154,7 +154,7 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * schedule(run.step)
             step_losses = []
-            for part in shares(config.meta_batch_size, accelerator):
+            for part in shares(batch.size, accelerator):
                 with accelerator.accumulate(wrapped):
                     of_kinds = batch.part(part)
                     data = [features[kind].gather(own, accelerator.device) for kind, own in of_kinds]

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scripts.train_head import letters_present, share_of_a
+from scripts.train_head import find_the_run, letters_present, share_of_a
 from test_heads import close, unit
 
 import metatext as mt
@@ -27,7 +27,7 @@ from metatext.representation import Support, alike_direction, likelihood_gain
 from metatext.rows import DataError
 from metatext.settings import ConfigError
 from metatext.storage import StorageError
-from metatext.store import FeatureStore
+from metatext.store import FeatureStore, TokenStore
 
 D = 6
 
@@ -150,8 +150,24 @@ def test_a_step_mixes_kinds_and_its_parts_are_the_whole(tiny):
                 found[group] += [tuple(row[row >= 0]) for row in own.query]
         for group, whole in enumerate(batch.batches):
             assert sorted(found[group]) == sorted(tuple(row[row >= 0]) for row in whole.query)
+    assert (np.diff(batch.size) >= 0).all()
+    rows = [(own.support >= 0).sum(1) + (own.query >= 0).sum(1) for own in batch.batches]
+    assert sorted(np.concatenate(rows)) == batch.size.tolist()
     again = train_episodes(pools, shape, weights, 30, seed=0, step=4)
     assert all(np.array_equal(a.query, b.query) for a, b in zip(batch.batches, again.batches, strict=True))
+
+
+def test_a_row_is_as_much_work_as_its_tokens(tiny):
+    """Where texts are read again and again episodes come by what there is to read, so that processes can share it."""
+    short = mt.load_task([{"text": c + d, "label": c} for c in "ab" for d in "cdefgh"], name="short")
+    pairs = mt.load_task([{"text": 9 * (c + d), "text_pair": c + d, "label": c} for c in "ab" for d in "cdefgh"], name="pairs")
+    features = encode_tasks(TokenStore(tiny), [short, pairs])
+    assert features.pool.row_size.tolist() == [4, (18 + 2 + 3) + (18 + 2) + (2 + 2)]  # special tokens, and pairs read thrice
+    batch = train_episodes([features.pool], mt.EpisodeConfig(n_way=2, k_shot=1, n_query=1), np.ones(2), 8, seed=0, step=0)
+    assert batch.size.tolist() == [4 * features.pool.row_size[task] for task in sorted(batch.batches[0].task)]
+    asked = encode_tasks(TokenStore(tiny), [find_the_run("a"), find_the_run("b", seed=1)])
+    assert asked.pool.row_size.tolist() == [asked.windows.tokens.lengths[asked.shown[i : i + 40]].mean() for i in (0, 40)]
+    assert encode_tasks(FeatureStore(tiny, progress=False), [short]).pool.row_size is None
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------

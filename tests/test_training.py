@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -750,18 +751,31 @@ def test_processes_started_as_torchrun_does_synchronise(tiny_folder, tmp_path, l
             assert max(np.abs(file[key] - expected[key]).max() for key in expected) < 1e-9
 
 
-def test_shares_of_the_episodes_cover_each_once():
-    class Launch:
-        def __init__(self, processes, steps, index):
-            self.num_processes, self.gradient_accumulation_steps, self.process_index = processes, steps, index
+def all_shares(sizes, processes: int, steps: int) -> list[list[np.ndarray]]:
+    launches = [
+        SimpleNamespace(num_processes=processes, gradient_accumulation_steps=steps, process_index=i) for i in range(processes)
+    ]
+    return [launch.shares(np.array(sizes), each) for each in launches]
 
+
+@pytest.mark.parametrize("processes, steps", [(1, 1), (1, 4), (2, 2), (4, 1), (3, 1)])
+def test_shares_of_the_episodes_cover_each_once(processes, steps):
+    rng = np.random.default_rng(0)
     for n in range(4, 40):
-        for processes, steps in ((1, 1), (1, 4), (2, 2), (4, 1), (3, 1)):
-            shares = [launch.shares(n, Launch(processes, steps, i)) for i in range(processes)]
-            assert sorted(np.concatenate([part for parts in shares for part in parts])) == list(range(n))
-            assert all(len(parts) == steps and all(len(part) for part in parts) for parts in shares)
-            if n % (2 * processes) == 0:  # episodes come by size, so this is to share the work
-                assert len({sum(int(part.sum()) for part in parts) for parts in shares}) == 1
+        sizes = np.sort(rng.integers(1, 100, n))
+        sizes[-1] *= n  # one that is as much work as all others
+        shares = all_shares(sizes, processes, steps)
+        assert sorted(np.concatenate([part for parts in shares for part in parts])) == list(range(n))
+        assert all(len(parts) == steps and all(len(part) for part in parts) for parts in shares)
+        assert all((np.diff(np.concatenate(parts)) > 0).all() for parts in shares)  # like sizes together
+        work = [sum(sizes[part].sum() for part in parts) for parts in shares]
+        if steps == 1 and n > processes:  # Graham's bound for taking the largest first
+            assert max(work) <= max((4 / 3 - 1 / (3 * processes)) * sizes.sum() / processes, 2 * sizes[-1])
+
+
+def test_shares_by_hand():
+    found = [[own[0].tolist() for own in all_shares(sizes, 2, 1)] for sizes in ([1, 1, 1, 3], [2, 3, 4, 5])]
+    assert found == [[[3], [0, 1, 2]], [[0, 3], [1, 2]]]
 
 
 def test_model_is_reusable_after_training(tiny, tmp_path):
