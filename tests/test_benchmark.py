@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import benchmark
 from benchmarks import abstention, accuracy, corpora, predictions, rival, tables
+from benchmarks import encoder as encoder_benchmark
 from benchmarks import heads as heads_benchmark
 
 import metatext as mt
@@ -202,6 +204,17 @@ def test_a_head_that_is_fine_tuned(tiny, tasks, fits, heads, tmp_path, capsys):
 def test_what_adapting_costs(tiny, capsys):
     heads_benchmark.adaptation(tiny, 1)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(HEADS)
+
+
+def test_what_learning_costs(monkeypatch, capsys):
+    """The steps of meta-training, in either precision, and the bare loop beside them: they run, and figures are printed."""
+    monkeypatch.setattr(encoder_benchmark, "STEPS", 1)
+    monkeypatch.setattr(encoder_benchmark, "EPISODES", 1)
+    monkeypatch.setattr(encoder_benchmark, "best_device", lambda: torch.device("cpu"))
+    encoder_benchmark.learning(1)
+    said = capsys.readouterr().out
+    assert len(re.findall(r"learning \((?:lora|full), cpu\): \d+ texts/s in float32, [\d.]+ x a bare PyTorch loop", said)) == 2
+    assert len(re.findall(r"bfloat16: \d+ texts/s, [\d.]+ x float32", said)) == 2
 
 
 def test_probabilities_that_are_no_numbers_differ():

@@ -93,14 +93,14 @@ def _steps(
     model = mt.MetaModel.from_encoder(mt.EncoderConfig(tuning=tuning, gradient_checkpointing=checkpointing), "gp").to(device)
     if compiled:
         model.encoder.backbone.compile(dynamic=True)
-    objective = MetaLoss(model, None, ()).train()
+    objective = MetaLoss(model, None, (), anew=True).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, mt.TrainConfig()))
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
     def loop() -> None:
         for batch in batches:
             with torch.autocast(device.type, precision, enabled=precision is not None):
-                losses, _ = objective([features.gather(batch, device)])
+                losses, _, _ = objective([features.gather(batch, device)])
             scaler.scale(meta_loss(losses)).backward()
             scaler.step(optimizer)
             scaler.update()
