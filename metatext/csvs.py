@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .catalogue import SCORE_COLUMNS
 from .rows import DataError
@@ -26,7 +28,44 @@ NUMBERS = {
 """What a column is read as when all of its cells look so; the same as pandas takes for numbers."""
 
 
-def csv_options(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Head:
+    """How a csv begins.
+
+    Attributes:
+        path: of the file.
+        mark: what parts the values of a row.
+        line: the text of the header.
+        header, first: the values of the header and of the row below it; [] where there is none.
+    """
+
+    path: Path
+    mark: str
+    line: str
+    header: list[str]
+    first: list[str]
+
+
+def read_head(path: Path) -> Head:
+    """The beginning of a csv. Its values are parted by a tab in a tsv; else by what parts the header: a comma, or where that leaves one
+    column, what a spreadsheet may write instead of it.
+
+    Raises:
+        DataError: the first line is none of the table.
+    """
+    with _open(path) as file:
+        for mark in "\t" if path.suffix.lower() == ".tsv" else (*MARKS, ","):
+            file.seek(0)
+            rows = _rows(file, mark)
+            header, lines, _ = next(rows, ([], [], 0))
+            if header == ["sep=", ""]:
+                raise DataError(f"{path}: its first line, sep={mark}, is for Excel alone; delete it")
+            if len(header) > 1:
+                break
+        return Head(path, mark, "".join(lines), header, next(rows, ([], [], 0))[0])
+
+
+def csv_options(head: Head) -> dict[str, Any]:
     """With what options `datasets` reads every cell of a csv as the text that stands there, an empty one as missing: that a column holds
     numbers shows at its end only, and 007 or 1.50 is more than a number.
 
@@ -36,79 +75,61 @@ def csv_options(path: Path) -> dict[str, Any]:
     import pandas as pd
     from datasets import Features, Value
 
-    mark = _separator(path)
-    options = {"sep": mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
-    names = [str(name) for name in pd.read_csv(path, nrows=0, **options).columns]
-    if _rows_are_named(path, mark):
+    options = {"sep": head.mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
+    names = [str(name) for name in pd.read_csv(io.StringIO(head.line), nrows=0, **options).columns]  # it renames what comes twice
+    if _rows_are_named(head):
         names = ["Unnamed: 0", *names]  # as pandas calls a column without a name
     return {**options, "names": names, "features": Features({name: Value("string") for name in names})}
 
 
-def _separator(path: Path) -> str:
-    """A tab in a tsv; else what parts the header: a comma, or where that leaves one column, what a spreadsheet may write instead of it.
-
-    Raises:
-        DataError: the first line is none of the table.
-    """
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    for mark in MARKS:
-        with _rows(path, mark) as rows:
-            header = next(rows, ([],))[0]
-        if header == ["sep=", ""]:
-            raise DataError(f"{path}: its first line, sep={mark}, is for Excel alone; delete it")
-        if len(header) > 1:
-            return mark
-    return ","
-
-
 @contextlib.contextmanager
-def _rows(path: Path, mark: str) -> Iterator[Iterator[tuple[list[str], list[str], int]]]:
-    """The rows of a csv, texts of any length among them: values, the lines that they stand in, and the number of the last of these."""
-
-    def rows(file):
-        lines: list[str] = []
-        reader = csv.reader((lines.append(line) or line for line in file), delimiter=mark)
-        for values in reader:
-            if values:
-                yield values, lines, reader.line_num
-            lines.clear()
-
+def _open(path: Path) -> Iterator[TextIO]:
+    """A csv as text; its values may be of any length."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            yield rows(file)
+            yield file
     finally:
         csv.field_size_limit(limit)
 
 
-def _rows_are_named(path: Path, mark: str) -> bool:
+def _rows(file: TextIO, mark: str) -> Iterator[tuple[list[str], list[str], int]]:
+    """The rows of a csv: values, the lines that they stand in, and the number of the last of these."""
+    lines: list[str] = []
+    reader = csv.reader((lines.append(line) or line for line in file), delimiter=mark)
+    for values in reader:
+        if values:
+            yield values, [*lines], reader.line_num
+        lines.clear()
+
+
+def _rows_are_named(head: Head) -> bool:
     """Whether each row begins with its number, for which the header has no column, as R and pandas may write it.
 
     Raises:
         DataError: the first row has more values than there are columns otherwise; pandas would drop the first ones.
     """
-    with _rows(path, mark) as rows:
-        header, first = (next(rows, ([],))[0] for _ in range(2))
-        if len(first) <= len(header):
-            return False
-        values = itertools.chain([first], (row for row, *_ in rows))
-        if len(first) == len(header) + 1 and all(row[0] in (str(i), str(i + 1)) for i, row in enumerate(values)):
-            return True
+    if len(head.first) <= len(head.header):
+        return False
+    if len(head.first) == len(head.header) + 1:
+        with _open(head.path) as file:
+            rows = itertools.islice(_rows(file, head.mark), 1, None)
+            if all(values[0] in (str(i), str(i + 1)) for i, (values, *_) in enumerate(rows)):
+                return True
     raise DataError(
-        f"{path}: the first row has {len(first)} values, the header {len(header)} columns ({', '.join(header)}); put a text that holds "
-        f"{MARKS[mark]} in quotation marks, and take away one that ends a row"
+        f"{head.path}: the first row has {len(head.first)} values, the header {len(head.header)} columns ({', '.join(head.header)}); put a "
+        f"text that holds {MARKS[head.mark]} in quotation marks, and take away one that ends a row"
     )
 
 
-def check_quotes(path: Path, mark: str, n: int | None = None) -> None:
+def check_quotes(head: Head, n: int | None = None) -> None:
     """Raises `DataError` where a text that runs over several lines goes on behind the quotation mark that ends it, or never ends: it began
     with one that was meant as it is, and all rows in between have become one. ``n``: how many rows are looked at; None: all."""
     value = re.compile(
-        rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{mark}\r\n]*)(?:[{mark}\r\n]|$)'
+        rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{head.mark}\r\n]*)(?:[{head.mark}\r\n]|$)'
     )  # quoted, its end, what is behind it
-    with _rows(path, mark) as rows:
-        for _, lines, last in itertools.islice(rows, None if n is None else n + 1):  # the header is one
+    with _open(head.path) as file:
+        for _, lines, last in itertools.islice(_rows(file, head.mark), None if n is None else n + 1):  # the header is one
             row = "".join(lines) if len(lines) > 1 else ""
             for found in value.finditer(row):
                 quoted, closed, behind = found.groups()
@@ -118,14 +139,14 @@ def check_quotes(path: Path, mark: str, n: int | None = None) -> None:
                     if closed:
                         said = f"line {first + height}: a text goes on behind the quotation mark that ends it, which began in line {first}"
                     raise DataError(
-                        f"{path}: {said}; put texts that hold such marks in marks and double those inside, or save as jsonl"
+                        f"{head.path}: {said}; put texts that hold such marks in marks and double those inside, or save as jsonl"
                     )
 
 
 def quotes_error(path: Path) -> DataError | None:
     """What `check_quotes` says of a file that could not be read, if that is why."""
     try:
-        check_quotes(path, _separator(path))
+        check_quotes(read_head(path))
     except DataError as error:
         return error
     except (OSError, ValueError, csv.Error):  # it is said already

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .csvs import check_quotes, csv_options, has_long_rows, quotes_error, with_numbers
+from .csvs import check_quotes, csv_options, has_long_rows, quotes_error, read_head, with_numbers
 from .rows import DataError, check_whole
 
 if TYPE_CHECKING:
@@ -195,12 +195,13 @@ def read_file(path: Path, streamed: int | None = None) -> Dataset | IterableData
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
-        options = csv_options(path) if kind == "csv" else {}
-        if kind == "csv" and streamed is not None:
-            check_quotes(path, options["sep"], streamed)
+        head = read_head(path) if kind == "csv" else None
+        options = csv_options(head) if head else {}
+        if head and streamed is not None:
+            check_quotes(head, streamed)
         rows = load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
-        if kind == "csv" and streamed is None and has_long_rows(path, len(rows)):
-            check_quotes(path, options["sep"])
+        if head and streamed is None and has_long_rows(path, len(rows)):
+            check_quotes(head)
         return rows
     except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:
         if kind == "csv" and (cause := quotes_error(path)) is not None:
