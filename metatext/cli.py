@@ -22,6 +22,7 @@ from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, La
 from .settings import Checked, ConfigError, MetatextError, Range, nearest, option
 
 Settings = dict[type, Any]
+ENCODING = "of csv and tsv files without a byte order mark, such as cp1252 or latin-1"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class TrainData(Checked):
         None, "at most so many rows of a task, in proportion to its classes; the same whatever the seed", low=10
     )
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    encoding: str = option("utf-8", ENCODING)
     warm_start: tuple[str, ...] = option(
         (), "saved models whose weights, head and encoder, training begins with: folders, names or Hub ids; of several their mean"
     )
@@ -78,6 +80,7 @@ class TestData(Checked):
     n_query: int = option(5, "query rows per class, or where labels are no classes, in all", low=1)
     max_rows_per_task: int | None = option(None, "at most so many rows of a task, in proportion to its classes", low=10)
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    encoding: str = option("utf-8", ENCODING)
     shots: tuple[int, ...] = option(
         (1, 5), "support rows per class (where labels are no classes, in all), a table each; 0: the label names alone", low=0
     )
@@ -117,6 +120,7 @@ class Asked(Checked):
     text_pair_column: str | None = option(None, "column of the second text of a pair")
     label_column: str | None = option(None, "column of the label, where the file has one; none: found when its name is usual")
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    encoding: str = option("utf-8", ENCODING)
     predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
     max_risk: float | None = option(
         None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0

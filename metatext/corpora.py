@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 STARTER, CATALOG = "starter", "catalog.json"
 
 
-def load_tasks(source: str | Path | Sequence[str], split: str | None = None, skip_bad_rows: bool = False) -> list[Task]:
+def load_tasks(
+    source: str | Path | Sequence[str], split: str | None = None, skip_bad_rows: bool = False, encoding: str = "utf-8"
+) -> list[Task]:
     """Load many tasks.
 
     Args:
@@ -32,26 +34,27 @@ def load_tasks(source: str | Path | Sequence[str], split: str | None = None, ski
             a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
         split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
             warning, and so are those whose columns say nothing. A folder may hold several kinds: choose by ``task.kind``.
-        skip_bad_rows: see `load_task`.
+        skip_bad_rows, encoding: see `load_task`.
 
     Raises:
         DataError: see `load_task`, for all corpora at once; or nothing loadable was found.
     """
+    options = {"split": split, "skip_bad_rows": skip_bad_rows, "encoding": encoding}
     if not isinstance(source, (str, Path)):
-        tasks = _load_each([str(item) for item in source], lambda item: _load_item(item, split, skip_bad_rows))
+        tasks = _load_each([str(item) for item in source], lambda item: _load_item(item, options))
         if not tasks:
             raise DataError("no task: the list of names is empty")
         return tasks
     if str(source) == STARTER:
-        return load_tasks("starter/train", split) + load_tasks("starter/test", split)
+        return load_tasks("starter/train", **options) + load_tasks("starter/test", **options)
     folder = Path(source)
     if str(source).startswith(STARTER + "/"):
         folder = Path(__file__).parent / source
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
     if _is_corpus(folder) and not _holds_folders(folder):
-        return _load_item(str(folder), split, skip_bad_rows)
-    return _load_folder(folder, split, skip_bad_rows)
+        return _load_item(str(folder), options)
+    return _load_folder(folder, options)
 
 
 def _load_each(sources: list, load: Callable[[Any], list[Task]]) -> list[Task]:
@@ -69,28 +72,28 @@ def _load_each(sources: list, load: Callable[[Any], list[Task]]) -> list[Task]:
     return tasks
 
 
-def _load_item(item: str, split: str | None, skip: bool) -> list[Task]:
+def _load_item(item: str, options: Mapping[str, Any]) -> list[Task]:
     """What one name in a list of names stands for."""
     reading, is_reading, rest = item.partition("=")
     if is_reading and reading in READINGS:
-        return [_read_as(reading, rest, split, skip)]
+        return [_read_as(reading, rest, options)]
     path = Path(item)
     if item == STARTER or item.startswith(STARTER + "/"):
-        return load_tasks(item, split)
+        return load_tasks(item, **options)
     if path.name == CATALOG:
         logger.info("%s describes corpora and is none", item)
         return []
     if _holds_corpora(path):
-        return load_tasks(path, split, skip)
+        return load_tasks(path, **options)
     if path.exists():
-        return [load_task(item, split=split, skip_bad_rows=skip, **_known_of(path, _catalog(path.parent)))]
+        return [load_task(item, **options, **_known_of(path, _catalog(path.parent)))]
     repo, _, config = item.partition(":")
-    return [load_task(repo, config or None, split=split, skip_bad_rows=skip)]
+    return [load_task(repo, config or None, **options)]
 
 
-def _load_folder(folder: Path, split: str | None, skip: bool) -> list[Task]:
+def _load_folder(folder: Path, options: Mapping[str, Any]) -> list[Task]:
     """The corpora of a folder; what is none, or lacks the split, is left out and said."""
-    catalog = _catalog(folder)
+    catalog, split = _catalog(folder), options["split"]
     corpora, left_out = [], []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -111,10 +114,10 @@ def _load_folder(folder: Path, split: str | None, skip: bool) -> list[Task]:
 
     def load(corpus: tuple[Path, Path]) -> list[Task]:
         path, first = corpus
-        if kind_of(read_schema(first))[0] is None:
+        if kind_of(read_schema(first, options["encoding"]))[0] is None:
             left_out.append(f"{path.name} (columns not recognised)")
             return []
-        return [load_task(str(path), split=split, skip_bad_rows=skip, **_known_of(path, catalog))]
+        return [load_task(str(path), **options, **_known_of(path, catalog))]
 
     tasks = _load_each(corpora, load)
     if left_out:
@@ -147,13 +150,13 @@ def _is_corpus(folder: Path) -> bool:
     return len(rest) == 1 and all(map(SPLIT_WORDS.intersection, words)) and (len(words) > 1 or rest == {()})
 
 
-def _read_as(reading: str, source: str, split: str | None, skip: bool) -> Task:
+def _read_as(reading: str, source: str, options: Mapping[str, Any]) -> Task:
     before, _, column = source.rpartition("@")
     if reading == "scale" and before:
         known = _known_of(Path(before), _catalog(Path(before).parent)) if Path(before).exists() else {}
         known |= {"kind": "regression", "columns": {"label": column}}
-        return load_task(before, split=split, skip_bad_rows=skip, **known)
-    found = load_tasks([source], split, skip)
+        return load_task(before, **options, **known)
+    found = load_tasks([source], **options)
     if len(found) > 1:
         raise DataError(f"{reading}={source}: expected one task, found {len(found)}; name each by itself")
     return READINGS[reading](found[0])

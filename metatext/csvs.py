@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -14,12 +15,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from .catalogue import SCORE_COLUMNS
 from .rows import DataError
+from .settings import check_is
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SUFFIXES = (".csv", ".tsv")
 MARKS = {",": "a comma", ";": "a semicolon", "|": "a bar", "\t": "a tab"}
 """What may stand between the values of a row, and how messages call it."""
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""How a file may begin, and the encoding that it has then, whatever is said of it."""
 NUMBERS = {
     "int64": r"^\s*[+-]?[0-9]+\s*$",
     "float64": r"^\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$",
@@ -34,26 +39,28 @@ class Head:
 
     Attributes:
         path: of the file.
+        encoding: of its texts.
         mark: what parts the values of a row.
         line: the text of the header.
         header, first: the values of the header and of the row below it; [] where there is none.
     """
 
     path: Path
+    encoding: str
     mark: str
     line: str
     header: list[str]
     first: list[str]
 
 
-def read_head(path: Path) -> Head:
+def read_head(path: Path, encoding: str) -> Head:
     """The beginning of a csv. Its values are parted by a tab in a tsv; else by what parts the header: a comma, or where that leaves one
     column, what a spreadsheet may write instead of it.
 
     Raises:
         DataError: the first line is none of the table.
     """
-    with _open(path) as file:
+    with _open(path, encoding) as file:
         for mark in "\t" if path.suffix.lower() == ".tsv" else (*MARKS, ","):
             file.seek(0)
             rows = _rows(file, mark)
@@ -62,7 +69,7 @@ def read_head(path: Path) -> Head:
                 raise DataError(f"{path}: its first line, sep={mark}, is for Excel alone; delete it")
             if len(header) > 1:
                 break
-        return Head(path, mark, "".join(lines), header, next(rows, ([], [], 0))[0])
+        return Head(path, file.encoding, mark, "".join(lines), header, next(rows, ([], [], 0))[0])
 
 
 def csv_options(head: Head) -> dict[str, Any]:
@@ -75,22 +82,32 @@ def csv_options(head: Head) -> dict[str, Any]:
     import pandas as pd
     from datasets import Features, Value
 
+    width = _width(head)
+    if len(head.first) > width:  # pandas would drop the first ones
+        check_widths(head, width)
     options = {"sep": head.mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
     names = [str(name) for name in pd.read_csv(io.StringIO(head.line), nrows=0, **options).columns]  # it renames what comes twice
-    if _rows_are_named(head):
+    if width > len(head.header):
         names = ["Unnamed: 0", *names]  # as pandas calls a column without a name
-    return {**options, "names": names, "features": Features({name: Value("string") for name in names})}
+    features = Features({name: Value("string") for name in names})
+    return {**options, "names": names, "features": features, "encoding": head.encoding}
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[TextIO]:
+def _open(path: Path, encoding: str) -> Iterator[TextIO]:
     """A csv as text; its values may be of any length."""
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(path, "rb") as raw, io.TextIOWrapper(raw, _encoding(raw, encoding), newline="") as file:
             yield file
     finally:
         csv.field_size_limit(limit)
+
+
+def _encoding(raw: io.BufferedReader, said: str) -> str:
+    """What a file is written in: what its byte order mark says, else what is said of it."""
+    start = raw.peek(3)
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), said)
 
 
 def _rows(file: TextIO, mark: str) -> Iterator[tuple[list[str], list[str], int]]:
@@ -103,23 +120,63 @@ def _rows(file: TextIO, mark: str) -> Iterator[tuple[list[str], list[str], int]]
         lines.clear()
 
 
-def _rows_are_named(head: Head) -> bool:
-    """Whether each row begins with its number, for which the header has no column, as R and pandas may write it.
-
-    Raises:
-        DataError: the first row has more values than there are columns otherwise; pandas would drop the first ones.
-    """
-    if len(head.first) <= len(head.header):
-        return False
-    if len(head.first) == len(head.header) + 1:
-        with _open(head.path) as file:
+def _width(head: Head) -> int:
+    """How many values a row may have: as many as the header, or one more where each row begins with its number, for which the header has no
+    column, as R and pandas may write it."""
+    width = len(head.header)
+    if len(head.first) == width + 1:
+        with _open(head.path, head.encoding) as file:
             rows = itertools.islice(_rows(file, head.mark), 1, None)
             if all(values[0] in (str(i), str(i + 1)) for i, (values, *_) in enumerate(rows)):
-                return True
-    raise DataError(
-        f"{head.path}: the first row has {len(head.first)} values, the header {len(head.header)} columns ({', '.join(head.header)}); put a "
-        f"text that holds {MARKS[head.mark]} in quotation marks, and take away one that ends a row"
-    )
+                return width + 1
+    return width
+
+
+def check_widths(head: Head, width: int) -> None:
+    """Raises `DataError` where a row has more than ``width`` values."""
+    with _open(head.path, head.encoding) as file:
+        for i, (values, lines, last) in enumerate(itertools.islice(_rows(file, head.mark), 1, None)):
+            if len(values) > width:
+                raise DataError(
+                    f"{head.path}: row {i} (line {last - len(lines) + 1} of the file) has {len(values)} values, the header {len(head.header)} "
+                    f"columns ({', '.join(head.header)}); put a text that holds {MARKS[head.mark]} in quotation marks, and take away one "
+                    f"that ends a row",
+                    row=i,
+                )
+
+
+def check_encoding(encoding: Any) -> None:
+    """Raises `DataError` where this is no name of an encoding of texts."""
+    check_is(encoding, str, "encoding", "write encoding='cp1252'", DataError)
+    try:
+        " ".encode(encoding)
+    except (LookupError, ValueError):
+        raise DataError(
+            f"encoding: expected the name of an encoding of texts, such as utf-8, utf-16, cp1252 or latin-1, got {encoding!r}"
+        ) from None
+
+
+def check_bytes(path: Path, encoding: str) -> None:
+    """Raises `DataError` where the bytes of a file are no text of this encoding."""
+    with open(path, "rb") as raw:
+        own = _encoding(raw, encoding)
+        decoder = codecs.getincrementaldecoder(own)()
+        for number, line in enumerate(raw, 1):
+            try:
+                decoder.decode(line, final=not raw.peek(1))
+            except UnicodeDecodeError as error:
+                before = error.object[: error.start].decode(own, "replace")[-20:]
+                other = (
+                    ""
+                    if path.suffix.lower() not in SUFFIXES
+                    else (
+                        ", or say what it is written in, as in encoding='cp1252' or encoding='latin-1' (--encoding in the shell)"
+                    )
+                )
+                raise DataError(
+                    f"{path}: line {number}: byte {error.start + 1} (0x{error.object[error.start]:02X}, behind {before!r}) is no "
+                    f"{own.removesuffix('-sig').upper()}; save the file as UTF-8{other}"
+                ) from None
 
 
 def check_quotes(head: Head, n: int | None = None) -> None:
@@ -128,7 +185,7 @@ def check_quotes(head: Head, n: int | None = None) -> None:
     value = re.compile(
         rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{head.mark}\r\n]*)(?:[{head.mark}\r\n]|$)'
     )  # quoted, its end, what is behind it
-    with _open(head.path) as file:
+    with _open(head.path, head.encoding) as file:
         for _, lines, last in itertools.islice(_rows(file, head.mark), None if n is None else n + 1):  # the header is one
             row = "".join(lines) if len(lines) > 1 else ""
             for found in value.finditer(row):
@@ -143,10 +200,13 @@ def check_quotes(head: Head, n: int | None = None) -> None:
                     )
 
 
-def quotes_error(path: Path) -> DataError | None:
-    """What `check_quotes` says of a file that could not be read, if that is why."""
+def why_unread(path: Path, encoding: str) -> DataError | None:
+    """What is wrong with a csv that could not be read, where a look at its bytes and rows tells."""
     try:
-        check_quotes(read_head(path))
+        check_bytes(path, encoding)
+        head = read_head(path, encoding)
+        check_quotes(head)
+        check_widths(head, _width(head))
     except DataError as error:
         return error
     except (OSError, ValueError, csv.Error):  # it is said already

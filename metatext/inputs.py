@@ -45,6 +45,7 @@ def load_inputs(
     pairs: bool = False,
     kind: str = "classification",
     skip_bad_rows: bool = False,
+    encoding: str = "utf-8",
 ) -> Inputs:
     """The rows of a file, which need no label.
 
@@ -54,13 +55,14 @@ def load_inputs(
         pairs: two texts per row are wanted.
         kind: of the task.
         skip_bad_rows: leave out rows with an empty text, with a warning that counts them, instead of an error.
+        encoding: as of `load_task`.
 
     Raises:
         DataError: no such file or column, or an empty text.
     """
     if not Path(path).is_file() or not reader(Path(path)):
         raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
-    rows, name = read_file(Path(path)), Path(path).stem
+    rows, name = read_file(Path(path), encoding), Path(path).stem
     answer = "label" if kind not in ROLES else ROLES[kind][-1]
     unlabelled = (columns or {}).get(answer) not in (None, *rows.column_names)  # no other column may stand in for it
     given = {role: column for role, column in (columns or {}).items() if role != answer or column in rows.column_names}

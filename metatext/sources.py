@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .csvs import check_quotes, csv_options, has_long_rows, quotes_error, read_head, with_numbers
+from .csvs import check_bytes, check_encoding, check_quotes, csv_options, has_long_rows, read_head, why_unread, with_numbers
 from .rows import DataError, check_whole
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def read_source(
     revision: str | None,
     streaming: bool = False,
     max_rows: int | None = None,
+    encoding: str = "utf-8",
 ) -> tuple[Dataset, str]:
     """Any source as one table of its first ``max_rows`` rows (None: all), and a name for it; of a stream no row behind them is read."""
     from datasets import IterableDataset
@@ -44,7 +45,7 @@ def read_source(
         check_whole(max_rows, "max_rows")
     if streaming and max_rows is None:
         raise DataError("streaming=True needs max_rows, the number of rows to take; without it all would be downloaded")
-    rows, name = _find(source, config, split, revision, max_rows if streaming else None)
+    rows, name = _find(source, config, split, revision, max_rows if streaming else None, encoding)
     if isinstance(rows, IterableDataset):
         if max_rows is None:
             raise DataError(
@@ -74,7 +75,7 @@ def _reason(error: Exception) -> str:
 
 
 def _find(
-    source: Any, config: str | None, split: str | None, revision: str | None, streamed: int | None
+    source: Any, config: str | None, split: str | None, revision: str | None, streamed: int | None, encoding: str
 ) -> tuple[Dataset | IterableDataset, str]:
     """A source as one table or stream, and a name for it; ``streamed``: how many rows are taken where it is read as a stream."""
     from datasets import Dataset, IterableDataset, load_dataset
@@ -92,7 +93,7 @@ def _find(
         )
     path = Path(source)
     if path.is_file():
-        return read_files([path], path.name, streamed), path.stem
+        return read_files([path], path.name, encoding, streamed), path.stem
     if path.is_dir():
         files = split_files(path)
         if not files:
@@ -106,7 +107,7 @@ def _find(
         if not wanted:
             raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
         paths = list(dict.fromkeys(wanted.values()))
-        return read_files(paths, path.name, streamed), path.name
+        return read_files(paths, path.name, encoding, streamed), path.name
     if reader(path) or path.is_absolute() or str(source).startswith("."):
         raise DataError(f"{source} does not exist")
     try:
@@ -164,9 +165,9 @@ def _join(parts: list, where: str) -> Dataset | IterableDataset:
         raise DataError(f"{where}: its splits do not have the same columns and types: {error}") from None
 
 
-def read_files(paths: Sequence[Path], name: str, streamed: int | None = None) -> Dataset:
+def read_files(paths: Sequence[Path], name: str, encoding: str, streamed: int | None = None) -> Dataset:
     """Files one after the other, or the first ``streamed`` rows of their stream; csv columns of numbers, and nothing else, are numbers."""
-    parts = [read_file(path, streamed) for path in paths]
+    parts = [read_file(path, encoding, streamed) for path in paths]
     csvs = [number for number, path in enumerate(paths) if reader(path) == "csv"]
     if streamed is not None:
         taken = _take(_join(parts, name), streamed, name)
@@ -176,8 +177,9 @@ def read_files(paths: Sequence[Path], name: str, streamed: int | None = None) ->
     return _join(parts, name)
 
 
-def read_file(path: Path, streamed: int | None = None) -> Dataset | IterableDataset:
-    """A file as a table, every cell of a csv as the text that stands there; as a stream where only ``streamed`` rows are taken."""
+def read_file(path: Path, encoding: str, streamed: int | None = None) -> Dataset | IterableDataset:
+    """A file as a table, every cell of a csv, of this encoding, as the text that stands there; as a stream where only ``streamed`` rows are
+    taken."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
@@ -185,6 +187,7 @@ def read_file(path: Path, streamed: int | None = None) -> Dataset | IterableData
     kind = reader(path)
     if kind is None:
         raise DataError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; expected one of {', '.join(READERS)}")
+    check_encoding(encoding)
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -195,7 +198,9 @@ def read_file(path: Path, streamed: int | None = None) -> Dataset | IterableData
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
-        head = read_head(path) if kind == "csv" else None
+        if kind == "json" and streamed is None:  # pyarrow takes any bytes for UTF-8
+            check_bytes(path, "utf-8")
+        head = read_head(path, encoding) if kind == "csv" else None
         options = csv_options(head) if head else {}
         if head and streamed is not None:
             check_quotes(head, streamed)
@@ -204,7 +209,7 @@ def read_file(path: Path, streamed: int | None = None) -> Dataset | IterableData
             check_quotes(head)
         return rows
     except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:
-        if kind == "csv" and (cause := quotes_error(path)) is not None:
+        if kind == "csv" and (cause := why_unread(path, encoding)) is not None:
             raise cause from error
         if isinstance(error, DataError):
             raise
@@ -224,8 +229,6 @@ def _unread(path: Path, kind: str, error: BaseException) -> str:
             f"HF_DATASETS_CACHE to another folder"
         )
     reason = _reason(error) if str(error).strip() and "corresponds to no data" not in str(error) else "it has no rows"
-    if "codec can't decode" in reason:
-        reason = f"it is no UTF-8; save it so ({reason})"
     return f"{path} cannot be read as {kind}: {reason}"
 
 
@@ -261,8 +264,8 @@ def split_files(folder: Path) -> dict[str, Path]:
     return files
 
 
-def read_schema(path: Path) -> Mapping[str, Any]:
-    """Columns and types of a file; for parquet without reading its rows."""
+def read_schema(path: Path, encoding: str) -> Mapping[str, Any]:
+    """Columns and types of a file, a csv of this encoding; for parquet without reading its rows."""
     from datasets import Features
 
     if reader(path) == "parquet":
@@ -273,4 +276,4 @@ def read_schema(path: Path) -> Mapping[str, Any]:
             return Features.from_arrow_schema(pyarrow.parquet.read_schema(path))
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise DataError(f"{path} cannot be read as parquet: {str(error).strip().splitlines()[0]}") from error
-    return read_files([path], path.name).features
+    return read_files([path], path.name, encoding).features

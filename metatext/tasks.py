@@ -187,6 +187,7 @@ def load_task(
     skip_bad_rows: bool = False,
     streaming: bool = False,
     max_rows: int | None = None,
+    encoding: str = "utf-8",
 ) -> Task:
     """Load one task.
 
@@ -210,6 +211,7 @@ def load_task(
             data sets that are larger than it. Rows may be sorted by class; for rows from all over a data set give a stream of it that
             is shuffled, ``load_dataset(..., streaming=True).shuffle(seed=0, buffer_size=10_000)``.
         max_rows: take the first so many rows, of any source; None: all.
+        encoding: of a csv or tsv, such as "cp1252" or "latin-1", where it has no byte order mark that says it.
 
     Raises:
         DataError: a column is missing, a text is empty, a label is missing or unknown, a split does not exist, a stream without
@@ -219,7 +221,7 @@ def load_task(
         raise DataError(f"unknown kind {kind!r}{nearest(kind, KIND_NAMES, end='.')} Known: {', '.join(KIND_NAMES)}")
     check_is(columns, (Mapping, type(None)), "columns", "write {'text': 'body', 'label': 'queue'}", DataError)
     check_is(description, (str, type(None)), "description", "write one sentence, or leave it out", DataError)
-    rows, found_name = read_source(source, config, split, revision, streaming, max_rows)
+    rows, found_name = read_source(source, config, split, revision, streaming, max_rows, encoding)
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}

@@ -434,6 +434,29 @@ def test_a_saved_classifier_answers_a_file(files, tmp_path, small_head, capsys):
         cli.main(["predict", str(small_head), str(examples), "--predictions", str(answers)])
 
 
+def test_files_that_are_not_in_utf_8(files, tmp_path, tiny_folder, caplog):
+    """The same setting in every command that reads files."""
+    for path in (files / "sports.csv", files / "emoji.csv"):
+        path.write_bytes(path.read_text().replace("aaa", "ééé").replace(",a", ",é").encode("cp1252"))
+    head, classifier, answers = (str(tmp_path / name) for name in ("head", "classifier", "answers.csv"))
+    train = ["train", "--encoder", str(tiny_folder), *SMALL, "--tasks_dir", str(files), "--test_tasks", "emoji"]
+    train += ["--test_shots", "1", "--test_episodes", "3", "--n_way", "2", "3", "--k_shot", "1", "--n_query", "2"]
+    train += ["--output_dir", head]
+    test = ["test", "--model", head, "--tasks_dir", str(files), "--tasks", "sports", "--outside", "emoji", "--shots", "1", *TINY]
+    adapt = ["adapt", "--model", head, "--examples", str(files / "sports.csv"), "--output_dir", classifier]
+    finetune = ["finetune", "--what", "params", "--num_train_epochs", "1", *adapt[1:-1], str(tmp_path / "finetuned")]
+    predict = ["predict", classifier, str(files / "emoji.csv"), "--predictions", answers]
+    for command in (train, test, adapt, finetune, predict):
+        with pytest.raises(SystemExit, match=r"line 2: byte 1 \(0xE9.* is no UTF-8.*--encoding in the shell"):
+            cli.main(command)
+        cli.main([*command, "--encoding", "cp1252"])
+    assert mt.AdaptedModel.from_pretrained(classifier).labels == ["b", "c", "é"]
+    with open(answers, newline="", encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["text"].startswith("ééé")
+    config = json.loads((Path(head) / "config.json").read_text())
+    assert "--encoding cp1252" in make_card(config, "me/head").text
+
+
 def test_the_cells_of_a_csv_come_back_as_they_are(files, tmp_path, small_head):
     answers = tmp_path / "answers.csv"
     asked = [

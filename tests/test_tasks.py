@@ -227,11 +227,61 @@ def test_file_that_cannot_be_read_is_named(tmp_path, name, content):
         load_task(str(path))
 
 
-def test_file_of_another_encoding_is_named(tmp_path):
-    with pytest.raises(
-        DataError, match=r"latin\.csv cannot be read as csv: it is no UTF-8; save it so \('utf-8' codec can't decode"
-    ):
-        load_task(str(raw(tmp_path / "latin.csv", "text,label\ncafé,p\n", "latin-1")))
+@pytest.mark.parametrize(
+    ("name", "body", "said", "message"),
+    [
+        ("a.csv", "text,label\ncafé,p\n", "utf-8", r"line 2: byte 4 \(0xE9, behind 'caf'\) is no UTF-8; .*encoding='cp1252'"),
+        ("a.tsv", "text\tlabel\n" + "a\tp\n" * 99_999 + "b\té", "utf-8", r"line 100001: byte 3 \(0xE9.*--encoding in the shell"),
+        ("a.csv", "café,label\na,p\n", "ascii", r"line 1: byte 4 .* is no ASCII"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "p"}\n{"text": "é", "label": "p"}\n',
+            "utf-8",
+            r"line 2: .* is no UTF-8; save .* UTF-8$",
+        ),
+    ],
+)
+def test_bytes_that_are_no_text_are_named(tmp_path, name, body, said, message):
+    with pytest.raises(DataError, match=rf"{name}: {message}"):
+        load_task(str(raw(tmp_path / name, body, "latin-1")), encoding=said)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("cp1252", "cp1252"),
+        ("latin-1", "ISO-8859-1"),
+        ("utf-16-le", "utf-16-le"),
+        ("utf-16", "utf-8"),  # their marks say more
+        ("utf-8-sig", "cp1252"),
+        ("utf-8-sig", "utf-8"),
+    ],
+)
+def test_encodings(tmp_path, suffix, written, said):
+    sep = "\t" if suffix == ".tsv" else ","
+    path = raw(tmp_path / "mail" / f"train{suffix}", f'text{sep}label\n"café{sep}\nnaïve"{sep}é\nÜber{sep}ü\nok{sep}z\n', written)
+    texts = [f"café{sep}\nnaïve", "Über", "ok"]
+    for source, options in ((path, {}), (path.parent, {}), (path, {"streaming": True, "max_rows": 3})):
+        task = load_task(str(source), encoding=said, **options)
+        assert task.inputs() == texts and task.labels == ("z", "é", "ü")
+    for tasks in (load_tasks(tmp_path, encoding=said), load_tasks([str(path.parent)], encoding=said)):
+        assert [task.inputs() for task in tasks] == [texts]
+    assert load_tasks([f"joined={path}"], encoding=said)[0].labels == ("z", "é", "ü")
+    assert load_inputs(path, encoding=said).rows == texts
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("latin1252", "such as utf-8, .* got 'latin1252'"),
+        ("rot13", "got 'rot13'"),
+        (None, "a text, got None; write encoding='cp"),
+    ],
+)
+def test_what_is_no_encoding(tmp_path, encoding, message):
+    with pytest.raises(DataError, match=f"encoding: expected .*{message}"):
+        load_task(str(write(tmp_path / "mail.csv")), encoding=encoding)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
@@ -682,9 +732,16 @@ def test_a_comma_in_a_text_without_quotation_marks(tmp_path):
     """pandas would take the first half of every text for the name of its row."""
     path = raw(tmp_path / "a.csv", "text,label\nhello, world,a\nbye, moon,b\n")
     with pytest.raises(
-        DataError, match=r"the first row has 3 values, the header 2 columns \(text, label\); put a text that holds a comma"
+        DataError, match=r"row 0 \(line 2 .*\) has 3 values, the header 2 columns \(text, label\); put a text that holds a comma"
     ):
         load_task(str(path))
+    path = raw(tmp_path / "b.csv", 'text,label\n"two\nlines",a\nbye,b\nhello, world,c\n')
+    with pytest.raises(DataError, match=r"b\.csv: row 2 \(line 5 of the file\) has 3 values, the header 2 columns") as caught:
+        load_task(str(path))
+    assert caught.value.row == 2
+    named = raw(tmp_path / "c.csv", '"text","label"\n"1","a","x"\n"2","b","y","z"\n')  # by their numbers
+    with pytest.raises(DataError, match=r"c\.csv: row 1 \(line 3 of the file\) has 4 values, the header 2 columns"):
+        load_task(str(named))
 
 
 @pytest.mark.parametrize("mark", ";|\t")
@@ -693,7 +750,7 @@ def test_a_csv_that_is_parted_by_something_else(tmp_path, mark):
     body = f'"text"{mark}label\n"no, {mark} thanks"{mark}x\nyes, please,{mark}y\n'
     assert load_task(str(raw(tmp_path / "a.csv", body))).inputs() == [f"no, {mark} thanks", "yes, please,"]
     what = {";": "a semicolon", "|": "a bar", "\t": "a tab"}[mark]
-    with pytest.raises(DataError, match=rf"3 values, the header 2 columns \(text, label\); put a text that holds {what} in"):
+    with pytest.raises(DataError, match=rf"has 3 values, the header 2 columns \(text, label\); put a text that holds {what} in"):
         load_task(str(raw(tmp_path / "b.csv", f"text{mark}label\nno {mark} thanks{mark}x\n")))
     commas = raw(tmp_path / "c.csv", f'text,"label{mark}"\nno {mark} thanks,x\n')  # what it is said to be comes first
     assert load_task(str(commas), columns={"label": f"label{mark}"}).inputs() == [f"no {mark} thanks"]

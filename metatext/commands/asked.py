@@ -38,8 +38,8 @@ def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None
     """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found."""
     is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
     name, _, part = (source, "", "") if is_path else source.partition(":")
-    options = {"columns": columns_of(data), "description": data.description, "skip_bad_rows": data.skip_bad_rows}
-    task = load_task(name, part or None, split=split, kind=kind, **options)
+    options = {"columns": columns_of(data), "skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
+    task = load_task(name, part or None, split=split, kind=kind, description=data.description, **options)
     logger.info(
         "%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True))
     )
@@ -71,7 +71,7 @@ def read_asked(data: AdaptData | FinetuneData | PredictData, kind: str, pairs: b
     """The file ``predict``, None where there is none; its rows are of this kind, pairs of texts or single ones, as the examples are."""
     if data.predict is None:
         return None
-    return load_inputs(data.predict, columns_of(data), pairs=pairs, kind=kind, skip_bad_rows=data.skip_bad_rows)
+    return load_inputs(data.predict, columns_of(data), pairs, kind, data.skip_bad_rows, data.encoding)
 
 
 def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float | None, path: str | Path) -> None:

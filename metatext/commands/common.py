@@ -28,7 +28,7 @@ def column_name(name: str) -> str:
     return f"untrained_{name}" if is_untrained(name) else Path(name).name
 
 
-def sources(names: Sequence[str], tasks_dir: str | None, skip_bad_rows: bool = False) -> list[Task]:
+def sources(names: Sequence[str], tasks_dir: str | None, skip_bad_rows: bool = False, encoding: str = "utf-8") -> list[Task]:
     """Tasks by name; plain names are looked up in ``tasks_dir`` first.
 
     Raises:
@@ -51,7 +51,7 @@ def sources(names: Sequence[str], tasks_dir: str | None, skip_bad_rows: bool = F
                     "%s is taken for a Hub data set; name the folder of your corpora with --tasks_dir if it is one", name
                 )
     try:
-        return load_tasks(found, skip_bad_rows=skip_bad_rows)
+        return load_tasks(found, skip_bad_rows=skip_bad_rows, encoding=encoding)
     except DataError as error:
         if not tasks_dir or not elsewhere:
             raise

@@ -42,7 +42,7 @@ def main(settings: Settings) -> None:
         raise ConfigError("names: numbered names say nothing at 0 shots; add shots, or real to names")
     if data.output or data.plot:
         check_file(data.output or "runs/meta_test.json", [data.class_splits])
-    tasks = sources(data.tasks, data.tasks_dir, data.skip_bad_rows)
+    tasks = sources(data.tasks, data.tasks_dir, data.skip_bad_rows, data.encoding)
     tasks = [task.sample(data.max_rows_per_task) for task in tasks] if data.max_rows_per_task else tasks
     check_tasks(tasks)
     by_class = KINDS[tasks[0].kind].by_class
@@ -55,7 +55,7 @@ def main(settings: Settings) -> None:
     if data.class_splits:
         tasks = [part for task in tasks for part in _by_class_splits(task, Path(data.class_splits))]
         n_episodes = max(2, n_episodes // len(tasks))
-    outside = sources([data.outside], data.tasks_dir)[0] if data.outside else None
+    outside = sources([data.outside], data.tasks_dir, encoding=data.encoding)[0] if data.outside else None
     store = FeatureStore(model.encoder, data.cache_dir)
     shape = EpisodeConfig(n_way=data.n_way, n_query=data.n_query, n_outside=data.n_outside, fewer_ways=data.fewer_ways)
     for task in tasks:  # a task that is too small for the most shots shows before anything is measured

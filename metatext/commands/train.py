@@ -89,12 +89,13 @@ def main(settings: Settings) -> None:
 
 def read_tasks(data: TrainData, kinds: Sequence[str]) -> tuple[list[Task], list[Task], list[Task]]:
     """The tasks to train on, to choose by and to measure on; of a whole folder those of the ``kinds`` that the model serves."""
-    read = partial(sources, tasks_dir=data.tasks_dir, skip_bad_rows=data.skip_bad_rows)
+    options = {"skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
+    read = partial(sources, tasks_dir=data.tasks_dir, **options)
     test = read(data.test_tasks)
     if data.tasks:
         loaded = read(data.tasks)
     else:
-        whole = load_tasks(data.tasks_dir or "starter/train", skip_bad_rows=data.skip_bad_rows)
+        whole = load_tasks(data.tasks_dir or "starter/train", **options)
         loaded = [task for task in whole if task.kind in kinds and task.name not in {task.name for task in test}]
         if others := [f"{task.name} ({task.kind})" for task in whole if task.kind not in kinds]:
             logger.warning("left out, for the head has no form for their kind: %s", ", ".join(others))
@@ -119,7 +120,7 @@ def flags_for_card(settings: Settings, names: list[str]) -> dict[str, Any]:
     for flag in ("encoder", "encoder_revision", "language_model", "language_revision"):
         found.pop(flag, None)
     given = flags(data)
-    found |= {flag: given[flag] for flag in ("max_rows_per_task", "skip_bad_rows") if flag in given}
+    found |= {flag: given[flag] for flag in ("max_rows_per_task", "skip_bad_rows", "encoding") if flag in given}
     tasks = [public_name(name, data.tasks_dir) for name in data.tasks] or (names if data.tasks_dir else ["starter/train"])
     found |= {"tasks_dir": "folder/of/corpora"} if data.tasks_dir else {}
     found |= {"tasks": tasks, "eval_tasks": [public_name(name, data.tasks_dir) for name in data.eval_tasks]}
