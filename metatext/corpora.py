@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .columns import kind_of
+from .folders import are_splits, is_corpus, reader, split_files
 from .readings import READINGS
 from .rows import DataError
-from .sources import SPLIT_WORDS, are_splits, read_schema, reader, split_files
+from .sources import read_schema
 from .storage import StorageError, read_json
 from .tasks import Task, load_task
 
@@ -52,7 +52,7 @@ def load_tasks(
         folder = Path(__file__).parent / source
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
-    if _is_corpus(folder) and not _holds_folders(folder):
+    if is_corpus(folder):
         return _load_item(str(folder), options)
     return _load_folder(folder, options)
 
@@ -83,7 +83,7 @@ def _load_item(item: str, options: Mapping[str, Any]) -> list[Task]:
     if path.name == CATALOG:
         logger.info("%s describes corpora and is none", item)
         return []
-    if _holds_corpora(path):
+    if path.is_dir() and is_corpus(path) is False:
         return load_tasks(path, **options)
     if path.exists():
         return [load_task(item, **options, **_known_of(path, _catalog(path.parent)))]
@@ -127,27 +127,6 @@ def _load_folder(folder: Path, options: Mapping[str, Any]) -> list[Task]:
             f"{folder} holds no corpus that can be used: expected folders with <split>.parquet (csv, jsonl) or such files"
         )
     return tasks
-
-
-def _holds_corpora(folder: Path) -> bool:
-    """Whether a path is a folder of corpora, and not one corpus."""
-    if not folder.is_dir():
-        return False
-    files = split_files(folder)
-    return not are_splits(files) or (_holds_folders(folder) and not (len(files) > 1 or {"train", "test"} & {*files}))
-
-
-def _holds_folders(folder: Path) -> bool:
-    """Whether a folder of data files is in it."""
-    return any(part.is_dir() and part.name[0] != "." and split_files(part) for part in folder.iterdir())
-
-
-def _is_corpus(folder: Path) -> bool:
-    """Whether the files of a folder are splits of one corpus by their names alone: train and test, mail_train and mail_test. Reviews_train
-    and mail_test are not, nor are task1 and task2: whoever means one corpus with those names it in a list."""
-    words = [[word for word in re.split("[^a-z]+", name.lower()) if word not in ("", "of")] for name in split_files(folder)]
-    rest = {tuple(word for word in found if word not in SPLIT_WORDS) for found in words}
-    return len(rest) == 1 and all(map(SPLIT_WORDS.intersection, words)) and (len(words) > 1 or rest == {()})
 
 
 def _read_as(reading: str, source: str, options: Mapping[str, Any]) -> Task:

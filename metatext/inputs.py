@@ -12,8 +12,9 @@ import numpy as np
 
 from .columns import INPUTS, ROLES, check_columns, check_texts, find_columns, role_columns, text_columns
 from .csvs import with_numbers
+from .folders import READERS, reader
 from .rows import DataError
-from .sources import READERS, read_file, reader
+from .sources import read_file
 from .targets import read_targets
 from .tasks import Task, usable
 from .usable import usable_rows

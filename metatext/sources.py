@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import csv
 import errno
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .csvs import check_bytes, check_encoding, check_quotes, csv_options, has_long_rows, read_head, why_unread, with_numbers
+from .folders import READERS, are_splits, reader, split_files
 from .rows import DataError, check_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
 
-READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-JSON_SPLITS = ("train", "validation", "valid", "dev", "test", "full")  # other .json files of a folder describe it
-SPLIT_WORDS = {
-    "train", "training", "validation", "valid", "val", "dev", "eval", "test", "testing", "full", "unsupervised", "unlabeled", "unlabelled",
-}  # fmt: skip
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx, as any zip file, and .xls begin
 UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # of a folder that is full or may not be written
-
-
-def reader(path: Path) -> str | None:
-    """The builder of `datasets` for a file, from its suffix."""
-    return READERS.get(path.suffix.lower())
 
 
 def read_source(
@@ -232,36 +222,11 @@ def _unread(path: Path, kind: str, error: BaseException) -> str:
     return f"{path} cannot be read as {kind}: {reason}"
 
 
-def are_splits(names: Collection[str]) -> bool:
-    """Whether files of these stems are splits of one data set (train, my-test, dev2), or its numbered parts; one file alone is."""
-    words = [set(re.split("[^a-z]+", name.lower())) for name in names]
-    parts = {re.sub(r"\d+", "#", name) for name in names}
-    return len(names) < 2 or all(map(SPLIT_WORDS.intersection, words)) or (len(parts) == 1 and "#" in "".join(parts))
-
-
 def _literal(path: Path) -> str:
     """A path whose [ and * are not patterns to `datasets`."""
     import glob
 
     return glob.escape(str(path.resolve()))
-
-
-def split_files(folder: Path) -> dict[str, Path]:
-    """split -> file of a corpus; "full" is also found under "train"."""
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not reader(path) or not path.is_file() or path.name.startswith("."):
-            continue
-        if path.suffix.lower() == ".json" and path.stem not in JSON_SPLITS:
-            continue
-        if path.stem in files:
-            raise DataError(
-                f"{folder} has two files of the split {path.stem!r}: {files[path.stem].name} and {path.name}; keep one"
-            )
-        files[path.stem] = path
-    if "full" in files:
-        files.setdefault("train", files["full"])
-    return files
 
 
 def read_schema(path: Path, encoding: str) -> Mapping[str, Any]:

@@ -132,7 +132,7 @@ def test_hidden_folders_and_files_that_do_not_fit_are_left_out(folder, caplog):
     write(folder / "h_twice" / "train.jsonl")
     write(folder / "i_two" / "sports.csv")
     write(folder / "i_two" / "ratings.csv")
-    assert names(load_tasks(folder)) == before
+    assert names(load_tasks(folder)) == names(load_tasks([str(folder)])) == before
     assert "h_twice (" in caplog.text and "i_two (ratings, sports are no splits of one data set)" in caplog.text
     write(folder / "c" / "any.csv")
     write(folder / "c" / ".ipynb_checkpoints" / "any-checkpoint.csv")

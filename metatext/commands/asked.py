@@ -15,11 +15,11 @@ import numpy as np
 
 from ..adapted import AdaptedModel
 from ..cli import AdaptData, FinetuneData, PredictData
+from ..folders import reader
 from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
-from ..sources import reader
 from ..storage import StorageError, check_file, check_folder, write_text
 from ..tasks import Task, load_task
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..corpora import STARTER, load_tasks
+from ..folders import READERS
 from ..launch import best_device
 from ..model import MetaModel, is_untrained, load_head
 from ..readings import READINGS
 from ..report import Report
 from ..rows import DataError
 from ..settings import ConfigError, nearest
-from ..sources import READERS
 from ..tasks import Task
 
 logger = logging.getLogger(__name__)
