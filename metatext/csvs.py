@@ -34,7 +34,7 @@ NUMBERS = {
 
 
 @dataclass(frozen=True)
-class Head:
+class Opening:
     """How a csv begins.
 
     Attributes:
@@ -53,7 +53,7 @@ class Head:
     first: list[str]
 
 
-def read_head(path: Path, encoding: str) -> Head:
+def read_opening(path: Path, encoding: str) -> Opening:
     """The beginning of a csv. Its values are parted by a tab in a tsv; else by what parts the header: a comma, or where that leaves one
     column, what a spreadsheet may write instead of it.
 
@@ -69,10 +69,10 @@ def read_head(path: Path, encoding: str) -> Head:
                 raise DataError(f"{path}: its first line, sep={mark}, is for Excel alone; delete it")
             if len(header) > 1:
                 break
-        return Head(path, file.encoding, mark, "".join(lines), header, next(rows, ([], [], 0))[0])
+        return Opening(path, file.encoding, mark, "".join(lines), header, next(rows, ([], [], 0))[0])
 
 
-def csv_options(head: Head) -> dict[str, Any]:
+def csv_options(opening: Opening) -> dict[str, Any]:
     """With what options `datasets` reads every cell of a csv as the text that stands there, an empty one as missing: that a column holds
     numbers shows at its end only, and 007 or 1.50 is more than a number.
 
@@ -82,15 +82,17 @@ def csv_options(head: Head) -> dict[str, Any]:
     import pandas as pd
     from datasets import Features, Value
 
-    width = _width(head)
-    if len(head.first) > width:  # pandas would drop the first ones
-        check_widths(head, width)
-    options = {"sep": head.mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
-    names = [str(name) for name in pd.read_csv(io.StringIO(head.line), nrows=0, **options).columns]  # it renames what comes twice
-    if width > len(head.header):
+    width = _width(opening)
+    if len(opening.first) > width:  # pandas would drop the first ones
+        check_widths(opening, width)
+    options = {"sep": opening.mark, "header": 0, "keep_default_na": False, "na_values": [""]}  # "NA" may be a text or a label
+    names = [
+        str(name) for name in pd.read_csv(io.StringIO(opening.line), nrows=0, **options).columns
+    ]  # it renames what comes twice
+    if width > len(opening.header):
         names = ["Unnamed: 0", *names]  # as pandas calls a column without a name
     features = Features({name: Value("string") for name in names})
-    return {**options, "names": names, "features": features, "encoding": head.encoding}
+    return {**options, "names": names, "features": features, "encoding": opening.encoding}
 
 
 @contextlib.contextmanager
@@ -120,26 +122,26 @@ def _rows(file: TextIO, mark: str) -> Iterator[tuple[list[str], list[str], int]]
         lines.clear()
 
 
-def _width(head: Head) -> int:
+def _width(opening: Opening) -> int:
     """How many values a row may have: as many as the header, or one more where each row begins with its number, for which the header has no
     column, as R and pandas may write it."""
-    width = len(head.header)
-    if len(head.first) == width + 1:
-        with _open(head.path, head.encoding) as file:
-            rows = itertools.islice(_rows(file, head.mark), 1, None)
+    width = len(opening.header)
+    if len(opening.first) == width + 1:
+        with _open(opening.path, opening.encoding) as file:
+            rows = itertools.islice(_rows(file, opening.mark), 1, None)
             if all(values[0] in (str(i), str(i + 1)) for i, (values, *_) in enumerate(rows)):
                 return width + 1
     return width
 
 
-def check_widths(head: Head, width: int) -> None:
+def check_widths(opening: Opening, width: int) -> None:
     """Raises `DataError` where a row has more than ``width`` values."""
-    with _open(head.path, head.encoding) as file:
-        for i, (values, lines, last) in enumerate(itertools.islice(_rows(file, head.mark), 1, None)):
+    with _open(opening.path, opening.encoding) as file:
+        for i, (values, lines, last) in enumerate(itertools.islice(_rows(file, opening.mark), 1, None)):
             if len(values) > width:
                 raise DataError(
-                    f"{head.path}: row {i} (line {last - len(lines) + 1} of the file) has {len(values)} values, the header {len(head.header)} "
-                    f"columns ({', '.join(head.header)}); put a text that holds {MARKS[head.mark]} in quotation marks, and take away one "
+                    f"{opening.path}: row {i} (line {last - len(lines) + 1} of the file) has {len(values)} values, the header {len(opening.header)} "
+                    f"columns ({', '.join(opening.header)}); put a text that holds {MARKS[opening.mark]} in quotation marks, and take away one "
                     f"that ends a row",
                     row=i,
                 )
@@ -166,27 +168,22 @@ def check_bytes(path: Path, encoding: str) -> None:
                 decoder.decode(line, final=not raw.peek(1))
             except UnicodeDecodeError as error:
                 before = error.object[: error.start].decode(own, "replace")[-20:]
-                other = (
-                    ""
-                    if path.suffix.lower() not in SUFFIXES
-                    else (
-                        ", or say what it is written in, as in encoding='cp1252' or encoding='latin-1' (--encoding in the shell)"
-                    )
-                )
+                other = ", or say what it is written in, as in encoding='cp1252' or encoding='latin-1' (--encoding in the shell)"
+                other = other if path.suffix.lower() in SUFFIXES else ""
                 raise DataError(
                     f"{path}: line {number}: byte {error.start + 1} (0x{error.object[error.start]:02X}, behind {before!r}) is no "
                     f"{own.removesuffix('-sig').upper()}; save the file as UTF-8{other}"
                 ) from None
 
 
-def check_quotes(head: Head, n: int | None = None) -> None:
+def check_quotes(opening: Opening, n: int | None = None) -> None:
     """Raises `DataError` where a text that runs over several lines goes on behind the quotation mark that ends it, or never ends: it began
     with one that was meant as it is, and all rows in between have become one. ``n``: how many rows are looked at; None: all."""
     value = re.compile(
-        rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{head.mark}\r\n]*)(?:[{head.mark}\r\n]|$)'
+        rf'(?:"([^"]*(?:""[^"]*)*)("?) *)?([^{opening.mark}\r\n]*)(?:[{opening.mark}\r\n]|$)'
     )  # quoted, its end, what is behind it
-    with _open(head.path, head.encoding) as file:
-        for _, lines, last in itertools.islice(_rows(file, head.mark), None if n is None else n + 1):  # the header is one
+    with _open(opening.path, opening.encoding) as file:
+        for _, lines, last in itertools.islice(_rows(file, opening.mark), None if n is None else n + 1):  # the header is one
             row = "".join(lines) if len(lines) > 1 else ""
             for found in value.finditer(row):
                 quoted, closed, behind = found.groups()
@@ -196,7 +193,7 @@ def check_quotes(head: Head, n: int | None = None) -> None:
                     if closed:
                         said = f"line {first + height}: a text goes on behind the quotation mark that ends it, which began in line {first}"
                     raise DataError(
-                        f"{head.path}: {said}; put texts that hold such marks in marks and double those inside, or save as jsonl"
+                        f"{opening.path}: {said}; put texts that hold such marks in marks and double those inside, or save as jsonl"
                     )
 
 
@@ -204,9 +201,9 @@ def why_unread(path: Path, encoding: str) -> DataError | None:
     """What is wrong with a csv that could not be read, where a look at its bytes and rows tells."""
     try:
         check_bytes(path, encoding)
-        head = read_head(path, encoding)
-        check_quotes(head)
-        check_widths(head, _width(head))
+        opening = read_opening(path, encoding)
+        check_quotes(opening)
+        check_widths(opening, _width(opening))
     except DataError as error:
         return error
     except (OSError, ValueError, csv.Error):  # it is said already

@@ -17,7 +17,7 @@ from torch import nn
 
 from . import tuning
 from .config import EncoderConfig, LanguageConfig
-from .settings import MetatextError
+from .settings import MetatextError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error.__cause__, HFValidationError):
         return "there is no such folder, and it is no id of the Hub."
-    return str(error).strip().splitlines()[0]
+    return first_line(error)
 
 
 @contextlib.contextmanager

@@ -104,6 +104,11 @@ def nearest(word: Any, known, end: str = "") -> str:
     return f"; did you mean {close[0]!r}?" if close else end
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class Checked:
     """Converts and checks every field of a frozen dataclass when it is made."""
 

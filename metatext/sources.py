@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .csvs import check_bytes, check_encoding, check_quotes, csv_options, has_long_rows, read_head, why_unread, with_numbers
+from .csvs import check_bytes, check_encoding, check_quotes, csv_options, has_long_rows, read_opening, why_unread, with_numbers
 from .folders import READERS, are_splits, reader, split_files
 from .rows import DataError, check_whole
+from .settings import first_line
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -53,15 +54,10 @@ def _take(rows: IterableDataset, n: int, name: str) -> Dataset:
         found = list(rows.take(n))
         taken = Dataset.from_list(found, features=rows.features if found else None)
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # what a reader or the network says, whoever made the stream
-        raise DataError(f"{name}: the stream cannot be read: {_reason(error)}") from error
+        raise DataError(f"{name}: the stream cannot be read: {first_line(error)}") from error
     if not found:
         raise DataError(f"{name}: the stream has no rows")
     return taken
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _find(
@@ -105,7 +101,7 @@ def _find(
         loaded = load_dataset(str(source), config, revision=revision, streaming=streamed is not None, **given)
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(
-            f"could not load {str(source)!r} (config {config!r}, split {split!r}, revision {revision!r}): {_reason(error)} "
+            f"could not load {str(source)!r} (config {config!r}, split {split!r}, revision {revision!r}): {first_line(error)} "
             f"It is neither a file nor a folder here, so it was taken for a Hub data set."
         ) from error
     if isinstance(loaded, Mapping):
@@ -128,7 +124,7 @@ def _table(source: Any) -> Dataset | None:
         if type(source).__name__ == "DataFrame" and hasattr(source, "iloc"):
             return Dataset.from_pandas(source, preserve_index=False)
     except (ValueError, TypeError) as error:  # pyarrow: values of several types in one column, columns of several lengths
-        raise DataError(f"source: {'the rows' if rows else 'the columns'} do not form a table: {_reason(error)}") from None
+        raise DataError(f"source: {'the rows' if rows else 'the columns'} do not form a table: {first_line(error)}") from None
     return None
 
 
@@ -190,13 +186,13 @@ def read_file(path: Path, encoding: str, streamed: int | None = None) -> Dataset
     try:
         if kind == "json" and streamed is None:  # pyarrow takes any bytes for UTF-8
             check_bytes(path, "utf-8")
-        head = read_head(path, encoding) if kind == "csv" else None
-        options = csv_options(head) if head else {}
-        if head and streamed is not None:
-            check_quotes(head, streamed)
+        opening = read_opening(path, encoding) if kind == "csv" else None
+        options = csv_options(opening) if opening else {}
+        if opening and streamed is not None:
+            check_quotes(opening, streamed)
         rows = load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
-        if head and streamed is None and has_long_rows(path, len(rows)):
-            check_quotes(head)
+        if opening and streamed is None and has_long_rows(path, len(rows)):
+            check_quotes(opening)
         return rows
     except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:
         if kind == "csv" and (cause := why_unread(path, encoding)) is not None:
@@ -218,7 +214,7 @@ def _unread(path: Path, kind: str, error: BaseException) -> str:
             f"{path}: the cache of datasets, {config.HF_DATASETS_CACHE}, cannot be written ({error.strerror}); make room there, or set "
             f"HF_DATASETS_CACHE to another folder"
         )
-    reason = _reason(error) if str(error).strip() and "corresponds to no data" not in str(error) else "it has no rows"
+    reason = first_line(error) if str(error).strip() and "corresponds to no data" not in str(error) else "it has no rows"
     return f"{path} cannot be read as {kind}: {reason}"
 
 
@@ -240,5 +236,5 @@ def read_schema(path: Path, encoding: str) -> Mapping[str, Any]:
         try:
             return Features.from_arrow_schema(pyarrow.parquet.read_schema(path))
         except (pyarrow.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} cannot be read as parquet: {str(error).strip().splitlines()[0]}") from error
+            raise DataError(f"{path} cannot be read as parquet: {first_line(error)}") from error
     return read_files([path], path.name, encoding).features
