@@ -57,6 +57,15 @@ class EpisodeBatch:
         """The same before it is asked."""
         return replace(self, query=self.query[:, :0], query_y=self.query_y[:, :0], outside=self.outside[:, :0])
 
+    def with_outside(self, rows: np.ndarray) -> EpisodeBatch:
+        """The same with further query rows of no class, (b, o), -1 where padded."""
+        return replace(
+            self,
+            query=np.concatenate([self.query, rows], 1),
+            query_y=np.concatenate([self.query_y, np.full_like(rows, -1)], 1),
+            outside=np.concatenate([self.outside, rows >= 0], 1),
+        )
+
     def trimmed(self) -> EpisodeBatch:
         """The same without the columns that are padding in every episode: what a part of a batch does not need."""
         ways, support, query = ((rows >= 0).any(0) for rows in (self.classes, self.support, self.query))
@@ -90,29 +99,26 @@ def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.ran
     way = np.zeros_like(rows)
     support, support_y = _compact(rows, way, in_support)
     query, query_y = _compact(rows, way, taken[:, None] & ~in_support)
-    outside = np.zeros(query.shape, bool)
-    if config.n_outside and pool.unanswered:
-        extra = pool.rows[pool.start[tasks] + (rng.random((b, config.n_outside)) * have[:, None]).astype(np.int64)]
-        query = np.concatenate([query, extra], 1)
-        query_y = np.concatenate([query_y, np.full_like(extra, -1)], 1)
-        outside = np.concatenate([outside, np.ones_like(extra, bool)], 1)
+    places = rng.random((b, config.n_outside if pool.unanswered else 0)) * have[:, None]
+    unanswered = pool.rows[pool.start[tasks] + places.astype(np.int64)]
     label = np.arange(int(ways.max()))
     there = label < ways[:, None]  # (b, w)
     hide_names = np.where(shots > 0, rng.random(b), 1.0) < config.name_dropout
     style = np.where(rng.random(b) < config.name_variation, rng.integers(1, max(pool.styles, 2), b), 0) % pool.styles
-    return EpisodeBatch(
+    batch = EpisodeBatch(
         task=np.asarray(tasks),
         classes=np.where(there, label, -1),
         support=support,
         support_y=support_y,
         query=query,
         query_y=query_y,
-        outside=outside,
+        outside=np.zeros(query.shape, bool),
         named=there & ~hide_names[:, None],
         name=np.where(there, tasks[:, None] * int(pool.ways.max()) + label, -1),
         style=style,
         described=rng.random(b) >= config.description_dropout,
     )
+    return batch.with_outside(unanswered)
 
 
 def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> EpisodeBatch:
@@ -131,12 +137,7 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
     classes = order[:, :w]
     counts = pool.count[tasks[:, None], classes]
 
-    k_low, k_high = bounds(config.k_shot)
-    most = np.full(b, k_high) if config.max_support is None else np.clip(config.max_support // ways, k_low, k_high)
-    top = _log_uniform(rng, np.full(b, k_low + 1), most + 1)[:, None] - 1
-    own = rng.integers(k_low, top + 1, (b, w))
-    shots = np.where(rng.random((b, 1)) < config.unbalanced, own, top)
-    shots = np.where(in_episode, np.clip(shots, 0, counts - config.n_query), 0)
+    shots = np.where(in_episode, _shots(config, ways, counts, rng), 0)
     sizes = np.where(in_episode, shots + config.n_query, 0)
     picks = _distinct(rng, counts.reshape(-1), sizes.reshape(-1)).reshape(b, w, -1)  # (b, w, m)
     starts = pool.start[tasks[:, None], classes]
@@ -148,19 +149,7 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
     support, support_y = _compact(rows, way, in_support)
     query, query_y = _compact(rows, way, in_query)
 
-    outside = np.zeros(query.shape, bool)
-    if config.n_outside:
-        rest = have - ways  # eligible classes that the episode leaves out
-        pick = ways[:, None] + (rng.random((b, config.n_outside)) * rest[:, None]).astype(np.int64)
-        other = _take(order, np.minimum(pick, order.shape[1] - 1))  # (b, o)
-        other_count = pool.count[tasks[:, None], other]
-        at = pool.start[tasks[:, None], other] + (rng.random(other.shape) * other_count).astype(np.int64)
-        some = np.broadcast_to(rest[:, None] > 0, other.shape)
-        extra = np.where(some, pool.rows[np.where(some, at, 0)], -1)
-        query = np.concatenate([query, extra], 1)
-        query_y = np.concatenate([query_y, np.full_like(extra, -1)], 1)
-        outside = np.concatenate([outside, some], 1)
-
+    foreign = _foreign_rows(pool, tasks, order, ways, have, config.n_outside, rng)
     share = np.where(np.where(in_episode, shots, 1).min(1) > 0, rng.random(b), 1.0)  # a class without rows needs its name
     hide_names = share < config.name_dropout
     described = rng.random(b) >= config.description_dropout
@@ -176,19 +165,48 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
         name[noisy] = np.where(in_episode[noisy], _foreign_names(pool, name[noisy], have[noisy], rng), -1)
         other = rng.integers(1, pool.styles, b)
         style = np.where(rng.random(b) < config.name_variation, other, 0)
-    return EpisodeBatch(
+    batch = EpisodeBatch(
         task=np.asarray(tasks),
         classes=classes,
         support=support,
         support_y=support_y,
         query=query,
         query_y=query_y,
-        outside=outside,
+        outside=np.zeros(query.shape, bool),
         named=in_episode & ~hide_names[:, None],
         name=name,
         style=style,
         described=described,
     )
+    return batch.with_outside(foreign)
+
+
+def _shots(config: EpisodeConfig, ways: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(b, w) shots of classes that have ``counts`` rows: of all classes of an episode alike, or each its own (`unbalanced`), as far as the
+    query leaves rows."""
+    b = len(ways)
+    low, high = bounds(config.k_shot)
+    most = np.full(b, high) if config.max_support is None else np.clip(config.max_support // ways, low, high)
+    top = _log_uniform(rng, np.full(b, low + 1), most + 1)[:, None] - 1
+    own = rng.integers(low, top + 1, counts.shape)
+    return np.clip(np.where(rng.random((b, 1)) < config.unbalanced, own, top), 0, counts - config.n_query)
+
+
+def _foreign_rows(
+    pool: Pool, tasks: np.ndarray, order: np.ndarray, ways: np.ndarray, have: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """(b, n) rows of classes that the episodes leave out; -1 where they leave out none.
+
+    Args:
+        tasks: (b,) of the episodes.
+        order: (b, c) classes of the task, those of the episode first, then the others that have rows enough.
+        ways, have: (b,) how many come first, and how many have rows enough.
+    """
+    rest = (have - ways)[:, None]
+    pick = ways[:, None] + (rng.random((len(tasks), n)) * rest).astype(np.int64)
+    other = tasks[:, None], _take(order, np.minimum(pick, order.shape[1] - 1))
+    at = pool.start[other] + (rng.random(pick.shape) * pool.count[other]).astype(np.int64)
+    return np.where(rest > 0, pool.rows[np.where(rest > 0, at, 0)], -1)
 
 
 @dataclass(frozen=True)

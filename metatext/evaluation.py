@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -260,12 +259,7 @@ def _with_outside(both: TaskFeatures, batch: EpisodeBatch, n: int | None, seed: 
     else:
         rng = np.random.default_rng([seed, zlib.crc32(task.name.encode()), zlib.crc32(outside.name.encode())])
         extra = rows[rng.random((len(batch), len(rows))).argsort(1)[:, :n]]
-    return dataclasses.replace(
-        batch,
-        query=np.concatenate([batch.query, extra], 1),
-        query_y=np.concatenate([batch.query_y, np.full_like(extra, -1)], 1),
-        outside=np.concatenate([batch.outside, np.ones(extra.shape, bool)], 1),
-    )
+    return batch.with_outside(extra)
 
 
 @torch.no_grad()
