@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .catalogue import ALIASES, KNOWN, Known
-from .columns import (
-    INPUTS,
-    KIND_NAMES,
-    ROLES,
-    TEXTS,
-    check_texts,
-    drop_unlabelled,
-    find_columns,
-)
+from .columns import INPUTS, KIND_NAMES, ROLES, TEXTS, check_texts, drop_unlabelled, find_columns
 from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 from .sources import read_source
@@ -240,6 +232,8 @@ def load_task(
 
     rows = rows.select(usable(rows, read, name)) if skip_bad_rows else rows
     targets, labels, names = read(rows)
+    if kind in ("classification", "multilabel"):
+        _warn_of_labels(name, kind, labels)
     if kind == "classification" and max_rows is not None and len(np.unique(targets)) == 1:
         logger.warning(
             "%s: the first %d rows are all of the class %r; where a data set is sorted by class, load a stream of it that is shuffled",
@@ -247,23 +241,27 @@ def load_task(
             len(rows),
             labels[targets[0]],
         )
-    alike: dict[str, Any] = {}
-    for label in labels if kind in ("classification", "multilabel") else ():
-        other = alike.setdefault(" ".join(str(label).split()).casefold(), label)
-        if other is not label:
-            logger.warning("%s: the labels %r and %r differ by blanks or capital letters alone, and are two", name, other, label)
-            break
-    listed = [label for label in labels if isinstance(label, str) and LISTED.fullmatch(label)] if kind == "classification" else []
-    if listed:
-        logger.warning(
-            "%s: %r is read as one label; for several give lists (jsonl, parquet), or kind='multilabel' and semicolons between them",
-            name,
-            listed[0],
-        )
     kept = [role for role in (*TEXTS, "answers") if role in columns]
     rows = rows.select_columns([columns[role] for role in kept])
     rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})
     return Task(name, kind, rows, targets, labels, names, description or known.description, columns)
+
+
+def _warn_of_labels(name: str, kind: str, labels: Sequence) -> None:
+    """Say where labels are read otherwise than they may be meant."""
+    alike: dict[str, Any] = {}
+    for label in labels:
+        other = alike.setdefault(" ".join(str(label).split()).casefold(), label)
+        if other is not label:
+            logger.warning("%s: the labels %r and %r differ by blanks or capital letters alone, and are two", name, other, label)
+            break
+    listed = next((label for label in labels if isinstance(label, str) and LISTED.fullmatch(label)), None)
+    if kind == "classification" and listed is not None:
+        logger.warning(
+            "%s: %r is read as one label; for several give lists (jsonl, parquet), or kind='multilabel' and semicolons between them",
+            name,
+            listed,
+        )
 
 
 def by_task(tasks: Sequence[Task], rows: np.ndarray) -> Iterator[tuple[np.ndarray, Task, np.ndarray]]:
