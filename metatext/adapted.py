@@ -22,7 +22,7 @@ from .language import ANSWER_TOKENS
 from .loading import Access
 from .model import ENCODER, LANGUAGE, MetaModel
 from .pipeline import answer_as_pipeline
-from .questions import answer_questions
+from .questions import best_or_none, n_best
 from .representation import Support
 from .residual import corrected
 from .rows import DataError, check_inputs, check_questions, check_whole
@@ -186,23 +186,14 @@ class AdaptedModel:
         check_whole(n, "n")
         rows, best = check_questions(inputs), []
         for at in range(0, len(rows), CHUNK):
-            part = rows[at : at + CHUNK]
-            found = answer_questions(self.encoder, self.head, self.params, part, n)
-            spans = zip(part, found.begin, found.end, found.score, strict=True)
-            best += [[_span(row["context"], *one) for one in zip(*places) if one[2] > 0] for row, *places in spans]
+            best += n_best(self.encoder, self.head, self.params, rows[at : at + CHUNK], n)
         return best
 
     def _spans(self, rows: list[dict], progress: bool) -> dict[str, list]:
-        table: dict[str, list] = {"text": [], "start": [], "end": [], "score": []}
+        best: list[dict] = []
         for at in self._chunks(len(rows), CHUNK, progress):
-            part = rows[at : at + CHUNK]
-            found = answer_questions(self.encoder, self.head, self.params, part)
-            for i, row in enumerate(part):
-                best = _span(row["context"], found.begin[i, 0], found.end[i, 0], found.score[i, 0])
-                best = best if found.answered[i] > 0 else {"text": "", "start": 0, "end": 0, "score": float(found.none[i])}
-                for name, value in best.items():
-                    table[name].append(value)
-        return table
+            best += best_or_none(self.encoder, self.head, self.params, rows[at : at + CHUNK])
+        return {name: [answer[name] for answer in best] for name in ("text", "start", "end", "score")}
 
     def _chunks(self, n: int, size: int, progress: bool) -> Iterable[int]:
         """Where parts of ``size`` of n rows begin; a bar where there are several, and it takes longer than five seconds."""
@@ -353,10 +344,3 @@ class AdaptedModel:
         task = read_task(config, tensors, residual, model.kinds, model.encoder.dim, folder)
         parts = {item.name: getattr(task, item.name) for item in dataclasses.fields(task)}
         return cls(model, **parts, residual=residual)
-
-
-def _span(context: str, begin: int, end: int, score: float) -> dict[str, Any]:
-    """An answer as a caller gets it, without blanks at its ends."""
-    text = context[begin:end]
-    begin = int(begin) + len(text) - len(text.lstrip())
-    return {"text": text.strip(), "start": begin, "end": begin + len(text.strip()), "score": float(score)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -81,3 +81,28 @@ def answer_questions(encoder: Encoder, head: Head, params: Params, rows: Sequenc
             found = head.logits(params, x[None], torch.from_numpy(mask).to(x.device)[None]).values[0]
         values[own, : found.shape[1]] = found.float().cpu().numpy()
     return decode(values, windows, np.arange(len(windows)), windows.row, len(rows), n)
+
+
+def n_best(encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping], n: int) -> list[list[dict[str, Any]]]:
+    """The n-best answers to each question as dicts of ``text``, ``start``, ``end`` and ``score``, best first; whether there is any is not
+    judged. Fewer where a context has no more. Arguments as of `answer_questions`."""
+    found = answer_questions(encoder, head, params, rows, n)
+    spans = zip(rows, found.begin, found.end, found.score, strict=True)
+    return [[_answer(row["context"], *one) for one in zip(*places) if one[2] > 0] for row, *places in spans]
+
+
+def best_or_none(encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping]) -> list[dict[str, Any]]:
+    """The best answer to each question, as of `n_best`; where that there is none is likelier, the text "" and the probability of this."""
+    found = answer_questions(encoder, head, params, rows)
+    spans = zip(rows, found.begin[:, 0], found.end[:, 0], found.score[:, 0], strict=True)
+    return [
+        _answer(row["context"], *place) if above > 0 else {"text": "", "start": 0, "end": 0, "score": float(none)}
+        for (row, *place), above, none in zip(spans, found.answered, found.none, strict=True)
+    ]
+
+
+def _answer(context: str, begin: int, end: int, score: float) -> dict[str, Any]:
+    """An answer as a caller gets it, without blanks at its ends."""
+    text = context[begin:end]
+    begin = int(begin) + len(text) - len(text.lstrip())
+    return {"text": text.strip(), "start": begin, "end": begin + len(text.strip()), "score": float(score)}
