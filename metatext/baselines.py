@@ -80,7 +80,8 @@ def ridge_regression(draw: Draw) -> Answer:
     def fit(x: np.ndarray, y: np.ndarray, query: np.ndarray) -> np.ndarray:
         return Ridge(alpha=1.0).fit(x, y).predict(query).reshape(len(query), -1)
 
-    return _by_fit(draw, fit)
+    support = draw.features.support
+    return _by_fit(draw, fit, support.x, support.y, support.row_mask)
 
 
 def pair_cosine(draw: Draw) -> Answer:
@@ -134,19 +135,27 @@ def _one_against_the_rest(draw: Draw) -> Answer:
             out[:, c] = 1.0 if always else LogisticRegression(C=10, max_iter=500).fit(x, y[:, c]).predict_proba(query)[:, 1]
         return out
 
-    return _by_fit(draw, fit)
+    support = draw.features.support
+    return _by_fit(draw, fit, support.x, support.y, support.row_mask)
 
 
-def _by_fit(draw: Draw, fit: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Answer:
-    """From a function of support features, their targets (n, w) and query features; no answer to episodes without support."""
+def _by_fit(
+    draw: Draw, fit: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray], x: Tensor, y: Tensor, mask: Tensor
+) -> Answer:
+    """From a function of n rows, their targets (n, w) and query features, episode by episode; no answer to one without rows.
+
+    Args:
+        draw: whose query is asked.
+        fit: gives (q, w).
+        x, y, mask: (b, s, d), (b, s, w) and (b, s): the rows.
+    """
     from threadpoolctl import threadpool_limits
 
-    support, query = draw.features.support, draw.features.query.cpu().numpy()
-    x, y, live = (values.cpu().numpy() for values in (support.x, support.y, support.row_mask))
-    out = np.full((*query.shape[:2], y.shape[2]), np.nan, np.float32)
-    with threadpool_limits(1):
+    rows, targets, live, query = (values.cpu().numpy() for values in (x, y, mask, draw.features.query))
+    out = np.full((*query.shape[:2], targets.shape[2]), np.nan, np.float32)
+    with threadpool_limits(1):  # such small fits lose time to threads
         for i in np.flatnonzero(live.any(1)):
-            out[i] = fit(x[i, live[i]], y[i, live[i]], query[i])
+            out[i] = fit(rows[i, live[i]], targets[i, live[i]], query[i])
     return Answer(torch.from_numpy(out), torch.from_numpy(out.max(-1)))
 
 
@@ -252,18 +261,16 @@ def _by_cosine(draw: Draw, classes: Tensor, known: Tensor) -> Answer:
 
 def _by_logistic_regression(draw: Draw, x: Tensor, y: Tensor, mask: Tensor) -> Answer:
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
-    rows, query = x.cpu().numpy(), draw.features.query.cpu().numpy()
-    way, live = y.argmax(-1).cpu().numpy(), mask.cpu().numpy()
-    out = np.full((*query.shape[:2], y.shape[2]), np.nan, np.float32)
-    with threadpool_limits(1):  # such small fits lose time to threads
-        for i in range(len(rows)):
-            if len(np.unique(way[i, live[i]])) > 1:
-                fitted = LogisticRegression(C=10, max_iter=500).fit(rows[i, live[i]], way[i, live[i]])
-                out[i] = 0.0
-                out[i][:, fitted.classes_] = fitted.predict_proba(query[i])
-    return Answer(torch.from_numpy(out), torch.from_numpy(out.max(-1)))
+    def fit(x: np.ndarray, y: np.ndarray, query: np.ndarray) -> np.ndarray:
+        way, out = y.argmax(-1), np.zeros((len(query), y.shape[1]))
+        if (way == way[0]).all():  # one class cannot be fitted
+            return np.full_like(out, np.nan)
+        fitted = LogisticRegression(C=10, max_iter=500).fit(x, way)
+        out[:, fitted.classes_] = fitted.predict_proba(query)
+        return out
+
+    return _by_fit(draw, fit, x, y, mask)
 
 
 def _where(answered: Tensor, probabilities: Tensor, confidence: Tensor) -> Answer:
