@@ -178,8 +178,7 @@ class TaskFeatures:
         """The same tasks with the vectors of the texts of these episodes, as the encoder reads them at this moment."""
         if not isinstance(self.store, TokenStore):
             return self
-        ids, encoder = self.text_ids(batch), self.store.encoder.frozen()
-        return replace(self, store=VectorTable(encoder, ids, encoder.encode_tokens(self.store.tokens(ids))))
+        return replace(self, store=self.store.encoded(self.text_ids(batch)))
 
 
 @dataclass(frozen=True)

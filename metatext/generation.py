@@ -52,8 +52,7 @@ class GenerationFeatures:
         """The same tasks with the vectors of these episodes, as the encoder reads them at this moment."""
         if not isinstance(self.store, TokenStore):
             return self
-        ids, encoder = self.ids_of(batch), self.store.encoder.frozen()
-        return replace(self, store=VectorTable(encoder, ids, encoder.encode_tokens(self.store.tokens(ids))))
+        return replace(self, store=self.store.encoded(self.ids_of(batch)))
 
     def ids_of(self, batch: EpisodeBatch) -> np.ndarray:
         """(n,) numbers in the store of all that the encoder reads of these episodes, ascending."""

@@ -117,6 +117,11 @@ class TokenStore:
             self._parts = [Tokens.concatenate(self._parts)]
         return self._parts[0]
 
+    def encoded(self, ids: np.ndarray) -> VectorTable:
+        """The vectors of (n,) texts, their numbers ascending, as the encoder reads them at this moment."""
+        encoder = self.encoder.frozen()
+        return VectorTable(encoder, ids, encoder.encode_tokens(self.tokens(ids)))
+
 
 class VectorTable:
     """Vectors of some texts, in memory, with gradients where they have any.
