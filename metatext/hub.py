@@ -220,11 +220,11 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
         raise StorageError(f"{folder / CONFIG} is damaged: it names no encoder")
     language = config.get("language")
     writer = language.get("name") if isinstance(language, dict) else None
-    if isinstance(writer, str) and (Path(writer).is_absolute() or Path(writer).exists()):
+    if isinstance(writer, str) and _is_folder(writer):
         raise HubError(
             f"the language model of {folder} is the folder {writer}, which nobody else has; push it to the Hub and train with its id"
         )
-    if Path(name).is_absolute() or Path(name).exists():
+    if _is_folder(name):
         raise HubError(
             f"the encoder of {folder} is the folder {name}, which nobody else has; push it to the Hub first and load by its id: "
             f'from_pretrained(..., encoder=Encoder.load("owner/name")) where it is frozen, else train with that id'
@@ -267,6 +267,11 @@ def _is_repo_id(source: str | Path) -> bool:
     except HFValidationError:
         return False
     return True
+
+
+def _is_folder(name: str) -> bool:
+    """Whether what config.json names is a folder, here or seen from where it was saved, and not a repo."""
+    return Path(name).exists() or not _is_repo_id(name)
 
 
 def _is_offline(access: Access) -> bool:

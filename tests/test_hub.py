@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hub_clients import ALICE, BOB, FIGURES, LOAD, PREDICT, ROOT, VALUES, assert_secret, environment, files
 from hub_server import HubServer
+
+import metatext as mt
+from metatext.hub import HubError, push_folder
 
 # Round trips -----------------------------------------------------------------------------------------------------
 
@@ -182,6 +187,18 @@ def test_an_encoder_in_a_folder_is_not_pushed(hub, client, tiny_folder):
     code = "import metatext as mt\nmt.MetaModel.from_encoder(folder).push_to_hub('alice/local', token=ALICE)"
     client.fails(code, "HubError", "is the folder .*, which nobody else has; push it to the Hub", folder=str(tiny_folder))
     assert ("model", "alice/local") not in hub.repos
+
+
+@pytest.mark.parametrize("what", ["encoder", "language model"])
+def test_a_relative_folder_is_none_from_elsewhere_too(tiny, tiny_folder, tiny_writer_folder, tmp_path, monkeypatch, what):
+    shutil.copytree(tiny_folder if what == "encoder" else tiny_writer_folder, tmp_path / "mine")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    model = mt.MetaModel.from_encoder("./mine") if what == "encoder" else mt.MetaModel.from_encoder(tiny, language="./mine")
+    model.save_pretrained("head")
+    monkeypatch.chdir("elsewhere")
+    with pytest.raises(HubError, match=rf"the {what} of \.\./head is the folder \./mine, which nobody else has"):
+        push_folder("../head", "alice/local", token=ALICE)
 
 
 # Cards, commands -------------------------------------------------------------------------------------------------
