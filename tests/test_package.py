@@ -56,6 +56,7 @@ LEVELS = [
     ["run", "fit"],
     ["training", "finetuning"],
     ["sklearn"],
+    ["command_settings"],
     ["cli"],
     ["commands"],
     ["__main__"],

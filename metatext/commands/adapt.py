@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cli import AdaptData, Settings
+from ..command_settings import AdaptData, Settings
 from ..kinds import KINDS
 from ..rows import DataError
 from .asked import as_classes, check_output, load_examples, read_asked, write_predictions

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..adapted import AdaptedModel
-from ..cli import AdaptData, FinetuneData, PredictData
+from ..command_settings import AdaptData, FinetuneData, PredictData
 from ..folders import reader
 from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..adapted import AdaptedModel
-from ..cli import FinetuneData, Settings
+from ..command_settings import FinetuneData, Settings
 from ..config import FinetuneConfig
 from ..finetuning import finetune
 from ..kinds import KINDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..adapted import AdaptedModel
-from ..cli import PredictData, Settings
+from ..command_settings import PredictData, Settings
 from ..launch import best_device
 from ..rows import DataError
 from .asked import check_predictions, read_asked, write_predictions

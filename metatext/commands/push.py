@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cli import PushData, Settings
+from ..command_settings import PushData, Settings
 from ..hub import push_folder
 from ..settings import ConfigError
 from .common import log

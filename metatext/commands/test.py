@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..baselines import USUAL, baseline
-from ..cli import Settings, TestData
+from ..command_settings import Settings, TestData
 from ..config import EpisodeConfig
 from ..evaluation import compare
 from ..features import encode_tasks

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cli import Settings, TestData, TrainData
+from ..command_settings import Settings, TestData, TrainData
 from ..config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
 from ..corpora import load_tasks
 from ..encoder import Encoder

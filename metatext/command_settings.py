@@ -1,0 +1,184 @@
+"""What each command is told besides the settings of `config`: which data, which model, what to write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .settings import Checked, Range, option
+
+Settings = dict[type, Any]
+"""The settings of a command, by their classes."""
+ENCODING = "of csv and tsv files without a byte order mark, such as cp1252 or latin-1"
+
+
+@dataclass(frozen=True)
+class TrainData(Checked):
+    """Which tasks are trained on, chosen on and measured on."""
+
+    tasks: tuple[str, ...] = option(
+        (),
+        "what to train on: corpora of tasks_dir by name, folders of corpora, Hub ids (id:config), paths; none: all of tasks_dir that is not "
+        "measured on, and where there is none, starter/train",
+    )
+    eval_tasks: tuple[str, ...] = option(
+        (), "unseen tasks that choose the best head and stop early: names among `tasks` (then held out), or further sources"
+    )
+    test_tasks: tuple[str, ...] = option((), "unseen tasks to measure the final head on; they choose nothing")
+    tasks_dir: str | None = option(None, "folder of corpora that plain names are looked up in")
+    max_rows_per_task: int | None = option(
+        None, "at most so many rows of a task, in proportion to its classes; the same whatever the seed", low=10
+    )
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    encoding: str = option("utf-8", ENCODING)
+    warm_start: tuple[str, ...] = option(
+        (), "saved models whose weights, head and encoder, training begins with: folders, names or Hub ids; of several their mean"
+    )
+    test_heads: tuple[str, ...] = option(
+        (), "heads shown beside the trained one on test_tasks: saved folders, names of released heads, repos on the Hub"
+    )
+    test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
+    test_rows: tuple[int, ...] = option((4, 16), "the same where labels are no classes (multilabel, regression): rows in all")
+    test_episodes: int = option(100, "episodes per test task and number of shots", low=2)
+    cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
+
+
+@dataclass(frozen=True)
+class TestData(Checked):
+    """Which heads are measured, on what, beside what."""
+
+    model: str = option(
+        "runs/metatext",
+        "the main head: a saved folder, metatext-minilm-general or -intent, a repo on the Hub, or the name of a head (untrained, on the embedded encoder)",
+    )
+    heads: tuple[str, ...] = option(
+        (),
+        "further heads, each on its own encoder, named in the same ways",
+    )
+    tasks: tuple[str, ...] = option(
+        ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'"
+    )
+    tasks_dir: str | None = option(None, "folder of corpora that plain names are looked up in")
+    class_splits: str | None = option(
+        None, "JSON {split: {'test': [classes]}}: each split's test classes become a task of their own"
+    )
+    n_way: Range = option(5, "classes per episode", low=2)
+    fewer_ways: bool = option(True, "a task with fewer classes than n_way plays with all of its own")
+    n_query: int = option(5, "query rows per class, or where labels are no classes, in all", low=1)
+    max_rows_per_task: int | None = option(None, "at most so many rows of a task, in proportion to its classes", low=10)
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    encoding: str = option("utf-8", ENCODING)
+    shots: tuple[int, ...] = option(
+        (1, 5), "support rows per class (where labels are no classes, in all), a table each; 0: the label names alone", low=0
+    )
+    metric: str | None = option(
+        None,
+        "the figure: accuracy, macro_f1 or mcc; multilabel_macro_f1 or multilabel_micro_f1; spearman, pearson or rmse; squad_f1 or "
+        "squad_em, or where an answer may be that there is none, squad_v2_f1 or squad_v2_em; rouge_l or bleu; none: the first of its kind",
+    )
+    names: tuple[Literal["real", "numbered"], ...] = option(
+        ("real",), "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)"
+    )
+    n_episodes: int = option(600, "episodes per task and number of shots (with class_splits: over all splits)", low=2)
+    seed: int = option(0, "of the episodes", low=0)
+    baselines: tuple[str, ...] = option(
+        ("untrained", "label_names", "nearest_centroid", "knn", "naive_mean", "logistic_regression", "logistic_regression_names"),
+        "measured on the same episodes; also logistic_regression_pretrained (on the encoder before it learned) and setfit (slow; needs "
+        "metatext[bench]); where labels are no classes the usual ones of the kind, fine_tuning of spans (slow), and prompted and copied of generation",
+    )
+    reference: tuple[str, ...] = option(
+        ("logistic_regression", "label_names"), "the method that differences are to: the first of these that has an answer"
+    )
+    n_outside: int = option(
+        0, "query rows per episode from the task's classes that are not in it; of spans, questions without an answer", low=0
+    )
+    outside: str | None = option(None, "a task whose rows belong to no class: further query rows of every episode")
+    outside_rows: int | None = option(None, "how many of its rows an episode gets; none: all", low=1)
+    output: str | None = option(None, "JSON file for the figures; none: only tables (with --plot: runs/meta_test.json)")
+    plot: bool = option(False, "draw accuracy against shots, and errors against rows answered, beside the JSON file")
+    cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
+
+
+@dataclass(frozen=True)
+class Asked(Checked):
+    """Which columns of the files hold what, and which rows are asked; what adapt, finetune and predict share."""
+
+    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
+    text_pair_column: str | None = option(None, "column of the second text of a pair")
+    label_column: str | None = option(None, "column of the label, where the file has one; none: found when its name is usual")
+    skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
+    encoding: str = option("utf-8", ENCODING)
+    predict: str | None = option(None, "file of rows to classify (a label column is not needed)")
+    max_risk: float | None = option(
+        None, "leave a row without a label where its answer is more often wrong than this share", low=0.0, high=1.0
+    )
+
+
+@dataclass(frozen=True)
+class AdaptData(Asked):
+    """Which examples make a classifier, and what it is asked."""
+
+    model: str = option(
+        "metatext-minilm-general",
+        "a saved head: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
+    )
+    examples: str | None = option(
+        None,
+        "labelled examples, a text and a label per row, or question, context and answers, or input and target: a csv, tsv, json, jsonl or parquet file, a folder of splits, or a data set on the Hub (id:config)",
+    )
+    split: str | None = option(None, "which split of them; none: all rows of all splits")
+    kind: Literal["classification", "multilabel", "regression", "span", "generation"] | None = option(
+        None,
+        "kind of the task: one label per row, several, a score, answers in a context, or a text to write; none: found from the columns",
+    )
+    description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
+    output_dir: str = option("runs/adapted", "folder for the adapted classifier")
+    predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
+
+
+@dataclass(frozen=True)
+class PredictData(Asked):
+    """Which classifier is asked what."""
+
+    model: str = option("runs/adapted", "a classifier that adapt or finetune saved: a folder, or a repo on the Hub, owner/name")
+    predictions: str | None = option(None, "csv to write the predictions to; none: <file>.predictions.csv in this folder")
+
+
+@dataclass(frozen=True)
+class FinetuneData(Asked):
+    """Which head is fine-tuned on which examples, and what the classifier is asked."""
+
+    model: str = option(
+        "metatext-minilm-general",
+        "a saved head, or a classifier whose head and labels are taken: a folder, metatext-minilm-general or -intent, or a repo on the Hub, owner/name; or the name of a head, gp for one (untrained, on the embedded encoder)",
+    )
+    examples: str | None = option(
+        None,
+        "labelled examples: a csv, tsv, json, jsonl or parquet file, a folder of splits, or a data set on the Hub (id:config)",
+    )
+    split: str | None = option(None, "which split of them; none: all rows of all splits")
+    eval_examples: str | None = option(
+        None, "labelled rows that stop and judge training; none: a share of every class's examples does, see eval_share"
+    )
+    eval_split: str | None = option(None, "which split of them; without eval_examples, of the examples' own data set")
+    description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
+    output_dir: str = option("runs/finetuned", "folder for the classifier")
+    predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
+
+
+@dataclass(frozen=True)
+class PushData(Checked):
+    """What is pushed to which repo on the Hub."""
+
+    model: str = option("runs/metatext", "folder of a saved head or adapted classifier; a README.md in it is the card")
+    repo_id: str | None = option(None, "the repo, owner/name; it is made where there is none")
+    private: bool = option(False, "a repo that is made is private; one that is there must be")
+    revision: str | None = option(None, "branch to push to, made where there is none; none: the main branch")
+    create_pr: bool = option(False, "open a pull request against the main branch instead")
+    metrics: str | None = option(
+        None,
+        "JSON of the figures for the card: metrics.json of a run, or what `metatext test --output` wrote; none: the folder's own",
+    )
+    datasets: tuple[str, ...] = option((), "Hub ids of what it was trained on, for the card")
+    license: str = option("apache-2.0", "the Hub's name of its licence, for the card")
+    commit_message: str = option("Push with metatext", "title of the commit")
