@@ -166,7 +166,6 @@ def read_files(paths: Sequence[Path], name: str, encoding: str, streamed: int | 
 def read_file(path: Path, encoding: str, streamed: int | None = None) -> Dataset | IterableDataset:
     """A file as a table, every cell of a csv, of this encoding, as the text that stands there; as a stream where only ``streamed`` rows are
     taken."""
-    from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
@@ -184,17 +183,15 @@ def read_file(path: Path, encoding: str, streamed: int | None = None) -> Dataset
     shown = is_progress_bar_enabled()
     disable_progress_bar()  # one bar per small file would drown the rest
     try:
-        if kind == "json" and streamed is None:  # pyarrow takes any bytes for UTF-8
-            check_bytes(path, "utf-8")
-        opening = read_opening(path, encoding) if kind == "csv" else None
-        options = csv_options(opening) if opening else {}
-        if opening and streamed is not None:
-            check_quotes(opening, streamed)
-        rows = load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
-        if opening and streamed is None and has_long_rows(path, len(rows)):
-            check_quotes(opening)
+        if kind == "csv":
+            return _read_csv(path, encoding, streamed)
+        rows = _load(kind, path, streamed)
+        if kind == "json" and streamed is None:  # its reader takes any bytes for texts
+            rows.data.validate(full=True)
         return rows
     except (DatasetGenerationError, ValueError, OSError, StopIteration, csv.Error) as error:
+        if kind == "json":
+            check_bytes(path, "utf-8")
         if kind == "csv" and (cause := why_unread(path, encoding)) is not None:
             raise cause from error
         if isinstance(error, DataError):
@@ -203,6 +200,23 @@ def read_file(path: Path, encoding: str, streamed: int | None = None) -> Dataset
     finally:
         if shown:
             enable_progress_bar()
+
+
+def _read_csv(path: Path, encoding: str, streamed: int | None) -> Dataset | IterableDataset:
+    opening = read_opening(path, encoding)
+    options = csv_options(opening)
+    if streamed is not None:
+        check_quotes(opening, streamed)
+    rows = _load("csv", path, streamed, **options)
+    if streamed is None and has_long_rows(path, len(rows)):
+        check_quotes(opening)
+    return rows
+
+
+def _load(kind: str, path: Path, streamed: int | None, **options: Any) -> Dataset | IterableDataset:
+    from datasets import load_dataset
+
+    return load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
 
 
 def _unread(path: Path, kind: str, error: BaseException) -> str:

@@ -233,12 +233,9 @@ def test_file_that_cannot_be_read_is_named(tmp_path, name, content):
         ("a.csv", "text,label\ncafé,p\n", "utf-8", r"line 2: byte 4 \(0xE9, behind 'caf'\) is no UTF-8; .*encoding='cp1252'"),
         ("a.tsv", "text\tlabel\n" + "a\tp\n" * 99_999 + "b\té", "utf-8", r"line 100001: byte 3 \(0xE9.*--encoding in the shell"),
         ("a.csv", "café,label\na,p\n", "ascii", r"line 1: byte 4 .* is no ASCII"),
-        (
-            "a.jsonl",
-            '{"text": "a", "label": "p"}\n{"text": "é", "label": "p"}\n',
-            "utf-8",
-            r"line 2: .* is no UTF-8; save .* UTF-8$",
-        ),
+        ("a.jsonl", '{"text": "a", "label": "p"}\n{"text": "é", "label": "p"}\n', "utf-8", "line 2: .* is no UTF-8; .* UTF-8$"),
+        ("a.json", '[{"text": "a", "label": "p"},\n{"text": "é", "label": "p"}]', "utf-8", "line 2: .* is no UTF-8; .* UTF-8$"),
+        ("a.jsonl", '{"é": "a", "label": "p"}\n', "utf-8", "line 1: .* is no UTF-8; .* UTF-8$"),
     ],
 )
 def test_bytes_that_are_no_text_are_named(tmp_path, name, body, said, message):
