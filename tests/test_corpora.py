@@ -139,6 +139,16 @@ def test_hidden_folders_and_files_that_do_not_fit_are_left_out(folder, caplog):
     assert names(load_tasks([str(folder / "c")])) == ["c"]
 
 
+def test_a_folder_with_a_corpus_of_two_files_of_one_split_is_one_of_corpora_all_the_same(tmp_path, caplog):
+    write(tmp_path / "all" / "mail.jsonl")
+    for suffix in ("csv", "jsonl"):
+        write(tmp_path / "all" / "twice" / f"train.{suffix}")
+    for source in (tmp_path / "all", [str(tmp_path / "all")]):
+        caplog.clear()
+        assert names(load_tasks(source)) == ["mail"]
+        assert "twice (" in caplog.text
+
+
 def test_description_of_a_folder_with_a_dot_in_its_name(tmp_path):
     write(tmp_path / "mail_v1.5" / "train.csv")
     (tmp_path / "catalog.json").write_text('{"mail_v1.5": {"description": "What is wanted?"}}', encoding="utf-8")
