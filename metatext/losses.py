@@ -26,7 +26,7 @@ def classification(logits: Logits, query_y: Tensor, query_mask: Tensor, outside:
     Returns:
         (b,) mean over the rows of each episode, float32 or wider.
     """
-    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    values = _wide(logits.values)
     none = logits.none.to(values.dtype)
     inside = query_mask & ~outside
     rows = cross_entropy(values.mT, query_y.clamp_min(0), reduction="none")  # (b, w, q), (b, q) -> (b, q)
@@ -47,7 +47,7 @@ def multilabel(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Ten
     Returns:
         (b,) mean over the rows of each episode, float32 or wider.
     """
-    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    values = _wide(logits.values)
     there = values > torch.finfo(logits.values.dtype).min
     values = torch.where(there, values, 0.0)
     cells = torch.where(there, binary_cross_entropy_with_logits(values, query_y.to(values.dtype), reduction="none"), 0.0)
@@ -65,7 +65,7 @@ def regression(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Ten
     Returns:
         (b,) mean over the rows of each episode, float32 or wider.
     """
-    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    values = _wide(logits.values)
     return _mean((values - query_y.to(values.dtype)).square()[..., 0], query_mask)
 
 
@@ -82,7 +82,7 @@ def span(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Tensor) -
     Returns:
         (b,) mean over the windows of each episode, float32 or wider.
     """
-    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    values = _wide(logits.values)
     if not values.shape[1] * values.shape[2]:
         return values.sum((1, 2, 3))
     scores = span_scores(values)  # (b, q, t, m)
@@ -125,7 +125,7 @@ def generation(logits: Logits, query_y: Tensor, query_mask: Tensor, outside: Ten
     Returns:
         (b,) mean over the rows of each episode, float32 or wider.
     """
-    values = logits.values if logits.values.dtype == torch.float64 else logits.values.float()
+    values = _wide(logits.values)
     rows = -torch.where(query_y, values, 0.0).sum(-1) / query_y.sum(-1).clamp_min(1)
     return _mean(rows, query_mask)
 
@@ -149,6 +149,11 @@ def cosine_drift(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor])
     pairs = mask[:, None] & mask[..., None] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     difference = (x @ x.mT - fixed @ fixed.mT).square()  # (b, n, d) @ (b, d, n) -> (b, n, n)
     return torch.where(pairs, difference, 0.0).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """In float32, or wider where they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _mean(rows: Tensor, mask: Tensor) -> Tensor:
