@@ -18,8 +18,10 @@ class EncoderConfig(Checked):
 
     name: str = option("embedded", "'embedded' (all-MiniLM-L6-v2), a Hub id, or a local folder", flag="encoder")
     revision: str | None = option(None, "branch, tag or commit of the encoder on the Hub", flag="encoder_revision")
-    pooling: Literal["auto", "mean", "cls", "max", "last"] = option(
-        "auto", "how token states become one vector; auto: as the model's sentence-transformers files say, else mean"
+    pooling: Literal["auto", "mean", "words", "cls", "max", "last"] = option(
+        "auto",
+        "how token states become one vector; words: their mean without [CLS], [SEP] and the like, punctuation counts a quarter; auto: as the "
+        "model's sentence-transformers files say, else mean",
     )
     max_length: int | None = option(None, "tokens kept of a text; none: the model's own limit", low=4)
     prompt: str | None = option(None, "text put before every input; none: the model's own default prompt")

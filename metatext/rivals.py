@@ -169,7 +169,7 @@ def fine_tuned_spans(encoder: Encoder) -> Callable[[SpanFeatures, EpisodeBatch],
 
 
 def _sentence_transformer(encoder: Encoder):
-    """The encoder as a sentence-transformers model with weights of its own."""
+    """The encoder as a sentence-transformers model with weights of its own, which knows no pooling "words" and takes the mean."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules
 
@@ -177,7 +177,6 @@ def _sentence_transformer(encoder: Encoder):
         encoder.backbone.save_pretrained(Path(folder))
         encoder.tokenizer.save_pretrained(folder)
         words = modules.Transformer(folder, max_seq_length=encoder.max_length)
-    pooling = modules.Pooling(
-        words.get_embedding_dimension(), pooling_mode={"last": "lasttoken"}.get(encoder.pooling, encoder.pooling)
-    )
+    mode = {"last": "lasttoken", "words": "mean"}.get(encoder.pooling, encoder.pooling)
+    pooling = modules.Pooling(words.get_embedding_dimension(), pooling_mode=mode)
     return SentenceTransformer(modules=[words, pooling, modules.Normalize()], device=str(encoder.device))

@@ -7,7 +7,9 @@ import logging
 import math
 import os
 import re
+import string
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +61,8 @@ class TextReader(nn.Module):
                 logger.warning(
                     "%s was trained with %s pooling, which metatext does not have; the mean is taken", config.name, written
                 )
+        if self.pooling == "words":
+            self.register_buffer("token_weight", word_weights(tokenizer), persistent=False)
         self.prompt = config.prompt if config.prompt is not None else folder_settings.get("prompt", "")
         positions = getattr(backbone.config, "max_position_embeddings", None) or 512
         if backbone.config.model_type in ("roberta", "xlm-roberta", "mpnet", "camembert"):
@@ -113,6 +117,9 @@ class TextReader(nn.Module):
     ) -> Tensor:
         states = backbone(input_ids=input_ids, attention_mask=attention_mask, **segments).last_hidden_state
         states = states.to(torch.promote_types(states.dtype, torch.float32))
+        if self.pooling == "words":
+            weight = self.token_weight[input_ids] * attention_mask
+            attention_mask = torch.where(weight.any(1, keepdim=True), weight, attention_mask)  # a text may have no word
         with torch.autocast(states.device.type, enabled=False):
             return nn.functional.normalize(pool(states, attention_mask, self.pooling) if pooled else states, dim=-1)
 
@@ -237,8 +244,20 @@ class TextReader(nn.Module):
         return torch.cat(vectors)[place]
 
 
+def word_weights(tokenizer: Any) -> Tensor:
+    """(v,) how much each token counts in the pooling "words": nothing what the tokenizer puts around texts, a quarter what is of
+    punctuation alone, other tokens one."""
+    around = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    marks = {char for char in {*"".join(tokens)} if char in string.punctuation or unicodedata.category(char)[0] == "P"}
+    bare = (
+        token.removeprefix("##").strip("▁Ġ") for token in tokens
+    )  # of the signs of a tokenizer for where a word begins or goes on
+    return torch.tensor([0.0 if i in around else 0.25 if marks.issuperset(token) else 1.0 for i, token in enumerate(bare)])
+
+
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """(b, t, d) token states -> (b, d)."""
+    """(b, t, d) token states -> (b, d); of a mean ``mask`` may hold weights."""
     if pooling == "cls":
         return states[:, 0]
     if pooling == "last":  # the last token that is not padding

@@ -17,7 +17,7 @@ from letters import token_lists
 from metatext import Encoder, EncoderConfig, MetaModel
 from metatext.features import read_inputs
 from metatext.loading import EMBEDDED_FINGERPRINT, EMBEDDED_ID, EMBEDDED_REVISION, Access, EncoderError, fingerprint
-from metatext.text_reader import pool
+from metatext.text_reader import pool, word_weights
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -116,7 +116,7 @@ def test_order_and_padding_do_not_change_vectors(request, which):
         assert torch.allclose(encoder(*wide), encoder(ids, mask), atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "words", "cls", "max", "last"])
 def test_vectors_have_unit_length_and_ignore_padding(tiny_folder, pooling):
     encoder = Encoder.load(EncoderConfig(str(tiny_folder), pooling=pooling))
     texts = ["a", "hello", "abc" * 15, "z" * 200]
@@ -159,6 +159,40 @@ def test_pooling_by_hand():
     assert pool(states, left, "last").tolist() == [[100.0, 100.0], [2.0, 4.0]]
     assert pool(states, left, "mean").tolist() == [[51.5, 49.0], [2.0, 4.0]]
     assert pool(states, left, "max").tolist() == [[100.0, 100.0], [2.0, 4.0]]
+
+
+def test_pooling_of_words_by_hand(tiny_folder):
+    """What the tokenizer puts around a text counts nothing, punctuation a quarter, and an unknown token is a word; pairs too."""
+    encoder = Encoder.load(EncoderConfig(str(tiny_folder), pooling="words"))
+    assert encoder.key != Encoder.load(str(tiny_folder)).key
+    for inputs, weights in (
+        (["a.b"], [0, 1, 0.25, 1, 0]),
+        (["aÜ"], [0, 1, 1, 0]),
+        ([("a", "!b")], [0, 1, 0, 0.25, 1, 0]),
+        (["..."], [0, 1, 1, 1, 0]),
+        ([""], [1, 1]),  # nothing else is there
+    ):
+        ids, mask, segments = encoder.tokenize(inputs).padded([0])
+        with torch.no_grad():
+            states = encoder.backbone(input_ids=ids, attention_mask=mask, token_type_ids=segments).last_hidden_state[0]
+        expected = torch.nn.functional.normalize(torch.tensor(weights, dtype=torch.float) @ states, dim=0)
+        assert torch.allclose(encoder.encode(inputs)[0], expected, atol=1e-6), inputs
+
+
+@pytest.mark.parametrize("signs", [["##."], ["▁", "▁!"], ["Ġ,", "Ġ"], ["…", "«"]])
+def test_punctuation_of_any_tokenizer(signs):
+    vocabulary = ["<s>", "<unk>", *signs, "a", "##a", "▁a", "Ġa", "é", "7", "😀", "#a"]
+
+    class Tokenizer:
+        def __len__(self):
+            return len(vocabulary)
+
+        all_special_ids, unk_token_id = range(2), 1
+
+        def convert_ids_to_tokens(self, ids):
+            return [vocabulary[i] for i in ids]
+
+    assert word_weights(Tokenizer()).tolist() == [0, 1] + [0.25] * len(signs) + [1] * 8
 
 
 def test_budget_of_the_config_is_what_the_backbone_sees(tiny_folder, monkeypatch):
