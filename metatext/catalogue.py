@@ -19,6 +19,7 @@ PAIR_COLUMNS = (
     ("question1", "question2"),
     ("text1", "text2"),
     ("question", "sentence"),
+    ("question", "context"),
 )
 
 TARGET_COLUMNS = (

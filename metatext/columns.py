@@ -18,8 +18,12 @@ KIND_NAMES = ("classification", "multilabel", "regression", "span", "generation"
 
 ROLES: dict[str, tuple[str, ...]] = {"span": ("question", "context", "answers"), "generation": ("input", "target")}
 """What stands in the columns of a table, where it is not a text or two and a label; a role's usual column bears its name."""
+USUAL = {"answers": ("answers", "answer")}
+"""Further names of these columns."""
 INPUTS: dict[str, tuple[str, ...]] = {"span": ("question", "context"), "generation": ("input",)}
 """Which of these a row shows when it is asked."""
+FLAGS = (("text", "question", "input"), ("text_pair", "context"), ("label", "answers", "target"))
+"""Roles that one setting of the commands names, by kind; it is called as the first of them."""
 TEXTS = ("text", "text_pair", "question", "context", "input", "target")
 """The roles of columns that hold texts."""
 
@@ -36,7 +40,8 @@ def kind_of(features: Mapping[str, Any], label: str | None = None) -> tuple[str 
     from datasets import Value
 
     names = {n.lower() for n in features}
-    if label is None and {"context", "question"} <= names:
+    answered, labelled = names & {*USUAL["answers"]}, _first(features, TARGET_COLUMNS)
+    if label is None and {"context", "question"} <= names and (answered or not labelled):
         return "span", None
     if label is None and {"input", "target"} <= names and not names & {"label", "labels"}:
         return "generation", None
@@ -139,7 +144,7 @@ def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: 
 
 def role_columns(present: Sequence[str], given: Mapping[str, str | None], name: str, roles: Sequence[str]) -> dict[str, str]:
     """Where these roles stand, each in the column that ``given`` names, else in one of its own name."""
-    return {role: given.get(role) or _pick(present, (role,), role, name) for role in roles}
+    return {role: given.get(role) or _pick(present, USUAL.get(role, (role,)), role, name) for role in roles}
 
 
 def _by_lower_case(names) -> dict[str, str]:
@@ -163,7 +168,8 @@ def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
         )
     close = next((n for n in names if nearest(n.lower(), (role, *usual[:1]))), None)
     guess = f"; did you mean {close!r}?" if close else "."
-    shell = f" (--{role}_column in the shell)" if role in ("text", "text_pair", "label") else ""
+    flag = next((flag for flag, *others in FLAGS if role in (flag, *others)), None)
+    shell = f" (--{flag}_column in the shell{'' if flag == role else '; adapt wants --kind too'})" if flag else ""
     raise DataError(
         f"task {task!r}: no column for the {role} found{guess} Columns present: {', '.join(names)}. "
         f"Expected one of: {', '.join(usual)}; or name it: columns={{{role!r}: '<column>'}}{shell}."

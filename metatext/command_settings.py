@@ -103,9 +103,13 @@ class TestData(Checked):
 class Asked(Checked):
     """Which columns of the files hold what, and which rows are asked; what adapt, finetune and predict share."""
 
-    text_column: str | None = option(None, "column of the text; none: found when its name is usual")
-    text_pair_column: str | None = option(None, "column of the second text of a pair")
-    label_column: str | None = option(None, "column of the label, where the file has one; none: found when its name is usual")
+    text_column: str | None = option(
+        None, "column of the text, of the question or of the input; none: found when its name is usual"
+    )
+    text_pair_column: str | None = option(None, "column of the second text of a pair, or of the context")
+    label_column: str | None = option(
+        None, "column of the label, of the answer or of the target, where the file has one; none: found when its name is usual"
+    )
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     encoding: str = option("utf-8", ENCODING)
     predict: str | None = option(None, "file of rows to classify (a label column is not needed)")

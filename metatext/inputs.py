@@ -15,7 +15,7 @@ from .csvs import with_numbers
 from .folders import READERS, reader
 from .rows import DataError
 from .sources import read_file
-from .targets import read_targets
+from .targets import place_answers, read_targets
 from .tasks import Task, usable
 from .usable import usable_rows
 
@@ -106,6 +106,7 @@ def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str)
     missing = pc.is_null(values, nan_is_null=True)
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         missing = pc.or_(missing, pc.equal(pc.fill_null(pc.utf8_trim_whitespace(values), ""), ""))
+    rows = place_answers(rows, columns) if kind == "span" else rows
     there = np.flatnonzero(~np.asarray(missing))  # at once: many rows without a label are no errors to look for
     try:
         good, error = usable_rows(rows.select(there), lambda part: read_targets(kind, part, columns, name))

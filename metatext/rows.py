@@ -231,4 +231,15 @@ def check_questions(inputs: Sequence, where: str = "inputs", answered: bool = Fa
         for name in needed[:2]:
             if not isinstance(row[name], str) or not row[name].strip():
                 raise DataError(f"{where}: row {i} has the {name} {row[name]!r}; expected a text that is not empty", i)
-    return [{name: row[name] for name in needed} for row in rows]
+    listed = [{name: row[name] for name in needed} for row in rows]
+    return [{**row, "answers": squad_answer(row["answers"], row["context"])} for row in listed] if answered else listed
+
+
+def squad_answer(value: Any, context: Any) -> Any:
+    """An answer that is a text as SQuAD has it, at its first place in the context, -1 where that does not have it; a blank one is no
+    answer. Anything else stays as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    place = context.find(text) if isinstance(context, str) else -1
+    return {"text": [text], "answer_start": [place]} if text else {"text": [], "answer_start": []}

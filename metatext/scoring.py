@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from .inputs import right_texts
 from .kinds import KINDS
 from .metrics import METRICS
-from .rows import DataError, as_list, list_targets
+from .rows import DataError, as_list, check_questions, list_targets
 from .targets import ENCODERS, encode_answers
 from .tasks import Task
 
@@ -91,6 +91,7 @@ def _judged(kind: str, inputs: Sequence | Task, targets: Sequence | None) -> tup
     if kind == "span":
         if targets is not None:
             raise DataError("evaluate: of a span task every input brings its answers; targets must be left out")
-        targets = [row.get("answers") if isinstance(row, Mapping) else None for row in rows]
-        encode_answers(targets, [row.get("context", "") if isinstance(row, Mapping) else "" for row in rows], "inputs")
+        rows = check_questions(rows, answered=True)
+        targets = [row["answers"] for row in rows]
+        encode_answers(targets, [row["context"] for row in rows], "inputs")
     return rows, list_targets(targets, len(rows), "evaluate")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .columns import read_labels
-from .rows import DataError, encode_labels, is_missing, listed_names, readable
+from .rows import DataError, encode_labels, is_missing, listed_names, readable, squad_answer
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 Targets = tuple[np.ndarray, tuple, tuple[str | None, ...]]
 """Targets of the rows, labels, and per label the text that the encoder reads, or None."""
@@ -121,6 +125,12 @@ def encode_answers(values: Sequence, contexts: Sequence[str], where: str = "answ
                 raise DataError(
                     f"{where}: row {i} has the answer {text!r} at {start!r}; expected a text and a whole number", row=i
                 )
+            if start == -1 and text not in context:
+                other = re.search(re.escape(text), context, re.IGNORECASE)
+                there = f"; it has {other.group()!r}" if other else ""
+                raise DataError(
+                    f"{where}: row {i} has the answer {text!r}, which its context does not have word by word{there}", row=i
+                )
             if start < 0 or context[start : start + len(text)] != text:
                 place = context.find(text)
                 there = f"has {context[max(0, start) : max(0, start) + len(text)]!r} there" + (
@@ -130,6 +140,30 @@ def encode_answers(values: Sequence, contexts: Sequence[str], where: str = "answ
         if texts:
             spans[i] = starts[0], starts[0] + len(texts[0])
     return spans
+
+
+def place_answers(rows: Dataset, columns: Mapping[str, str], name: str | None = None) -> Dataset:
+    """A table of spans whose answers are texts, as a csv has them, with answers as SQuAD has them; another one as it is.
+
+    Args:
+        rows: the table.
+        columns: role -> column.
+        name: of the task, in what is logged of answers that stand at several places or are missing; None: nothing is.
+    """
+    import pyarrow as pa
+
+    if getattr(rows.features[columns["answers"]], "dtype", "") not in ("string", "large_string"):
+        return rows
+    table = rows.with_format("arrow")[:]
+    texts, contexts = (table.column(columns[role]).to_pylist() for role in ("answers", "context"))
+    placed = [squad_answer(text or "", context) for text, context in zip(texts, contexts, strict=True)]
+    several = name and sum((context or "").count(text) > 1 for one, context in zip(placed, contexts) for text in one["text"])
+    if several:
+        logger.warning("%s: of %d rows the answer stands in its context more than once; the first place is taken", name, several)
+    if none := name and sum(not one["text"] for one in placed):
+        logger.info("%s: %d of %d rows have no answer in their context", name, none, len(placed))
+    kind = pa.struct({"text": pa.list_(pa.string()), "answer_start": pa.list_(pa.int64())})
+    return rows.remove_columns(columns["answers"]).add_column(columns["answers"], pa.array(placed, kind))
 
 
 def encode_texts(values: Sequence, label_names: None = None, where: str = "targets") -> Targets:

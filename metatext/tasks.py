@@ -17,7 +17,7 @@ from .columns import INPUTS, KIND_NAMES, ROLES, TEXTS, check_texts, drop_unlabel
 from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 from .sources import read_source
-from .targets import Targets, read_targets
+from .targets import Targets, place_answers, read_targets
 from .usable import usable_rows
 
 if TYPE_CHECKING:
@@ -225,6 +225,7 @@ def load_task(
                 f"task {name!r}: column {column!r} is named for the {role} and for the {other}; name one column for each"
             )
     rows = drop_unlabelled(rows, columns, known)
+    rows = place_answers(rows, columns, name) if kind == "span" else rows
 
     def read(part: Dataset) -> Targets:
         check_texts(part, columns, name)

@@ -564,6 +564,20 @@ def test_questions_from_a_file(tmp_path, tiny):
     assert [row["question"] for row in found] == [row["question"] for row in rows[8:]]
 
 
+def test_columns_of_questions_are_named(tmp_path, tiny):
+    head, examples, output = tmp_path / "head", tmp_path / "examples.csv", tmp_path / "adapted"
+    mt.MetaModel.from_encoder(tiny).save_pretrained(head)
+    examples.write_text("frage,kontext,antwort\nWho?,Ada sent it.,Ada\nWhat?,Ada sent it.,\n")
+    columns = ["--text_column", "frage", "--text_pair_column", "kontext", "--label_column", "antwort"]
+    arguments = ["adapt", str(examples), "--model", str(head), "--predict", str(examples), "--output_dir", str(output)]
+    with pytest.raises(
+        SystemExit, match=r"no column for the question found.*\(--text_column in the shell; adapt wants --kind too\)"
+    ):
+        cli.main([*arguments, "--kind", "span"])
+    cli.main([*arguments, "--kind", "span", *columns])
+    assert (output / "predictions.csv").read_text().startswith("frage,kontext,antwort,text,start,end,score\n")
+
+
 def test_a_head_whose_encoder_has_learned_is_measured_with_it(tmp_path, tiny_folder):
     """Beside a head on the same encoder, frozen: the two read otherwise."""
     from metatext.commands.test import _methods

@@ -124,7 +124,7 @@ def test_labels_are_those_that_predict_gives(tiny):
 def test_questions_that_cannot_be_judged(tiny):
     task = find_the_run(rows=8)
     clf = mt.MetaModel.from_encoder(tiny).adapt(task)
-    with pytest.raises(DataError, match="row 0 has None; expected"):
+    with pytest.raises(DataError, match="row 0 has no 'answers'; expected"):
         clf.evaluate([{"question": "x", "context": "xxx"}])
     with pytest.raises(DataError, match="targets must be left out"):
         clf.evaluate(task.inputs(), ["x"] * 8)

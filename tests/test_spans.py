@@ -16,6 +16,7 @@ from metatext.episodes import draw_episodes
 from metatext.evaluation import draw_for
 from metatext.features import encode_tasks
 from metatext.heads import Logits, make_head
+from metatext.inputs import load_inputs
 from metatext.loading import EncoderError
 from metatext.losses import span
 from metatext.representation import Support
@@ -175,6 +176,36 @@ def test_a_table_of_questions(tmp_path):
     empty = [{"question": "What?", "context": " ", "answers": {"text": [], "answer_start": []}}]
     with pytest.raises(DataError, match="row 0 of column 'context' is empty"):
         mt.load_task(empty, name="houses")
+
+
+def test_answers_that_are_texts(tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows = ["What?,The red house.,red", "When?,The red house.,", 'What?,"A fox, a fox.", fox']
+    path = tmp_path / "houses.csv"
+    path.write_text("question,context,answer\n" + "\n".join(rows) + "\n")
+    task = mt.load_task(path)
+    assert task.kind == "span" and task.targets.tolist() == [[4, 7], [-1, -1], [2, 5]]
+    assert [row["answers"] for row in task.inputs()][:2] == [
+        {"text": ["red"], "answer_start": [4]},
+        {"text": [], "answer_start": []},
+    ]
+    assert "of 1 rows the answer stands in its context more than once" in caplog.text
+    assert "houses: 1 of 3 rows have no answer in their context" in caplog.text
+    path.write_text("question,context,answer\nWhat?,The Red house.,red\nWhat?,The red house.,red\n")
+    with pytest.raises(DataError, match="row 0 has the answer 'red', which its context does not have word by word; it has 'Red'"):
+        mt.load_task(path)
+    assert len(mt.load_task(path, skip_bad_rows=True)) == 1
+
+
+def test_right_answers_of_a_file_that_are_texts(tmp_path):
+    path = tmp_path / "houses.csv"
+    path.write_text("question,context,answer\nWhat?,The red house.,red\nWhat?,The red house.,\nWhat?,The red house.,blue\n")
+    assert load_inputs(path, kind="span").targets == [{"text": ["red"], "answer_start": [4]}, None, None]
+
+
+def test_questions_with_classes_are_pairs():
+    rows = [{"question": "Is it?", "context": "It is.", "label": "yes"}, {"question": "Was it?", "context": "No.", "label": "no"}]
+    assert mt.load_task(rows).inputs() == [("Is it?", "It is."), ("Was it?", "No.")]
 
 
 # --- features and episodes -------------------------------------------------------------------------------------------

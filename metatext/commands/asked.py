@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..adapted import AdaptedModel
+from ..columns import FLAGS, ROLES
 from ..command_settings import AdaptData, FinetuneData, PredictData
 from ..folders import reader
 from ..inputs import Inputs, load_inputs
@@ -28,17 +29,18 @@ logger = logging.getLogger(__name__)
 SHOWN = 50  # classes whose own figures are printed at most
 
 
-def columns_of(data: AdaptData | FinetuneData | PredictData) -> dict[str, str]:
-    """The columns that the settings name, by role."""
+def columns_of(data: AdaptData | FinetuneData | PredictData, kind: str | None) -> dict[str, str]:
+    """The columns that the settings name, by their role in tasks of a kind."""
     named = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
-    return {role: column for role, column in named.items() if column}
+    own = {flag: role for flag, *others in FLAGS for role in others if role in ROLES.get(kind, ())}
+    return {own.get(flag, flag): column for flag, column in named.items() if column}
 
 
 def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None, kind: str | None) -> Task:
     """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found."""
     is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
     name, _, part = (source, "", "") if is_path else source.partition(":")
-    options = {"columns": columns_of(data), "skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
+    options = {"columns": columns_of(data, kind), "skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
     task = load_task(name, part or None, split=split, kind=kind, description=data.description, **options)
     logger.info(
         "%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True))
@@ -71,7 +73,7 @@ def read_asked(data: AdaptData | FinetuneData | PredictData, kind: str, pairs: b
     """The file ``predict``, None where there is none; its rows are of this kind, pairs of texts or single ones, as the examples are."""
     if data.predict is None:
         return None
-    return load_inputs(data.predict, columns_of(data), pairs, kind, data.skip_bad_rows, data.encoding)
+    return load_inputs(data.predict, columns_of(data, kind), pairs, kind, data.skip_bad_rows, data.encoding)
 
 
 def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float | None, path: str | Path) -> None:
