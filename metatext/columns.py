@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ FLAGS = (("text", "question", "input"), ("text_pair", "context"), ("label", "ans
 """Roles that one setting of the commands names, by kind; it is called as the first of them."""
 TEXTS = ("text", "text_pair", "question", "context", "input", "target")
 """The roles of columns that hold texts."""
+NUMBER = re.compile(r"\s*[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?\s*")
+"""A text that is a number, or would be with a point for its comma."""
 
 
 def kind_of(features: Mapping[str, Any], label: str | None = None) -> tuple[str | None, str | None]:
@@ -78,6 +81,8 @@ def find_columns(
             kind = "regression" if "label" not in found and column == score else "classification"
         elif kind == "regression" and column.lower() not in SCORE_COLUMNS:
             kind = _floats(rows, column, name, gaps)
+        elif kind == "regression" and _words(rows, column):
+            kind = "classification"
         if column:
             found["label"] = column
     if kind in ROLES:
@@ -97,6 +102,14 @@ def find_columns(
 def _lists(rows: Dataset, column: str) -> bool:
     """Whether the first value of a column is a list: json may have texts among numbers, and a column of both has the type of neither."""
     return isinstance(next((value for value in rows.with_format(None)[column] if value is not None), []), list)
+
+
+def _words(rows: Dataset, column: str) -> bool:
+    """Whether a column holds texts none of which is a number: ratings may be "good" and "bad"."""
+    if getattr(rows.features[column], "dtype", "") not in ("string", "large_string"):
+        return False
+    texts = {value for value in rows.with_format(None)[column] if value is not None}
+    return bool(texts) and not any(map(NUMBER.fullmatch, texts))
 
 
 def _floats(rows: Dataset, column: str, name: str, gaps: bool) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .columns import read_labels
+from .columns import NUMBER, read_labels
 from .rows import DataError, encode_labels, is_missing, listed_names, readable, squad_answer
 
 if TYPE_CHECKING:
@@ -74,8 +74,11 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
     scores = np.empty(len(values))
     for i, value in enumerate(values):
         value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e300 < value < 1e300:
-            raise DataError(f"{where}: row {i} has the score {value!r} ({type(value).__name__}); expected a finite number", row=i)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e150 < value < 1e150:  # squares are finite too
+            raise DataError(
+                f"{where}: row {i} has the score {value!r} ({type(value).__name__}); expected a finite number{_hint(value)}",
+                row=i,
+            )
         scores[i] = value
     if label_names is None:
         if not len(scores):
@@ -95,6 +98,20 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
         )
     texts = (label_names[end] for end in ends)
     return scores, tuple(float(end) for end in ends), tuple(None if is_missing(text) else str(text) for text in texts)
+
+
+def _hint(value: Any) -> str:
+    """What to do about a score that is no number."""
+    if is_missing(value):
+        return "; drop the row or score it"
+    if not isinstance(value, str) or not NUMBER.fullmatch(value):
+        return ""
+    return f"; write {value.strip().replace(',', '.')}, with a point" if "," in value else ", not a text"
+
+
+def _number(value: Any) -> Any:
+    """A text that is a number as a number, and any other value as it is: one n/a makes texts of the scores beside it."""
+    return float(value) if isinstance(value, str) and "," not in value and NUMBER.fullmatch(value) else value
 
 
 def encode_answers(values: Sequence, contexts: Sequence[str], where: str = "answers") -> np.ndarray:
@@ -232,6 +249,7 @@ def read_targets(
     values, where = rows.with_format(None)[column][:], f"task {name!r}, column {column!r}"
     if kind == "multilabel" and getattr(rows.features[column], "dtype", "") in ("string", "large_string"):  # a csv has no lists
         values = [[part.strip() for part in (value or "").split(";") if part.strip()] for value in values]
+    values = [*map(_number, values)] if kind == "regression" else values
     feature = rows.features[column]
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
     if kind == "multilabel" and hasattr(inner, "names"):

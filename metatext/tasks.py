@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LISTED = re.compile(r"\[.*\]|[^;]+;[^;]+")  # a label that looks like a list of them
+COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")  # a number as it is written in much of Europe
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +234,7 @@ def load_task(
 
     rows = rows.select(usable(rows, read, name)) if skip_bad_rows else rows
     targets, labels, names = read(rows)
-    if kind in ("classification", "multilabel"):
-        _warn_of_labels(name, kind, labels)
+    _warn_of_labels(name, kind, labels)
     if kind == "classification" and max_rows is not None and len(np.unique(targets)) == 1:
         logger.warning(
             "%s: the first %d rows are all of the class %r; where a data set is sorted by class, load a stream of it that is shuffled",
@@ -249,20 +249,32 @@ def load_task(
 
 
 def _warn_of_labels(name: str, kind: str, labels: Sequence) -> None:
-    """Say where labels are read otherwise than they may be meant."""
+    """Say where labels, or the ends of a scale, are read otherwise than they may be meant."""
+    if kind == "regression" and labels[0] == labels[1]:
+        logger.warning(
+            "%s: every score is %g, and so will be every answer; name the ends of the scale, label_names={lowest: text, highest: text}",
+            name,
+            labels[0],
+        )
+    if kind not in ("classification", "multilabel"):
+        return
     alike: dict[str, Any] = {}
     for label in labels:
         other = alike.setdefault(" ".join(str(label).split()).casefold(), label)
         if other is not label:
             logger.warning("%s: the labels %r and %r differ by blanks or capital letters alone, and are two", name, other, label)
             break
-    listed = next((label for label in labels if isinstance(label, str) and LISTED.fullmatch(label)), None)
-    if kind == "classification" and listed is not None:
+    if kind == "multilabel":
+        return
+    texts = [label for label in labels if isinstance(label, str)]
+    if listed := next(filter(LISTED.fullmatch, texts), None):
         logger.warning(
             "%s: %r is read as one label; for several give lists (jsonl, parquet), or kind='multilabel' and semicolons between them",
             name,
             listed,
         )
+    if len(texts) == len(labels) and all(map(COMMA.fullmatch, texts)):
+        logger.warning("%s: labels such as %r are read as classes; write scores with a point", name, labels[0])
 
 
 def by_task(tasks: Sequence[Task], rows: np.ndarray) -> Iterator[tuple[np.ndarray, Task, np.ndarray]]:

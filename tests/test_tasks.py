@@ -551,8 +551,42 @@ def test_the_ends_of_a_scale_can_be_named():
 def test_a_score_that_is_no_number(bad):
     with pytest.raises(DataError, match=r"targets: row 1 has the score .*; expected a finite number"):
         encode_scores([1.0, bad])
-    with pytest.raises(DataError, match=r"column 'label': row 0 has the score '3' \(str\); expected a finite number"):
-        load_task(rows_of(["3", "4"]), kind="regression")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([None, 1], "row 0 has the score None .*; expected a finite number; drop the row or score it"),
+        (["1", "n/a"], r"row 1 has the score 'n/a' \(str\); expected a finite number$"),
+        (["1", "4,5"], "row 1 has the score '4,5' .*; expected a finite number; write 4.5, with a point"),
+        (["1", "1_0"], "row 1 has the score '1_0'"),
+        ([1, 5e200], "row 1 has the score 5e\\+200"),
+    ],
+)
+def test_scores_that_cannot_be_used(values, message):
+    with pytest.raises(DataError, match=message):
+        load_task(rows_of(values), kind="regression")
+
+
+def test_scores_that_are_texts(tmp_path, caplog):
+    assert load_task(rows_of(["3", " 4.5"]), kind="regression").targets.tolist() == [3.0, 4.5]
+    with pytest.raises(DataError, match=r"row 0 has the score '3' .*; expected a finite number, not a text"):
+        encode_scores(["3"])
+    path = raw(tmp_path / "a.csv", "text,rating\na,5\nb,n/a\nc,3\n")
+    assert load_task(path, skip_bad_rows=True).targets.tolist() == [5.0, 3.0]
+    assert load_inputs(path, kind="regression").targets == [5.0, None, 3.0]
+
+
+def test_ratings_that_are_words_are_classes():
+    for values in (["good", "bad"], ["5 stars", "1 star"]):
+        assert load_task([{"text": f"t {v}", "rating": v} for v in values]).labels == tuple(sorted(values))
+
+
+def test_scores_that_say_nothing_and_classes_that_may_be_scores(caplog):
+    load_task(rows_of([4, 4]), kind="regression", name="stars")
+    assert "stars: every score is 4, and so will be every answer; name the ends of the scale" in caplog.text
+    assert load_task(rows_of(["4,5", "1,0"]), name="stars").kind == "classification"
+    assert "stars: labels such as '1,0' are read as classes; write scores with a point" in caplog.text
 
 
 @pytest.mark.parametrize("column", ["label", "labels"])
@@ -638,7 +672,7 @@ BAD_ROWS = {
     "unknown": ([{"text": t, "label": x} for t, x in [("a", "x"), ("d", "z"), ("b", "?"), ("c", "y")]], {"label_names": ["x", "y"]}, "row 1 has the label 'z', which is not among"),
     "class numbers": ([{"text": t, "label": x} for t, x in [("a", 1.0), ("d", None), ("b", None), ("c", 0.0)]], {}, "row 1 has the label None"),
     "multilabel": ([{"text": t, "labels": x} for t, x in [("a", ["x"]), ("b", ["x", "x"]), ("", ["x"]), ("c", ["y"])]], {}, "row 2 of column 'text' is empty"),
-    "regression": ([{"text": t, "score": x} for t, x in [("a", "1"), ("b", "high"), ("d", "?"), ("c", "2")]], {"kind": "regression"}, "row 0 has the score '1'"),
+    "regression": ([{"text": t, "score": x} for t, x in [("a", "1"), ("b", "high"), ("d", "?"), ("c", "2")]], {"kind": "regression"}, "row 1 has the score 'high'"),
     "span": (
         [
             {"question": "q", "context": c, "answers": {"text": ["red"], "answer_start": [at]}}
@@ -655,16 +689,9 @@ def test_bad_rows_are_errors_or_left_out_and_counted(rows, options, message, cap
     with pytest.raises(DataError):
         load_task(rows, name="mail", **options)
     with caplog.at_level(logging.WARNING, "metatext"):
-        if message == "row 0 has the score '1'":  # not one row can be used
-            with pytest.raises(DataError, match="task 'mail' has no rows"):
-                load_task(rows, name="mail", skip_bad_rows=True, **options)
-        else:
-            task = load_task(rows, name="mail", skip_bad_rows=True, **options)
-            assert task.rows[0] == {k: v for k, v in rows[0].items() if k in task.rows.column_names} and len(task) == 2
-    assert (
-        len(caplog.messages) == 1
-        and f"mail: left out {4 if options.get('kind') else 2} of 4 rows; the first: task 'mail'" in caplog.text
-    )
+        task = load_task(rows, name="mail", skip_bad_rows=True, **options)
+        assert task.rows[0] == {k: v for k, v in rows[0].items() if k in task.rows.column_names} and len(task) == 2
+    assert len(caplog.messages) == 1 and "mail: left out 2 of 4 rows; the first: task 'mail'" in caplog.text
     assert message in caplog.text
 
 
