@@ -116,7 +116,10 @@ def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str)
         logger.warning("the answers are not judged: %s", error_of_all)
         return None
     if len(good) < len(rows):
-        first = f"; the first that cannot: {error}" if error is not None else ""
+        first = ""
+        if error is not None:  # it counts the rows that are labelled, the reader those of the file
+            said = str(error).replace(f"row {error.row} ", f"row {there[error.row]} ", 1)
+            first = f"; the first that cannot: {said}"
         logger.warning("%s: %d of %d rows can be judged%s", name, len(good), len(rows), first)
     if targets is None:
         return None

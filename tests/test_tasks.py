@@ -1438,6 +1438,12 @@ def test_load_inputs_of_which_some_have_no_answer(tmp_path, caplog):
     assert load_inputs(path, kind="multilabel").targets == [None, ["x", "y"], None]
 
 
+def test_the_first_row_that_cannot_be_judged_is_named_as_in_its_file(tmp_path, caplog):
+    path = raw(tmp_path / "new.csv", "text,score\na,\nb,5\nc,n/a\n")
+    assert load_inputs(path, kind="regression").targets == [None, 5.0, None]
+    assert "new: 1 of 3 rows can be judged; the first that cannot: task 'new', column 'score': row 2 has the score" in caplog.text
+
+
 def test_many_rows_without_a_right_answer_take_no_time(tmp_path, monkeypatch):
     looked = []
     monkeypatch.setattr("metatext.inputs.read_targets", lambda *args: looked.append(len(args[1])) or read_targets(*args))
