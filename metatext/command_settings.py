@@ -87,7 +87,8 @@ class TestData(Checked):
         "metatext[bench]); where labels are no classes the usual ones of the kind, fine_tuning of spans (slow), and prompted and copied of generation",
     )
     reference: tuple[str, ...] = option(
-        ("logistic_regression", "label_names"), "the method that differences are to: the first of these that has an answer"
+        ("logistic_regression", "label_names", "ridge_regression", "without_examples", "prompted"),
+        "the method that differences are to: the first of these that has an answer",
     )
     n_outside: int = option(
         0, "query rows per episode from the task's classes that are not in it; of spans, questions without an answer", low=0

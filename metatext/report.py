@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .calibration import Rows, concatenate, figures, risk_coverage
+from .kinds import KINDS
 from .metrics import UNITS, interval, stratified_interval
 
 POINTS = 101  # of a risk-coverage curve that is written or drawn
@@ -131,9 +133,10 @@ class Report:
         return {**values, "reference": to, "differences": found}
 
     def __str__(self) -> str:
-        shape = ", ".join(
-            f"{k} {v}" for k, v in self.settings.items() if k in ("n_way", "k_shot", "n_query", "n_episodes", "seed")
-        )
+        by_class = any(self.metric in kind.metrics for kind in KINDS.values() if kind.by_class)
+        said = [*(["n_way"] if by_class else []), "k_shot", "n_query", "n_episodes", "seed"]
+        most = {"n_way": "up to "} if self.settings.get("fewer_ways") else {}
+        shape = ", ".join(f"{k} {most.get(k, '')}{v}" for k, v in self.settings.items() if k in said)
         return "\n".join(
             [
                 self._table(self.methods, self.mean, ".1f"),
@@ -147,7 +150,7 @@ class Report:
     def _table(self, methods: Sequence[str], value, form: str) -> str:
         """A line per task and one for their mean; ``value(method, task)`` is a mean and a half-width."""
         factor, form = (100, form) if self.unit == "%" else (1, form.replace("1", "3"))
-        words = [method.split("_") for method in methods]  # a long name takes several lines, not a wide column
+        words = [re.split("_|(?<=-)", method) for method in methods]  # a long name takes several lines, not a wide column
         height = max(map(len, words), default=1)
         cells = [list(line) for line in zip([""] * height, *([""] * (height - len(word)) + word for word in words))]
         for task in [*self.scores, *([None] if len(self.scores) > 1 else [])]:

@@ -629,6 +629,11 @@ def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):
     assert out.index("0 examples per class, real names") < out.index("2 examples per class, numbered names")
 
 
+def test_scores_are_compared_with_ridge_regression(capsys):
+    cli.main(["test", "--model", "gp", "--tasks", "starter/regression/test", "--shots", "4", "--n_episodes", "2"])
+    assert "spearman minus that of ridge_regression in points, paired" in capsys.readouterr().out
+
+
 def test_an_untrained_head_is_measured_by_its_name(capsys):
     cli.main(
         ["test", "--model", "prototype", "--tasks", "starter/test", "--shots", "1", *TINY, "--baselines", "untrained", "knn"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,15 @@ def test_table_text():
     last = str(REPORT).splitlines()[5]
     assert last.startswith("accuracy in %, mean ± 95 % interval")
     assert "n_way 5, k_shot [0, 4], n_query 5, n_episodes 3, seed 7 per task" in last
+
+
+def test_what_is_said_of_the_episodes():
+    up_to = replace(REPORT, settings={**SETTINGS, "fewer_ways": True})
+    assert "; n_way up to 5, k_shot" in str(up_to).splitlines()[5]
+    scored = replace(up_to, metric="rmse", rows={})
+    assert "; k_shot [0, 4], n_query 5" in str(scored).splitlines()[5] and "n_way" not in str(scored)
+    hyphens = replace(REPORT, scores={"a": {"small-head": np.zeros(2)}})
+    assert [line.strip() for line in str(hyphens).splitlines()[:2]] == ["small-", "head"]
 
 
 def test_table_of_differences():
