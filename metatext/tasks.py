@@ -233,8 +233,11 @@ def load_task(
         return read_targets(kind, part, columns, name, label_names, known.label_names)
 
     rows = rows.select(usable(rows, read, name)) if skip_bad_rows else rows
-    targets, labels, names = read(rows)
-    _warn_of_labels(name, kind, labels)
+    try:
+        targets, labels, names = read(rows)
+    except DataError as error:
+        raise _hint_of_lists(error, kind, rows, columns) from None
+    _warn_of_labels(name, kind, labels, in_a_cell="label" in columns and _is_text(rows, columns["label"]))
     if kind == "classification" and max_rows is not None and len(np.unique(targets)) == 1:
         logger.warning(
             "%s: the first %d rows are all of the class %r; where a data set is sorted by class, load a stream of it that is shuffled",
@@ -248,8 +251,22 @@ def load_task(
     return Task(name, kind, rows, targets, labels, names, description or known.description, columns)
 
 
-def _warn_of_labels(name: str, kind: str, labels: Sequence) -> None:
-    """Say where labels, or the ends of a scale, are read otherwise than they may be meant."""
+def _is_text(rows: Dataset, column: str) -> bool:
+    return getattr(rows.features[column], "dtype", "") in ("string", "large_string")
+
+
+def _hint_of_lists(error: DataError, kind: str, rows: Dataset, columns: Mapping[str, str]) -> DataError:
+    """The error of a row without a label, with what to do about it where labels look like lists."""
+    if kind != "classification" or "has no label" not in str(error) or not _is_text(rows, columns["label"]):
+        return error
+    if not any(value and LISTED.fullmatch(value) for value in rows.with_format(None)[columns["label"]][:]):
+        return error
+    hint = "for several labels with semicolons between them, or none, give kind='multilabel' (--kind multilabel in the shell)"
+    return DataError(f"{error}; {hint}", row=error.row)
+
+
+def _warn_of_labels(name: str, kind: str, labels: Sequence, in_a_cell: bool) -> None:
+    """Say where labels, or the ends of a scale, are read otherwise than they may be meant; ``in_a_cell``: all labels of a row are one text."""
     if kind == "regression" and labels[0] == labels[1]:
         logger.warning(
             "%s: every score is %g, and so will be every answer; name the ends of the scale, label_names={lowest: text, highest: text}",
@@ -264,9 +281,11 @@ def _warn_of_labels(name: str, kind: str, labels: Sequence) -> None:
         if other is not label:
             logger.warning("%s: the labels %r and %r differ by blanks or capital letters alone, and are two", name, other, label)
             break
-    if kind == "multilabel":
-        return
     texts = [label for label in labels if isinstance(label, str)]
+    if kind == "multilabel":
+        if in_a_cell and (apart := next((label for label in texts if set(label) & set(",|")), None)):
+            logger.warning("%s: %r is read as one label; put semicolons between labels, a;b", name, apart)
+        return
     if listed := next(filter(LISTED.fullmatch, texts), None):
         logger.warning(
             "%s: %r is read as one label; for several give lists (jsonl, parquet), or kind='multilabel' and semicolons between them",

@@ -701,6 +701,11 @@ def test_several_labels_in_a_csv(tmp_path, caplog):
     assert task.labels == ("x", "y") and task.targets.tolist() == [[True, True], [False, True], [False, False]]
     one = load_task(str(path), skip_bad_rows=True)
     assert one.labels == ("x; y", "y") and "'x; y' is read as one label; for several give lists" in caplog.text
+    with pytest.raises(DataError, match=r"row 2 has no label \(None\); .*; for several labels .* kind='multilabel'"):
+        load_task(str(path))
+    path = raw(tmp_path / "b.csv", 'text,label\na,"x, y"\nb,y\n')
+    assert load_task(str(path), kind="multilabel", name="mail").labels == ("x, y", "y")
+    assert "mail: 'x, y' is read as one label; put semicolons between labels, a;b" in caplog.text
 
 
 def test_rows_without_a_label_of_several_are_good_rows():
