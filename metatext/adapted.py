@@ -192,7 +192,9 @@ class AdaptedModel:
     def _spans(self, rows: list[dict], progress: bool) -> dict[str, list]:
         best: list[dict] = []
         for at in self._chunks(len(rows), CHUNK, progress):
-            best += best_or_none(self.encoder, self.head, self.params, rows[at : at + CHUNK])
+            best += best_or_none(
+                self.encoder, self.head, self.params, rows[at : at + CHUNK], progress=progress and len(rows) <= CHUNK
+            )
         return {name: [answer[name] for answer in best] for name in ("text", "start", "end", "score")}
 
     def _chunks(self, n: int, size: int, progress: bool) -> Iterable[int]:

@@ -55,7 +55,9 @@ def read_examples(encoder: Encoder, rows: Sequence[Mapping], spans: np.ndarray, 
 
 
 @torch.no_grad()
-def answer_questions(encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping], n: int = 1) -> Spans:
+def answer_questions(
+    encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping], n: int = 1, progress: bool = False
+) -> Spans:
     """The n-best answers of an adapted head to questions, from all windows of their contexts.
 
     Args:
@@ -63,11 +65,15 @@ def answer_questions(encoder: Encoder, head: Head, params: Params, rows: Sequenc
         head, params: the head and the task's parameters.
         rows: dicts of ``question`` and ``context``.
         n: answers per question.
+        progress: show a bar where it takes longer than five seconds.
     """
+    from tqdm.auto import tqdm
+
     windows = read_windows(encoder, [row["question"] for row in rows], [row["context"] for row in rows])
     lengths, like = windows.tokens.lengths, next(head.parameters())
     values = np.zeros((len(windows), int(lengths.max(initial=1)), 3), np.float32)
     order = np.argsort(-lengths, kind="stable")  # windows of like length go together
+    bar = tqdm(total=len(order), desc="reading contexts", unit="window", delay=5, disable=None if progress else True)
     for at in range(0, len(order), CHUNK):
         own = np.sort(order[at : at + CHUNK])
         place = windows.places(own)
@@ -80,6 +86,8 @@ def answer_questions(encoder: Encoder, head: Head, params: Params, rows: Sequenc
         with torch.autocast(x.device.type, enabled=False):
             found = head.logits(params, x[None], torch.from_numpy(mask).to(x.device)[None]).values[0]
         values[own, : found.shape[1]] = found.float().cpu().numpy()
+        bar.update(len(own))
+    bar.close()
     return decode(values, windows, np.arange(len(windows)), windows.row, len(rows), n)
 
 
@@ -91,9 +99,11 @@ def n_best(encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping]
     return [[_answer(row["context"], *one) for one in zip(*places) if one[2] > 0] for row, *places in spans]
 
 
-def best_or_none(encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping]) -> list[dict[str, Any]]:
+def best_or_none(
+    encoder: Encoder, head: Head, params: Params, rows: Sequence[Mapping], progress: bool = False
+) -> list[dict[str, Any]]:
     """The best answer to each question, as of `n_best`; where that there is none is likelier, the text "" and the probability of this."""
-    found = answer_questions(encoder, head, params, rows)
+    found = answer_questions(encoder, head, params, rows, progress=progress)
     spans = zip(rows, found.begin[:, 0], found.end[:, 0], found.score[:, 0], strict=True)
     return [
         _answer(row["context"], *place) if above > 0 else {"text": "", "start": 0, "end": 0, "score": float(none)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from unittest.mock import MagicMock as Mock
 
 import numpy as np
 import pytest
@@ -463,6 +464,18 @@ def test_an_adapted_model_answers_in_the_words_of_the_context(trained, tmp_path)
     again = mt.MetaModel.from_pretrained(tmp_path / "model")
     assert again.kinds == ("span",) and again.adapt(rows, kind="span", description="runs").predict(asked) == answers
     assert trained.adapt(task.select(range(6)), description="runs").predict(asked) == answers
+
+
+def test_long_contexts_say_how_far_they_are_read(trained, monkeypatch):
+    bars = []
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda *args, **settings: bars.append((Mock(), settings)) or bars[-1][0])
+    monkeypatch.setattr("metatext.questions.CHUNK", 2)
+    reader = trained.adapt([], kind="span")
+    rows = [{"question": "x", "context": "abc " * 400}]
+    reader.predict_table(rows, progress=True)
+    bar, settings = next((bar, settings) for bar, settings in bars if settings["unit"] == "window")
+    assert settings["disable"] is None and bar.update.call_count > 1
+    assert sum(call.args[0] for call in bar.update.call_args_list) == settings["total"]
 
 
 def test_an_adapted_model_and_an_evaluation_say_the_same(trained):
