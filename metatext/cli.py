@@ -118,6 +118,8 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
         raise ConfigError(f"unknown argument {rest[0]!r}{nearest(flag, [f'--{k}' for k in known])} See --help.")
     flags = vars(found)
     path = flags.pop("config")
+    if path and "examples" in known and "examples" not in flags and Path(path).suffix.lower() in ROWS:
+        path, flags["examples"] = None, path  # a file of rows behind the flags
     values = {**(_read_yaml(path) if path else {}), **flags}
     grouped: dict[type, dict[str, Any]] = {cls: {} for cls in classes}
     for key, value in values.items():

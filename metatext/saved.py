@@ -19,7 +19,7 @@ from .loading import EMBEDDED_ID, SMOLLM2, Access, EncoderError
 from .representation import Support
 from .residual import residual_shapes
 from .risk import RiskCurve
-from .settings import check_is, from_dict
+from .settings import ConfigError, check_is, from_dict
 from .storage import StorageError
 
 # a name that is a folder is written down as it was given, relative to another one perhaps
@@ -70,7 +70,9 @@ def read_saved(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: 
         threshold = float(config.get("threshold", 0.5))
         if not 0 < threshold < 1:
             raise ValueError(f"threshold: expected a probability, got {threshold}")
-    except (KeyError, TypeError, ValueError) as error:  # a ConfigError is a ValueError
+    except ConfigError as error:
+        raise StorageError(f"{where}/config.json is of a metatext with other settings, or damaged: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{where}/config.json is incomplete or damaged: {type(error).__name__}: {error}") from None
     if not (isinstance(expected, str) and isinstance(dim, int) and isinstance(config["kinds"], list)):
         raise StorageError(f"{where}/config.json is damaged: fingerprint, dim or kinds are not what they should be")

@@ -40,8 +40,8 @@ def convert(value: Any, hint: Any, key: str) -> Any:
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()
 
-    def refuse(expected: str):
-        raise ConfigError(f"{key}: expected {expected}, got {value!r} ({type(value).__name__})")
+    def refuse(expected: str, hint: str = ""):
+        raise ConfigError(f"{key}: expected {expected}, got {value!r} ({type(value).__name__}){hint}")
 
     if hint == Range:
         parts = value.replace("..", " ").replace(",", " ").split() if isinstance(value, str) else value
@@ -62,7 +62,7 @@ def convert(value: Any, hint: Any, key: str) -> Any:
         return convert(value, next(a for a in arguments if a is not type(None)), key)
     if origin is Literal:
         if value not in arguments:
-            refuse("one of " + ", ".join(map(repr, arguments)) + nearest(value, map(str, arguments)))
+            refuse("one of " + ", ".join(map(repr, arguments)), nearest(value, map(str, arguments)))
         return value
     if origin is tuple:  # tuple[X, ...]
         items = value.replace(",", " ").split() if isinstance(value, str) else value
@@ -115,13 +115,15 @@ class Checked:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for item in dataclasses.fields(self):
-            value = convert(getattr(self, item.name), hints[item.name], item.name)
+            flag = item.metadata["flag"]
+            called = f"{flag} ({item.name} of {type(self).__name__})" if flag else item.name
+            value = convert(getattr(self, item.name), hints[item.name], called)
             low, high = item.metadata["low"], item.metadata["high"]
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, (int, float)) and not isinstance(number, bool):
                     if (low is not None and number < low) or (high is not None and number > high):
                         bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                        raise ConfigError(f"{item.name}: must be {bounds}, got {value!r}")
+                        raise ConfigError(f"{called}: must be {bounds}, got {value!r}")
             object.__setattr__(self, item.name, value)
 
 

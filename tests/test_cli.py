@@ -687,7 +687,8 @@ def test_flags_win_over_the_file(tmp_path):
     [
         ("meta_stps: 3", r"unknown key 'meta_stps'; did you mean 'meta_steps'"),
         ("meta_steps: many", "meta_steps: expected a whole number, got 'many'"),
-        ("head: transformer", "name: expected one of"),
+        ("head: transformer", r"^head \(name of HeadConfig\): expected one of"),
+        ("language_lora_rank: 0", r"^language_lora_rank \(lora_rank of LanguageConfig\): must be at least 1, got 0"),
         ("- a\n- b", "must hold `key: value` lines, got list"),
         ("a: [", "is not valid YAML"),
     ],
@@ -838,6 +839,11 @@ def test_what_is_pushed_and_where_stand_first_or_last(arguments):
     data = cli.parse("push", arguments.split())[cli.PushData]
     found = data.model, data.repo_id, data.private, data.revision, data.datasets
     assert found == ("runs/head", "me/head", True, "v1", ("a", "b"))
+
+
+def test_a_file_of_examples_may_stand_behind_the_flags():
+    assert cli.parse("adapt", ["--model", "gp", "tickets.csv"])[cli.AdaptData].examples == "tickets.csv"
+    assert cli.parse("finetune", ["--what=params", "tickets.jsonl"])[cli.FinetuneData].examples == "tickets.jsonl"
 
 
 @pytest.mark.parametrize("command", RECIPES)

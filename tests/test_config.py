@@ -31,12 +31,15 @@ def test_ranges(given, want):
             lambda: mt.EpisodeConfig(name_dropout=0.4, name_noise=0.7),
             r"name_noise: must be at most 1 together with name_dropout, got 0.7 \+ 0.4",
         ),
-        (lambda: mt.HeadConfig(name="protoype"), "name: expected one of .*'ridge'.*did you mean 'prototype'"),
+        (
+            lambda: mt.HeadConfig(name="protoype"),
+            r"head \(name of HeadConfig\): expected one of .*'ridge'.*, got 'protoype' \(str\); did you mean 'prototype'\?$",
+        ),
         (lambda: mt.TrainConfig(meta_lr="fast"), "meta_lr: expected a number, got 'fast'"),
         (lambda: mt.TrainConfig(meta_lr=float("nan")), "meta_lr: expected a number, got nan"),
         (lambda: mt.TrainConfig(overwrite_output_dir=1), "overwrite_output_dir: expected true or false, got 1"),
         (lambda: mt.EncoderConfig(pooling="avg"), "pooling: expected one of"),
-        (lambda: mt.EncoderConfig(name=3), "name: expected text, got 3"),
+        (lambda: mt.EncoderConfig(name=3), r"encoder \(name of EncoderConfig\): expected text, got 3"),
     ],
 )
 def test_wrong_values_say_what_was_expected(make, message):
