@@ -140,7 +140,8 @@ def eval_results(reports: Sequence[Mapping[str, Any]], seen: Mapping[str, str] =
         for task, methods in report["tasks"].items():
             if metric not in methods[own] or task in seen:  # it had no answer, or knew the task
                 continue
-            arguments = {key: report["settings"][key] for key in SHOWN if report["settings"].get(key) is not None}
+            said = SHOWN if KINDS[report["kind"]].by_class else [key for key in SHOWN if key not in WAYS]
+            arguments = {key: report["settings"][key] for key in said if report["settings"].get(key) is not None}
             arguments["interval_95"] = methods[own]["interval_95"]
             arguments["baselines"] = {other: methods[other][metric] for other in others if metric in methods[other]}
             found.append(
@@ -158,7 +159,8 @@ def eval_results(reports: Sequence[Mapping[str, Any]], seen: Mapping[str, str] =
     return found
 
 
-SHOWN = ("n_way", "fewer_ways", "k_shot", "n_query", "n_episodes", "seed", "names")  # of how the episodes were drawn
+WAYS = ("n_way", "fewer_ways")  # where labels are no classes, they say nothing
+SHOWN = (*WAYS, "k_shot", "n_query", "n_episodes", "seed", "names")  # of how the episodes were drawn
 
 
 def _pipeline(kind: str) -> str:

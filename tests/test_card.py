@@ -243,6 +243,8 @@ def test_a_regression_in_its_own_unit(tiny, tmp_path):
     saved = json.loads((tmp_path / "config.json").read_text())
     text = make_card(saved, "me/clf", metrics=report).text
     assert "rmse, 16 examples, 9 episodes, seed 0" in text and "| t | 1.235 ± 0.100 |" in text
+    header = str(make_card(saved, "me/clf", metrics=report))
+    assert "k_shot: 16" in header and "n_way" not in header
     assert "- end of the scale `1`" in text or "- end of the scale `1.0`" in text
 
 
