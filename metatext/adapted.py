@@ -153,7 +153,7 @@ class AdaptedModel:
 
         Returns:
             Of a classification ``label``: list of n labels; ``probability`` of that label, ``confidence`` and ``risk``: numpy (n,). Of a
-            multilabel task ``label``: list of n lists. Of a regression ``score``: numpy (n,). Of spans lists ``text``, ``start``, ``end``
+            multilabel task ``label``: list of n lists, and ``probability``: those of these labels. Of a regression ``score``: numpy (n,). Of spans lists ``text``, ``start``, ``end``
             and ``score``, see `predict`. Of generation ``text``: list of n.
 
         Raises:
@@ -172,7 +172,11 @@ class AdaptedModel:
             scores = self.scale[0] + self.scale[1] * answers[:, 0].astype(np.float64)
             return {"score": scores.clip(*self.labels) if self.labels else scores}
         if not KINDS[self.kind].by_class:
-            return {"label": [[self.labels[c] for c in np.flatnonzero(row >= self.threshold)] for row in answers]}
+            found = [np.flatnonzero(row >= self.threshold) for row in answers]
+            return {
+                "label": [[self.labels[c] for c in own] for own in found],
+                "probability": [row[own].tolist() for row, own in zip(answers, found, strict=True)],
+            }
         risk = self._risk(answers, known)
         labels = [self.labels[c] for c in answers.argmax(1)]
         if max_risk is not None:
@@ -220,7 +224,8 @@ class AdaptedModel:
 
     def _need(self, what: str, given: bool) -> None:
         if not given:
-            raise DataError(f"{what}: there is none for a task of kind {self.kind}")
+            hint = "; use predict" if what == "a call" else ""
+            raise DataError(f"{what}: there is none for a task of kind {self.kind}{hint}")
 
     def risk(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n,) probability that the answer of `predict` is wrong, the row belonging to none of the labels included.

@@ -564,6 +564,20 @@ def test_questions_from_a_file(tmp_path, tiny):
     assert [row["question"] for row in found] == [row["question"] for row in rows[8:]]
 
 
+def test_several_labels_in_a_csv_come_with_their_probabilities(tmp_path, tiny):
+    head, examples, output = tmp_path / "head", tmp_path / "tags.csv", tmp_path / "adapted"
+    mt.MetaModel.from_encoder(tiny).save_pretrained(head)
+    examples.write_text("text,tags\naaa,x;y\nbbb,y\nccc,x;y\n")
+    arguments = ["adapt", str(examples), "--model", str(head), "--kind", "multilabel", "--label_column", "tags"]
+    cli.main([*arguments, "--predict", str(examples), "--output_dir", str(output)])
+    with open(output / "predictions.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == ["text", "tags", "label", "probability"] and any("; " in row["label"] for row in found)
+    for row in found:
+        probabilities = [*map(float, filter(None, row["probability"].split("; ")))]
+        assert len(probabilities) == len([*filter(None, row["label"].split("; "))]) and all(p >= 0.5 for p in probabilities)
+
+
 def test_columns_of_questions_are_named(tmp_path, tiny):
     head, examples, output = tmp_path / "head", tmp_path / "examples.csv", tmp_path / "adapted"
     mt.MetaModel.from_encoder(tiny).save_pretrained(head)

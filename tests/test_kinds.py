@@ -15,10 +15,12 @@ from scripts.train_head import find_the_run, letters_present, share_of_a
 from test_heads import close, unit
 
 import metatext as mt
+from metatext.baselines import USUAL
+from metatext.columns import KIND_NAMES
 from metatext.episodes import draw_episodes, train_episodes
 from metatext.evaluation import THRESHOLDS, draw_for, threshold_figures
 from metatext.features import encode_tasks
-from metatext.heads import Logits, gp, make_head
+from metatext.heads import KIND_HEADS, Logits, gp, make_head
 from metatext.kinds import KINDS
 from metatext.losses import multilabel, regression
 from metatext.metrics import METRICS
@@ -61,6 +63,10 @@ def episode(kind: str, s: int = 7, w: int = 4, b: int = 2, q: int = 5, d: int = 
 
 def answer(head, support: Support, query: torch.Tensor) -> Logits:
     return head.logits(head.adapt(support), query, torch.ones(query.shape[:2], dtype=torch.bool))
+
+
+def test_every_kind_has_its_name_its_baselines_and_a_head():
+    assert {*KINDS} == {*KIND_NAMES} == {*USUAL} == {*KIND_HEADS}
 
 
 BOTH = pytest.mark.parametrize("kind", ["multilabel", "regression"])
@@ -295,6 +301,9 @@ def test_several_labels_to_a_row(embedded, tmp_path):
     assert probabilities[2, 3] > probabilities[:2, 3].max()  # a label without a row lives by its name
     np.testing.assert_allclose(clf.confidence(inputs), 1 - (1 - clf.predict_proba(inputs)).prod(1), rtol=1e-4)
     assert clf.predict(inputs) == [[clf.labels[c] for c in np.flatnonzero(row >= 0.5)] for row in clf.predict_proba(inputs)]
+    table = clf.predict_table(["Block my card", "zzz"])
+    assert [len(row) for row in table["probability"]] == [len(row) for row in table["label"]]
+    assert table["probability"][0][0] == pytest.approx(clf.predict_proba(["Block my card"])[0, 0])
     clf.save_pretrained(tmp_path)
     again = mt.AdaptedModel.from_pretrained(tmp_path, embedded)
     assert np.array_equal(again.predict_proba(inputs), clf.predict_proba(inputs)) and again.kind == "multilabel"

@@ -823,7 +823,7 @@ def test_what_no_pipeline_answers(model):
         clf(("a", "b"))
     with pytest.raises(DataError, match=r"row 0 must be a text or a pair of texts, got \{'label': 'a'\}"):
         clf({"label": "a"})
-    with pytest.raises(DataError, match="a call: there is none for a task of kind regression"):
+    with pytest.raises(DataError, match="a call: there is none for a task of kind regression; use predict"):
         model.adapt(TEXTS, [1, 2, 3, 4, 5, 6], kind="regression")("a")
 
 

@@ -145,7 +145,7 @@ def _cell(value: Any) -> Any:
 
 
 def _answer(answer: Any) -> Any:
-    """A number with six digits, a list of labels with semicolons between them, a label as it is."""
+    """A number with six digits, a list with semicolons between what stands in it, a label as it is."""
     if isinstance(answer, list):
-        return "; ".join(map(str, answer))
+        return "; ".join(str(_answer(one)) for one in answer)
     return f"{answer:.6g}" if isinstance(answer, (float, np.floating)) else answer

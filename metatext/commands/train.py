@@ -182,7 +182,7 @@ def show(model: MetaModel, task: Task, seed: int, shots: int = 3, shown: int = 5
         answer = next(iter(table.values()))[i]
         said = f"{answer:.2f}" if KINDS[task.kind].scored else answer
         mark = "right" if answer == right else f"it is: {right}" if not by_class else f"wrong, it is: {right}"
-        sure = f"{100 * table['probability'][i]:.0f} %; " if "probability" in table else ""
+        sure = f"{100 * table['probability'][i]:.0f} %; " if by_class else ""
         print(f"  {text[:90]!r}\n    -> {said} ({sure}{mark})")
 
 
