@@ -11,6 +11,7 @@ from .columns import kind_of
 from .folders import are_splits, is_corpus, reader, split_files
 from .readings import READINGS
 from .rows import DataError
+from .settings import nearest
 from .sources import read_schema
 from .storage import StorageError, read_json
 from .tasks import Task, load_task
@@ -29,7 +30,7 @@ def load_tasks(
         source: a folder of corpora (one folder per corpus with a file per split, or one file per corpus; a
             ``catalog.json`` in it or beside it may give each a ``description``, and a regression its ``scale``, {score: text}) or of one, "starter",
             "starter/train" or "starter/test" (the embedded classifications), "starter/<kind>/train" or "starter/<kind>/test" (those of
-            another kind), or a list of names as `load_task` takes them ("id:config" for
+            another kind), "starter/test/travel_diary" (one of them), or a list of names as `load_task` takes them ("id:config" for
             a Hub configuration), of folders of corpora, and of those before. In a list, ``scale=<name>`` is a classification read as scores (`as_scale`), ``scale=<name>@<column>``
             a column of numbers, and ``joined=<name>`` the multilabel task that `joined` makes of a classification.
         split: None: all rows of all files of a corpus. Corpora of a folder that lack the split are left out with a
@@ -50,6 +51,11 @@ def load_tasks(
     folder = Path(source)
     if str(source).startswith(STARTER + "/"):
         folder = Path(__file__).parent / source
+        if (file := folder.with_suffix(".jsonl")).is_file():  # one task of them
+            return _load_item(str(file), options)
+        if not folder.is_dir() and folder.parent.is_dir():
+            known = {path.stem for path in folder.parent.iterdir() if not path.name.startswith("_") and path.name != CATALOG}
+            raise DataError(f"there is no {source}{nearest(folder.name, known, end='.')} Known: {', '.join(sorted(known))}")
     if not folder.is_dir():
         raise DataError(f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names")
     if is_corpus(folder):

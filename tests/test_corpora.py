@@ -195,7 +195,7 @@ def test_load_tasks_by_names_that_do_not_exist(item):
         load_tasks([item])
 
 
-@pytest.mark.parametrize("source", ["no such folder", "starter/no", "c_news.jsonl"])
+@pytest.mark.parametrize("source", ["no such folder", "c_news.jsonl"])
 def test_load_tasks_of_no_folder(folder, monkeypatch, source):
     monkeypatch.chdir(folder)
     with pytest.raises(DataError, match=f"{source} is not a folder; give a folder of corpora, 'starter', or a list of names"):
@@ -207,6 +207,18 @@ def test_load_tasks_that_finds_nothing(tmp_path):
         load_tasks(tmp_path)
     with pytest.raises(DataError):
         load_tasks([])
+
+
+def test_one_starter_task():
+    (task,) = load_tasks(["starter/test/travel_diary"])
+    (same,) = [task for task in load_tasks("starter/test") if task.name == "travel_diary"]
+    assert task.digest() == same.digest() and task.description == same.description
+    with pytest.raises(
+        DataError, match=r"there is no starter/test/travel_dairy; did you mean 'travel_diary'\? Known: app_feedback, "
+    ):
+        load_tasks("starter/test/travel_dairy")
+    with pytest.raises(DataError, match=r"there is no starter/no.* Known: generation, multilabel, regression, span, test, train"):
+        load_tasks("starter/no")
 
 
 def test_starter_is_both_parts():
