@@ -168,6 +168,8 @@ def place_answers(rows: Dataset, columns: Mapping[str, str], name: str | None = 
         name: of the task, in what is logged of answers that stand at several places or are missing; None: nothing is.
     """
     import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
 
     if getattr(rows.features[columns["answers"]], "dtype", "") not in ("string", "large_string"):
         return rows
@@ -180,7 +182,9 @@ def place_answers(rows: Dataset, columns: Mapping[str, str], name: str | None = 
     if none := name and sum(not one["text"] for one in placed):
         logger.info("%s: %d of %d rows have no answer in their context", name, none, len(placed))
     kind = pa.struct({"text": pa.list_(pa.string()), "answer_start": pa.list_(pa.int64())})
-    return rows.remove_columns(columns["answers"]).add_column(columns["answers"], pa.array(placed, kind))
+    place = table.column_names.index(columns["answers"])
+    table = table.replace_schema_metadata(None).set_column(place, columns["answers"], pa.array(placed, kind))
+    return Dataset(InMemoryTable(table))
 
 
 def encode_texts(values: Sequence, label_names: None = None, where: str = "targets") -> Targets:

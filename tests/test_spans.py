@@ -198,10 +198,14 @@ def test_answers_that_are_texts(tmp_path, caplog):
     assert len(mt.load_task(path, skip_bad_rows=True)) == 1
 
 
-def test_right_answers_of_a_file_that_are_texts(tmp_path):
+def test_right_answers_of_a_file_that_are_texts(tmp_path, capfd):
     path = tmp_path / "houses.csv"
     path.write_text("question,context,answer\nWhat?,The red house.,red\nWhat?,The red house.,\nWhat?,The red house.,blue\n")
     assert load_inputs(path, kind="span").targets == [{"text": ["red"], "answer_start": [4]}, None, None]
+    path.write_text("question,context,answer\nWhat?,red,red\n,red,red\nWhat?,blue,blue\n")
+    found = load_inputs(path, kind="span", skip_bad_rows=True)
+    assert [answer["text"] for answer in found.targets] == [["red"], ["blue"]] and found.table["answer"][:] == ["red", "blue"]
+    assert "Flattening" not in capfd.readouterr().err  # no copy of the table, and no bar
 
 
 def test_questions_with_classes_are_pairs():
