@@ -51,7 +51,7 @@ def add_class(
     return _with_rows(model, support, rows, y, labels=[*model.labels, name], label_names=(*model.label_names, text))
 
 
-def add_examples(model: AdaptedModel, inputs: Sequence[str | tuple[str, str]], targets: Sequence) -> AdaptedModel:
+def add_examples(model: AdaptedModel, inputs: Sequence[str | tuple[str, str]], targets: Sequence | None = None) -> AdaptedModel:
     """A new model with further examples of the labels that it has, behind its own.
 
     Args:

@@ -552,6 +552,8 @@ def test_what_spans_do_not_have(trained, tmp_path):
         trained.adapt([{"question": "a", "context": "b"}], kind="span")
     model = trained.adapt((row for row in rows), [], kind="span")
     assert model.evaluate(row for row in rows) == model.evaluate(rows)
+    with pytest.raises(DataError, match="add_examples: a task of kind span has no such change; adapt anew to all examples"):
+        model.add_examples(rows)
     for call in (model.predict_proba, model.confidence, model.risk):
         with pytest.raises(DataError, match="there is none for a task of kind span"):
             call(rows)
