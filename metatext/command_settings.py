@@ -137,6 +137,10 @@ class AdaptData(Asked):
         "kind of the task: one label per row, several, a score, answers in a context, or a text to write; none: found from the columns",
     )
     description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
+    label_names: tuple[str, ...] = option(
+        (),
+        "label=text: what the encoder reads for a label, which may be one without examples; of scores 1=text 5=text, the ends of the scale",
+    )
     output_dir: str = option("runs/adapted", "folder for the adapted classifier")
     predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 
@@ -167,6 +171,10 @@ class FinetuneData(Asked):
     )
     eval_split: str | None = option(None, "which split of them; without eval_examples, of the examples' own data set")
     description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
+    label_names: tuple[str, ...] = option(
+        (),
+        "label=text: what the encoder reads for a label, which may be one without examples; of scores 1=text 5=text, the ends of the scale",
+    )
     output_dir: str = option("runs/finetuned", "folder for the classifier")
     predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 

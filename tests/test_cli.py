@@ -343,6 +343,49 @@ def test_rows_that_cannot_be_asked(tmp_path, small_head, capsys, caplog, command
     assert "left out 1 of 3 rows" in caplog.text and "2 predictions" in capsys.readouterr().out
 
 
+def test_label_names_in_the_shell(tmp_path, small_head, caplog):
+    """Numbers get texts, labels that are not named keep what they are, and one without examples is known by its name."""
+    examples, output = tmp_path / "examples.csv", tmp_path / "out"
+    examples.write_text("text,label\n" + "".join(f"{c} {i},{n}\n" for n, c in enumerate("abc") for i in range(3)))
+    arguments = ["adapt", "--model", str(small_head), "--examples", str(examples), "--output_dir", str(output)]
+    cli.main([*arguments, "--label_names", "0=bad service", "2=all = well", "3=none of them"])
+    clf = mt.AdaptedModel.from_pretrained(output)
+    assert clf.labels == [0, 1, 2, 3] and clf.label_names == ("bad service", None, "all = well", "none of them")
+    assert "no example has the label '3'" in caplog.text
+    plain = mt.load_task(examples)
+    cli.main([*arguments, "--kind", "classification", "--description", "of letters"])
+    assert mt.AdaptedModel.from_pretrained(output).label_names == plain.label_names
+
+
+def test_the_ends_of_a_scale_in_the_shell(tmp_path, tiny_folder):
+    examples, output = tmp_path / "examples.csv", tmp_path / "out"
+    examples.write_text("text,stars\na,2\nb,4\nab,3\n")
+    mt.MetaModel.from_encoder(str(tiny_folder), "gp").save_pretrained(tmp_path / "head")
+    arguments = ["adapt", "--model", str(tmp_path / "head"), "--examples", str(examples), "--output_dir", str(output)]
+    cli.main([*arguments, "--label_names", "1=terrible", "5=excellent"])
+    clf = mt.AdaptedModel.from_pretrained(output)
+    assert (clf.kind, clf.labels, clf.label_names) == ("regression", [1.0, 5.0], ("terrible", "excellent"))
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["bad"], "expected label=text, got 'bad'"),
+        (["=bad"], "expected label=text, got '=bad'"),
+        (["0="], "expected label=text, got '0='"),
+        (["0=a", "0=b"], "expected each label once, got '0=b'"),
+        (["x=a"], "the labels of examples are numbers; expected number=text, got 'x=a'"),
+    ],
+)
+def test_label_names_that_are_none(tmp_path, small_head, names, message):
+    examples = tmp_path / "examples.csv"
+    examples.write_text("text,label\na,0\nb,1\n")
+    arguments = ["adapt", "--model", str(small_head), "--examples", str(examples), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match=f"metatext adapt: label_names: {message}"):
+        cli.main([*arguments, "--label_names", *names])
+    assert not (tmp_path / "out").exists()
+
+
 def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, capsys, caplog):
     """The file's own columns stay as they are, beside the answers; of a label that no example has there is a word."""
     examples, asked, output = tmp_path / "examples.csv", tmp_path / "asked.csv", tmp_path / "out"

@@ -8,6 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
+from ..settings import ConfigError
 from ..storage import StorageError, check_file, check_folder, write_text
 from ..tasks import Task, load_task
 
@@ -41,11 +43,43 @@ def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None
     is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
     name, _, part = (source, "", "") if is_path else source.partition(":")
     options = {"columns": columns_of(data, kind), "skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
-    task = load_task(name, part or None, split=split, kind=kind, description=data.description, **options)
+    load = partial(load_task, name, part or None, split=split, kind=kind, description=data.description, **options)
+    task = load()
+    if data.label_names:
+        task = load(label_names=label_names(data.label_names, task))
     logger.info(
         "%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True))
     )
     return task
+
+
+def label_names(entries: Sequence[str], task: Task) -> dict[Any, str]:
+    """label -> text from entries ``label=text``: labels as the task has them, and others that no example has.
+
+    Raises:
+        ConfigError: an entry is not ``label=text``, names a label twice, or of scores no number.
+    """
+    if KINDS[task.kind].column not in ("label", "score"):
+        raise ConfigError(f"label_names: tasks of kind {task.kind} have no labels; leave it out")
+    scored, known = KINDS[task.kind].scored, {str(label): label for label in task.labels}
+    names: dict[Any, Any] = {} if scored else dict(zip(task.labels, task.label_names, strict=True))
+    given = set()
+    for entry in entries:
+        text, mark, name = entry.partition("=")
+        if not (text and mark and name.strip()) or text in given:
+            wrong = "each label once" if text in given else "label=text"
+            raise ConfigError(f"label_names: expected {wrong}, got {entry!r}")
+        given.add(text)
+        try:
+            label = known[text] if text in known and not scored else type(task.labels[0])(text)
+        except ValueError:
+            raise ConfigError(
+                f"label_names: the labels of {task.name} are numbers; expected number=text, got {entry!r}"
+            ) from None
+        if not scored and text not in known:
+            logger.warning("no example has the label %r; it is known by its name alone", text)
+        names[label] = name.strip()
+    return names
 
 
 def as_classes(data: AdaptData | FinetuneData, task: Task) -> Task:
