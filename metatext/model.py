@@ -257,8 +257,9 @@ class MetaModel(nn.Module):
             asked = (
                 f"give kind={self.kinds[0]!r} (--kind {self.kinds[0]}) to read it so, or " if given.kind == "regression" else ""
             )
+            other = "model_cards/questions of the repository" if given.kind == "span" else "a head of that kind"
             raise DataError(
-                f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}; {asked}take a head of that kind, "
+                f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}; {asked}take {other}, "
                 f"or untrained MetaModel.from_encoder('embedded'), --model gp in the shell"
             )
         encoder = self.encoder.frozen()
