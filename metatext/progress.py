@@ -21,19 +21,21 @@ class Progress:
         accelerator: sums over the processes; the main one speaks.
         meta_steps: of the whole run.
         start: steps that were done before.
+        seen: what `seen` gave where these were done; None: nothing since the last `means`.
 
     Attributes:
         texts: that this process has read.
         rate: texts per second of training, of all processes, when `means` was asked last.
     """
 
-    def __init__(self, accelerator, meta_steps: int, start: int):
+    def __init__(self, accelerator, meta_steps: int, start: int, seen: list[float] | None = None):
         from tqdm.auto import tqdm
 
         self.accelerator, self.meta_steps, self.start = accelerator, meta_steps, start
         hidden = None if accelerator.is_main_process else True  # None: unless a terminal shows it
         self.bar = tqdm(total=meta_steps, initial=start, desc="meta-training", unit="step", disable=hidden)
-        self.sums = torch.zeros(3, device=accelerator.device)  # losses, drifts, episodes
+        own = seen if seen and accelerator.is_main_process else [0.0, 0.0, 0.0]
+        self.sums = torch.tensor(own, device=accelerator.device)  # losses, drifts, episodes
         self.texts, self.rate, self.paused, self.began = 0, 0.0, 0.0, time.monotonic()
 
     def add(self, losses: Tensor, drift: Tensor, texts: int) -> None:
@@ -49,6 +51,10 @@ class Progress:
         self.rate = texts / (time.monotonic() - self.began - self.paused)
         self.sums.zero_()
         return loss / episodes, drift / episodes
+
+    def seen(self) -> list[float]:
+        """Losses, drifts and episodes since the last `means`, over all processes: what a run goes on from."""
+        return self.accelerator.reduce(self.sums.clone(), "sum").tolist()
 
     def show(self, step: int, loss: float, best: Mapping[str, float]) -> None:
         """Say how far it is, with the mean loss, and the lowest one on unseen tasks where there are any."""

@@ -129,16 +129,17 @@ class Run:
             self.model.notes = {"settings": told, "kept": kept}
             self.model.save_pretrained(self.output_dir)
 
-    def save(self, optimizer) -> None:
+    def save(self, optimizer, progress: Progress) -> None:
         """Write a checkpoint."""
+        seen = progress.seen()
         tensors, moments = whole(self.learner.tensors()), whole(moments_of(optimizer.optimizer))
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
             state = {"step": self.step, "best": self.best, "history": self.history, "stale": self.stale}
-            state |= {"settings": self.settings, "scaler": scaler}
+            state |= {"settings": self.settings, "scaler": scaler, "seen": seen}
             self.checkpoints.save(self.step, tensors, moments, state)
 
-    def between_steps(self, optimizer, signals: StopSignals) -> None:
+    def between_steps(self, optimizer, progress: Progress, signals: StopSignals) -> None:
         """Evaluate and save where that is due.
 
         Raises:
@@ -148,7 +149,7 @@ class Run:
             self.evaluate()
         asked = signals.asked(self.over)
         if asked or self.stopped_early or self.is_due(self.config.save_steps):
-            self.save(optimizer)
+            self.save(optimizer, progress)
         if asked:
             self.accelerator.wait_for_everyone()  # where one process ends, the launcher ends the others
             name, kept = signal.Signals(asked).name, self.checkpoints.folder / f"checkpoint-{self.step}"

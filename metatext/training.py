@@ -145,7 +145,7 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
     if run.unseen and not run.history:
         run.evaluate()
     start = run.step
-    progress = Progress(accelerator, config.meta_steps, start)
+    progress = Progress(accelerator, config.meta_steps, start, resume and resume.state.get("seen"))
     with StopSignals(accelerator) as signals, progress.bar:
         while not run.over:
             batch = train_episodes(pools, episodes, weights, config.meta_batch_size, seed=config.seed, step=run.step)
@@ -183,7 +183,7 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
                 run.log(point)
                 progress.show(run.step, loss, run.best)
             with progress.pause():
-                run.between_steps(optimizer, signals)
+                run.between_steps(optimizer, progress, signals)
     run.finish(start, progress)
 
 

@@ -153,7 +153,7 @@ def test_a_signal_to_one_process_stops_all_behind_one_checkpoint(tiny_folder, tm
 
 @pytest.mark.parametrize("how", ["lora", "full"])
 def test_killed_run_ends_bit_for_bit_alike(tiny_folder, tmp_path, how):
-    config = {"meta_steps": 24, "save_steps": 4, "eval_steps": 6, "eval_episodes": 4}
+    config = {"meta_steps": 24, "save_steps": 4, "eval_steps": 6, "eval_episodes": 4, "logging_steps": 5}
     encoder = {"dropout": 0.1}  # its random numbers follow from the step
     common = dict(double=False, unseen=True, config=config, encoder=encoder)
     whole = settings(tmp_path, tiny_folder, "whole", how, 1, **common)
@@ -166,6 +166,8 @@ def test_killed_run_ends_bit_for_bit_alike(tiny_folder, tmp_path, how):
         finish(process)
     after, before = final(tmp_path, "killed-0"), final(tmp_path, "whole-0")
     assert [key for key in before if not np.array_equal(after[key], before[key])] == []
+    histories = [json.loads((tmp_path / f"run {name}" / "metrics.json").read_text())["history"] for name in ("killed", "whole")]
+    assert histories[0] == histories[1]  # the mean loss of steps before and after the kill too
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
