@@ -144,6 +144,15 @@ def test_fits_that_come_with_metatext_are_not_made_again(tiny_folder, tiny, task
     assert len(fits) == 6
 
 
+def test_the_fits_that_come_with_metatext_are_of_the_embedded_encoder():
+    """They are looked up by its key: where that is made otherwise, nobody's tables would hold them."""
+    encoder = mt.Encoder.load(mt.EncoderConfig("embedded", max_length=64))
+    files = list((rival.MADE / "setfit").glob("*.json"))
+    said = [json.loads(file.read_text(encoding="utf-8"))["settings"] for file in files]
+    assert len(said) == 132
+    assert {(settings["encoder"], settings["max_tokens"]) for settings in said} == {(encoder.key, 64)}
+
+
 @pytest.mark.parametrize("change", ["text", "length", "damage"])
 def test_a_fit_with_other_settings_is_refused(tiny_folder, tiny, tasks, fits, tmp_path, change):
     rival.measure(rival.SETFIT, tiny, tasks[:1], [1], 1, tmp_path)
