@@ -216,7 +216,7 @@ class MetaBatch:
     Attributes:
         batches: g batches; the task numbers of each count the tasks of its group.
         group: (n,) the group of each episode, in the order of the step. In every group the episodes stand in that order too.
-        size: (n,) how much work each is, ascending, see `Pool.row_size`.
+        size: (n,) how much work each is, ascending, see `Pool.row_tokens`.
     """
 
     batches: tuple[EpisodeBatch, ...]
@@ -254,8 +254,8 @@ def train_episodes(
         own = np.flatnonzero(group == number)
         if len(own):
             batch = draw_episodes(pool, config, tasks[own] - (ends[number] - len(pool.names)), rng)
-            row_size = 1 if pool.row_size is None else pool.row_size[batch.task]
-            sizes[own] = row_size * ((batch.support >= 0).sum(1) + (batch.query >= 0).sum(1))
+            row_tokens = 1 if pool.row_tokens is None else pool.row_tokens[batch.task]
+            sizes[own] = row_tokens * ((batch.support >= 0).sum(1) + (batch.query >= 0).sum(1))
             batch = batch[np.argsort(sizes[own], kind="stable")]
         else:
             batch = EMPTY

@@ -171,6 +171,6 @@ def encode_generation(store: FeatureStore | TokenStore, tasks: Sequence[Task]) -
     size = (
         np.array([store.lengths(found).sum() / (found >= 0).sum() for found in rows]) if isinstance(store, TokenStore) else None
     )
-    pool = make_pool([task.name for task in tasks], nothing, ids, [1] * len(tasks), by_class=False, row_size=size)
+    pool = make_pool([task.name for task in tasks], nothing, ids, [1] * len(tasks), by_class=False, row_tokens=size)
     prompts = store.add([task.prompt for task in tasks])
     return GenerationFeatures(tuple(tasks), store, pool, np.concatenate(rows), prompts, np.concatenate(inputs))

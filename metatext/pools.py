@@ -34,7 +34,8 @@ class Pool:
         styles: in how many ways every label name can be written, the first as it is.
         meaningless: how many ways there are to name things without meaning.
         unanswered: rows can also be asked so that they have no answer, see `metatext.spans`.
-        row_size: (t,) how much work a row of each task is, in tokens, where texts are read again and again; None: as much as any other.
+        row_tokens: (t,) how many tokens a row of each task has in the mean, where texts are read again and again; None: where they are not,
+            and one row is as much work as another.
     """
 
     names: tuple[str, ...]
@@ -47,7 +48,7 @@ class Pool:
     meaningless: int
     ways: np.ndarray | None = None
     unanswered: bool = False
-    row_size: np.ndarray | None = None
+    row_tokens: np.ndarray | None = None
 
 
 def make_pool(
@@ -59,7 +60,7 @@ def make_pool(
     styles: int = 1,
     meaningless: int = 0,
     by_class: bool = True,
-    row_size: np.ndarray | None = None,
+    row_tokens: np.ndarray | None = None,
 ) -> Pool:
     """Group rows by task and class.
 
@@ -70,7 +71,7 @@ def make_pool(
             part, whatever its label: otherwise a text of the support could stand in the query.
         n_classes: per task how many classes, or labels, it has (some may have no row).
         label_ids: (t, c) numbers that are equal where label names are equal, -1 where there is none; None: none has.
-        styles, meaningless, row_size: see `Pool`.
+        styles, meaningless, row_tokens: see `Pool`.
         by_class: whether labels are classes; else ``targets`` are all 0, and episodes take rows of the task as a whole.
     """
     ways = None if by_class else np.asarray(n_classes, np.int64)
@@ -93,7 +94,7 @@ def make_pool(
     _, first, labels[named] = np.unique(labels[named], return_index=True, return_inverse=True)
     lenders = named[first]
     all_rows = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    return Pool(tuple(names), all_rows, start, count, labels, lenders, styles, meaningless, ways, row_size=row_size)
+    return Pool(tuple(names), all_rows, start, count, labels, lenders, styles, meaningless, ways, row_tokens=row_tokens)
 
 
 def bounds(value: int | tuple[int, int]) -> tuple[int, int]:

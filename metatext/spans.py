@@ -297,7 +297,7 @@ def encode_spans(store: FeatureStore | TokenStore, tasks: Sequence[Task]) -> Spa
     starts = np.cumsum([0, *map(len, tasks)])
     size = np.add.reduceat(windows.tokens.lengths[shown[:at]], starts[:-1]) / np.diff(starts)
     nothing = [np.zeros(len(task), np.int64) for task in tasks]
-    pool = make_pool([task.name for task in tasks], nothing, ids, [1] * len(tasks), by_class=False, row_size=size)
+    pool = make_pool([task.name for task in tasks], nothing, ids, [1] * len(tasks), by_class=False, row_tokens=size)
     return SpanFeatures(
         tasks=tuple(tasks),
         store=store,

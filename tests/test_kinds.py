@@ -168,12 +168,12 @@ def test_a_row_is_as_much_work_as_its_tokens(tiny):
     short = mt.load_task([{"text": c + d, "label": c} for c in "ab" for d in "cdefgh"], name="short")
     pairs = mt.load_task([{"text": 9 * (c + d), "text_pair": c + d, "label": c} for c in "ab" for d in "cdefgh"], name="pairs")
     features = encode_tasks(TokenStore(tiny), [short, pairs])
-    assert features.pool.row_size.tolist() == [4, (18 + 2 + 3) + (18 + 2) + (2 + 2)]  # special tokens, and pairs read thrice
+    assert features.pool.row_tokens.tolist() == [4, (18 + 2 + 3) + (18 + 2) + (2 + 2)]  # special tokens, and pairs read thrice
     batch = train_episodes([features.pool], mt.EpisodeConfig(n_way=2, k_shot=1, n_query=1), np.ones(2), 8, seed=0, step=0)
-    assert batch.size.tolist() == [4 * features.pool.row_size[task] for task in sorted(batch.batches[0].task)]
+    assert batch.size.tolist() == [4 * features.pool.row_tokens[task] for task in sorted(batch.batches[0].task)]
     asked = encode_tasks(TokenStore(tiny), [find_the_run("a"), find_the_run("b", seed=1)])
-    assert asked.pool.row_size.tolist() == [asked.windows.tokens.lengths[asked.shown[i : i + 40]].mean() for i in (0, 40)]
-    assert encode_tasks(FeatureStore(tiny, progress=False), [short]).pool.row_size is None
+    assert asked.pool.row_tokens.tolist() == [asked.windows.tokens.lengths[asked.shown[i : i + 40]].mean() for i in (0, 40)]
+    assert encode_tasks(FeatureStore(tiny, progress=False), [short]).pool.row_tokens is None
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------
