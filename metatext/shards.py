@@ -36,9 +36,12 @@ def to_shard(model: MetaModel, teacher: Encoder | None, accelerator) -> MetaMode
     """
     if not accelerator.is_fsdp2:
         return model
+    from accelerate.utils import compare_versions
+
     plugin = accelerator.state.fsdp_plugin
     offloads = getattr(plugin.cpu_offload, "pin_memory", None) is not None
     for asked, what, instead in (
+        (compare_versions("accelerate", "<", "1.15"), "accelerate before 1.15", "pip install --upgrade accelerate"),
         (model.adapts_encoder, "encoder_steps", "launch with DDP"),
         (accelerator.scaler is not None, "fp16", "launch with --mixed_precision bf16"),
         (offloads, "fsdp_offload_params", "set it to false"),

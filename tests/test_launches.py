@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -239,15 +240,18 @@ def test_fine_tuning_has_no_shards(tiny_folder, monkeypatch):
 @pytest.mark.parametrize(
     "asked, match",
     [
+        ("old", "not go with accelerate before 1.15; pip install"),  # it clips no gradients of which some are in shards
         ("maml", "not go with encoder_steps; launch with DDP"),
         ("scaler", "not go with fp16; launch with --mixed_precision bf16"),
         ("offload", "not go with fsdp_offload_params; set it to false"),
         ("activations", "not go with fsdp_activation_checkpointing; set gradient_checkpointing"),
     ],
 )
-def test_what_shards_do_not_have(tiny_folder, asked, match):
+def test_what_shards_do_not_have(tiny_folder, monkeypatch, asked, match):
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy
 
+    if asked == "old":
+        monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.14.0")
     offload = CPUOffloadPolicy() if asked == "offload" else OffloadPolicy()
     plugin = SimpleNamespace(cpu_offload=offload, activation_checkpointing=asked == "activations")
     launch = SimpleNamespace(
