@@ -248,12 +248,13 @@ def word_weights(tokenizer: Any) -> Tensor:
     """(v,) how much each token counts in the pooling "words": nothing what the tokenizer puts around texts, a quarter what is of
     punctuation alone, other tokens one."""
     around = {*tokenizer.all_special_ids} - {tokenizer.unk_token_id}
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    marks = {char for char in {*"".join(tokens)} if char in string.punctuation or unicodedata.category(char)[0] == "P"}
-    bare = (
-        token.removeprefix("##").strip("▁Ġ") for token in tokens
-    )  # of the signs of a tokenizer for where a word begins or goes on
-    return torch.tensor([0.0 if i in around else 0.25 if marks.issuperset(token) else 1.0 for i, token in enumerate(bare)])
+    vocabulary = tokenizer.get_vocab()
+    marks = {char for char in {*"".join(vocabulary)} if char in string.punctuation or unicodedata.category(char)[0] == "P"}
+    weights = np.ones(max(vocabulary.values()) + 1, np.float32)  # there may be numbers of no token
+    for token, number in vocabulary.items():
+        bare = token.removeprefix("##").strip("▁Ġ")  # of the signs of a tokenizer for where a word begins or goes on
+        weights[number] = 0.0 if number in around else 0.25 if marks.issuperset(bare) else 1.0
+    return torch.from_numpy(weights)
 
 
 def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:

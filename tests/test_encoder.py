@@ -184,15 +184,12 @@ def test_punctuation_of_any_tokenizer(signs):
     vocabulary = ["<s>", "<unk>", *signs, "a", "##a", "▁a", "Ġa", "é", "7", "😀", "#a"]
 
     class Tokenizer:
-        def __len__(self):
-            return len(vocabulary)
-
         all_special_ids, unk_token_id = range(2), 1
 
-        def convert_ids_to_tokens(self, ids):
-            return [vocabulary[i] for i in ids]
+        def get_vocab(self):
+            return {token: number + (number > 1) for number, token in enumerate(vocabulary)}  # 2 is the number of no token
 
-    assert word_weights(Tokenizer()).tolist() == [0, 1] + [0.25] * len(signs) + [1] * 8
+    assert word_weights(Tokenizer()).tolist() == [0, 1, 1] + [0.25] * len(signs) + [1] * 8
 
 
 def test_budget_of_the_config_is_what_the_backbone_sees(tiny_folder, monkeypatch):
