@@ -386,6 +386,17 @@ def test_label_names_that_are_none(tmp_path, small_head, names, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_truth_values_have_no_further_label(tmp_path, small_head):
+    examples = tmp_path / "examples.csv"
+    examples.write_text("text,label\na,True\nb,False\n")
+    arguments = ["adapt", "--model", str(small_head), "--examples", str(examples), "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="the labels of examples are False and True alone, got 'maybe=unsure'"):
+        cli.main([*arguments, "--label_names", "True=good", "maybe=unsure"])
+    cli.main([*arguments, "--label_names", "True=good"])
+    clf = mt.AdaptedModel.from_pretrained(tmp_path / "out")
+    assert dict(zip(clf.labels, clf.label_names))[True] == "good"
+
+
 def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, capsys, caplog):
     """The file's own columns stay as they are, beside the answers; of a label that no example has there is a word."""
     examples, asked, output = tmp_path / "examples.csv", tmp_path / "asked.csv", tmp_path / "out"

@@ -57,7 +57,7 @@ def label_names(entries: Sequence[str], task: Task) -> dict[Any, str]:
     """label -> text from entries ``label=text``: labels as the task has them, and others that no example has.
 
     Raises:
-        ConfigError: an entry is not ``label=text``, names a label twice, or of scores no number.
+        ConfigError: an entry is not ``label=text``, names a label twice, or one that cannot be of this task.
     """
     if KINDS[task.kind].column not in ("label", "score"):
         raise ConfigError(f"label_names: tasks of kind {task.kind} have no labels; leave it out")
@@ -70,6 +70,8 @@ def label_names(entries: Sequence[str], task: Task) -> dict[Any, str]:
             wrong = "each label once" if text in given else "label=text"
             raise ConfigError(f"label_names: expected {wrong}, got {entry!r}")
         given.add(text)
+        if isinstance(task.labels[0], bool) and text not in known:
+            raise ConfigError(f"label_names: the labels of {task.name} are {' and '.join(known)} alone, got {entry!r}")
         try:
             label = known[text] if text in known and not scored else type(task.labels[0])(text)
         except ValueError:
