@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv")
 MARKS = {",": "a comma", ";": "a semicolon", "|": "a bar", "\t": "a tab"}
 """What may stand between the values of a row, and how messages call it."""
-BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-"""How a file may begin, and the encoding that it has then, whatever is said of it."""
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+"""How a file may begin, and the encoding that it has then, whatever is said of it; the first that fits, for the marks of UTF-32 go on where
+those of UTF-16 end."""
 NUMBERS = {
     "int64": r"^\s*[+-]?[0-9]+\s*$",
     "float64": r"^\s*[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|(?i:inf|infinity))\s*$",
@@ -108,7 +112,7 @@ def _open(path: Path, encoding: str) -> Iterator[TextIO]:
 
 def _encoding(raw: io.BufferedReader, said: str) -> str:
     """What a file is written in: what its byte order mark says, else what is said of it."""
-    start = raw.peek(3)
+    start = raw.peek(4)
     return next((name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)), said)
 
 

@@ -251,6 +251,7 @@ def test_bytes_that_are_no_text_are_named(tmp_path, name, body, said, message):
         ("latin-1", "ISO-8859-1"),
         ("utf-16-le", "utf-16-le"),
         ("utf-16", "utf-8"),  # their marks say more
+        ("utf-32", "utf-32"),
         ("utf-8-sig", "cp1252"),
         ("utf-8-sig", "utf-8"),
     ],
