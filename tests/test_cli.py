@@ -386,6 +386,19 @@ def test_label_names_that_are_none(tmp_path, small_head, names, message):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["adapt", "finetune"])
+def test_scores_that_are_read_as_classes_are_named_as_such(tmp_path, tiny_folder, command):
+    examples, output, head = tmp_path / "examples.csv", tmp_path / "out", tmp_path / "head"
+    model = mt.MetaModel.from_encoder(str(tiny_folder), "gp")
+    model.keep_kinds(["classification"])
+    model.save_pretrained(head)
+    examples.write_text("text,stars\n" + "".join(f"{c} {i},{n}\n" for n, c in enumerate("abc", 1) for i in range(3)))
+    arguments = [command, "--model", str(head), "--examples", str(examples), "--output_dir", str(output)]
+    cli.main([*arguments, "--label_names", "2=so so"])
+    clf = mt.AdaptedModel.from_pretrained(output)
+    assert clf.labels == [1, 2, 3] and clf.label_names[1] == "so so"
+
+
 def test_truth_values_have_no_further_label(tmp_path, small_head):
     examples = tmp_path / "examples.csv"
     examples.write_text("text,label\na,True\nb,False\n")

@@ -18,8 +18,11 @@ def main(settings: Settings) -> None:
     predictions = check_output(data)
     task = load_examples(data, data.examples, data.split, data.kind)
     model = load_model(data.model)
-    if data.kind is None and task.kind == "regression" and task.kind not in model.kinds:
-        task = as_classes(data, task)
+    if data.kind is None and task.kind == "regression":
+        if task.kind not in model.kinds:
+            task = as_classes(data, task)
+        elif data.label_names:
+            task = load_examples(data, data.examples, data.split, task.kind)
     asked = read_asked(data, task.kind, task.is_pair)
     classifier = model.adapt(task)
     classifier.save_pretrained(data.output_dir)

@@ -39,13 +39,14 @@ def columns_of(data: AdaptData | FinetuneData | PredictData, kind: str | None) -
 
 
 def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None, kind: str | None) -> Task:
-    """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found."""
+    """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found. Scores that
+    are found are not named yet: a head that knows none reads them as classes."""
     is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
     name, _, part = (source, "", "") if is_path else source.partition(":")
     options = {"columns": columns_of(data, kind), "skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
     load = partial(load_task, name, part or None, split=split, kind=kind, description=data.description, **options)
     task = load()
-    if data.label_names:
+    if data.label_names and not (kind is None and task.kind == "regression"):
         task = load(label_names=label_names(data.label_names, task))
     logger.info(
         "%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True))
