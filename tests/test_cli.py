@@ -348,7 +348,7 @@ def test_label_names_in_the_shell(tmp_path, small_head, caplog):
     examples, output = tmp_path / "examples.csv", tmp_path / "out"
     examples.write_text("text,label\n" + "".join(f"{c} {i},{n}\n" for n, c in enumerate("abc") for i in range(3)))
     arguments = ["adapt", "--model", str(small_head), "--examples", str(examples), "--output_dir", str(output)]
-    cli.main([*arguments, "--label_names", "0=bad service", "2=all = well", "3=none of them"])
+    cli.main([*arguments, "--label_names", "0=bad service", "2 = all = well", "3=none of them"])
     clf = mt.AdaptedModel.from_pretrained(output)
     assert clf.labels == [0, 1, 2, 3] and clf.label_names == ("bad service", None, "all = well", "none of them")
     assert "no example has the label '3'" in caplog.text

@@ -67,6 +67,7 @@ def label_names(entries: Sequence[str], task: Task) -> dict[Any, str]:
     given = set()
     for entry in entries:
         text, mark, name = entry.partition("=")
+        text = text if text in known else text.strip()
         if not (text and mark and name.strip()) or text in given:
             wrong = "each label once" if text in given else "label=text"
             raise ConfigError(f"label_names: expected {wrong}, got {entry!r}")
