@@ -93,7 +93,7 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
     for cls in classes:
         group = parser.add_argument_group(cls.__name__, (cls.__doc__ or "").split("\n")[0])
         hints = typing.get_type_hints(cls)
-        for item in dataclasses.fields(cls):
+        for item in sorted(dataclasses.fields(cls), key=lambda item: item.name not in cls.__annotations__):  # its own ones first
             key = item.metadata["flag"] or item.name
             if key in known:  # a command's own setting hides one of the same name behind it
                 continue

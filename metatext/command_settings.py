@@ -120,7 +120,20 @@ class Asked(Checked):
 
 
 @dataclass(frozen=True)
-class AdaptData(Asked):
+class Labelled(Asked):
+    """Which labelled examples make a classifier; what adapt and finetune share."""
+
+    split: str | None = option(None, "which split of the examples; none: all rows of all splits")
+    description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
+    label_names: tuple[str, ...] = option(
+        (),
+        "label=text: what the encoder reads for a label, which may be one without examples; of scores 1=text 5=text, the ends of the scale",
+    )
+    predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
+
+
+@dataclass(frozen=True)
+class AdaptData(Labelled):
     """Which examples make a classifier, and what it is asked."""
 
     model: str = option(
@@ -131,18 +144,11 @@ class AdaptData(Asked):
         None,
         "labelled examples, a text and a label per row, or question, context and answers, or input and target: a csv, tsv, json, jsonl or parquet file, a folder of splits, or a data set on the Hub (id:config)",
     )
-    split: str | None = option(None, "which split of them; none: all rows of all splits")
     kind: Literal["classification", "multilabel", "regression", "span", "generation"] | None = option(
         None,
         "kind of the task: one label per row, several, a score, answers in a context, or a text to write; none: found from the columns",
     )
-    description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
-    label_names: tuple[str, ...] = option(
-        (),
-        "label=text: what the encoder reads for a label, which may be one without examples; of scores 1=text 5=text, the ends of the scale",
-    )
     output_dir: str = option("runs/adapted", "folder for the adapted classifier")
-    predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ class PredictData(Asked):
 
 
 @dataclass(frozen=True)
-class FinetuneData(Asked):
+class FinetuneData(Labelled):
     """Which head is fine-tuned on which examples, and what the classifier is asked."""
 
     model: str = option(
@@ -165,18 +171,11 @@ class FinetuneData(Asked):
         None,
         "labelled examples: a csv, tsv, json, jsonl or parquet file, a folder of splits, or a data set on the Hub (id:config)",
     )
-    split: str | None = option(None, "which split of them; none: all rows of all splits")
     eval_examples: str | None = option(
         None, "labelled rows that stop and judge training; none: a share of every class's examples does, see eval_share"
     )
     eval_split: str | None = option(None, "which split of them; without eval_examples, of the examples' own data set")
-    description: str | None = option(None, "one sentence on what the labels mean; it helps at few examples")
-    label_names: tuple[str, ...] = option(
-        (),
-        "label=text: what the encoder reads for a label, which may be one without examples; of scores 1=text 5=text, the ends of the scale",
-    )
     output_dir: str = option("runs/finetuned", "folder for the classifier")
-    predictions: str | None = option(None, "csv to write the predictions to; none: predictions.csv in output_dir")
 
 
 @dataclass(frozen=True)

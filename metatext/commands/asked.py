@@ -16,7 +16,7 @@ import numpy as np
 
 from ..adapted import AdaptedModel
 from ..columns import FLAGS, ROLES
-from ..command_settings import AdaptData, FinetuneData, PredictData
+from ..command_settings import AdaptData, Asked, FinetuneData, Labelled
 from ..folders import reader
 from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
@@ -31,14 +31,14 @@ logger = logging.getLogger(__name__)
 SHOWN = 50  # classes whose own figures are printed at most
 
 
-def columns_of(data: AdaptData | FinetuneData | PredictData, kind: str | None) -> dict[str, str]:
+def columns_of(data: Asked, kind: str | None) -> dict[str, str]:
     """The columns that the settings name, by their role in tasks of a kind."""
     named = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     own = {flag: role for flag, *others in FLAGS for role in others if role in ROLES.get(kind, ())}
     return {own.get(flag, flag): column for flag, column in named.items() if column}
 
 
-def load_examples(data: AdaptData | FinetuneData, source: str, split: str | None, kind: str | None) -> Task:
+def load_examples(data: Labelled, source: str, split: str | None, kind: str | None) -> Task:
     """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found. Scores that
     are found are not named yet: a head that knows none reads them as classes."""
     is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
@@ -107,7 +107,7 @@ def check_predictions(path: str | Path, *inputs: str | None) -> None:
     check_file(path, inputs)
 
 
-def read_asked(data: AdaptData | FinetuneData | PredictData, kind: str, pairs: bool) -> Inputs | None:
+def read_asked(data: Asked, kind: str, pairs: bool) -> Inputs | None:
     """The file ``predict``, None where there is none; its rows are of this kind, pairs of texts or single ones, as the examples are."""
     if data.predict is None:
         return None
