@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,14 +14,46 @@ from torch.utils.checkpoint import checkpoint
 from . import tuning
 from .config import HeadConfig
 from .encoder import Encoder
+from .episode_features import EpisodeFeatures
 from .heads import InnerLoopHead
 from .heads.protocol import mask_classes
 from .representation import Support
 from .settings import ConfigError
 
+if TYPE_CHECKING:
+    from .examples import Examples
+    from .features import EpisodeTexts
+
 logger = logging.getLogger(__name__)
 
 Weights = dict[str, Tensor]
+STEPS = threading.Lock()  # a task's weights stand in the place of the encoder's own while they are read: one thread at a time
+
+
+def read_adapted(encoder: Encoder, head: InnerLoopHead, texts: EpisodeTexts, again: bool) -> EpisodeFeatures:
+    """The tensors of b episodes, each read with the weights that `adapt_encoder` makes of its support; ``again`` as there."""
+    share = 1 / (len(texts) * (1 + len(head.log_encoder_rate)))  # of the memory: all steps of all episodes have one backward pass
+
+    def read(episode: EpisodeTexts) -> EpisodeFeatures:
+        support, weights = episode.without_queries(), None
+        if (episode.batch.support >= 0).any():
+            weights = adapt_encoder(encoder, head, lambda own: support.read(encoder, own, share).support, again=again)
+        return episode.read(encoder, weights, share)
+
+    return EpisodeFeatures.concatenate([read(texts[i : i + 1]) for i in range(len(texts))])
+
+
+def adapted_encoder(encoder: Encoder, head: InnerLoopHead, given: Examples) -> Encoder:
+    """A frozen copy of an encoder with the weights that `adapt_encoder` makes of one task's examples, one at least."""
+
+    def read(own: Mapping[str, Tensor]) -> Support:
+        return given.read(lambda texts: encoder.learn(encoder.tokenize(texts), own), encoder.dim)
+
+    with STEPS:
+        training, _ = encoder.training, encoder.eval()
+        weights = adapt_encoder(encoder, head, read)
+        encoder.train(training)
+    return encoder.frozen(weights)
 
 
 def adapt_encoder(
@@ -41,13 +75,13 @@ def adapt_encoder(
     Returns:
         name -> weights; those of the encoder where the support has no row.
     """
-    outer = torch.is_grad_enabled()
+    outer, dtype = torch.is_grad_enabled(), next(head.parameters()).dtype
     names = list(tuning.tuned(encoder.backbone))
 
     def step(rate: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad():
             start = values if outer else tuple(value.detach().requires_grad_() for value in values)
-            loss = support_loss(head, read(dict(zip(names, start, strict=True))))
+            loss = support_loss(head, read(dict(zip(names, start, strict=True))).to(dtype))
             gradients = torch.autograd.grad(loss, start, create_graph=outer and not head.first_order)
         return tuple(value - rate * gradient for value, gradient in zip(values, gradients, strict=True))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,7 @@ from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageModel
 from .loading import Access
-from .maml import adapt_encoder, prepare_inner_loop
-from .representation import Support
+from .maml import adapted_encoder, prepare_inner_loop, read_adapted
 from .risk import RiskCurve
 from .rows import DataError
 from .saved import check_fit, read_saved, saved_encoder, saved_language
@@ -40,7 +38,6 @@ CONTENT = "head"
 TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
 LOAD = "load a head with MetaModel.from_pretrained; that of a classifier is its `model`"
 ENCODER, LANGUAGE = "encoder.", "language."  # prefixes of their weights in model.safetensors
-STEPS = threading.Lock()  # a task's weights stand in the place of the encoder's own while they are read: one thread at a time
 
 
 class MetaModel(nn.Module):
@@ -208,20 +205,7 @@ class MetaModel(nn.Module):
             return texts.read(self.encoder, self.language)
         if not self.adapts_encoder:
             return texts.read(self.encoder)
-        share = 1 / (len(texts) * (1 + self.head_config.encoder_steps))
-        return EpisodeFeatures.concatenate([self._read_adapted(texts[i : i + 1], share) for i in range(len(texts))])
-
-    def _read_adapted(self, episode: EpisodeTexts, share: float) -> EpisodeFeatures:
-        weights = None
-        if (episode.batch.support >= 0).any():
-            support = episode.without_queries()
-            weights = self._task_weights(lambda own: support.read(self.encoder, own, share).support)
-        return episode.read(self.encoder, weights, share)
-
-    def _task_weights(self, read: Callable[[Mapping[str, Tensor]], Support]) -> dict[str, Tensor]:
-        dtype = next(self.head.parameters()).dtype
-        again = self.head_config.checkpoint_steps
-        return adapt_encoder(self.encoder, self.head, lambda own: read(own).to(dtype), again=again)
+        return read_adapted(self.encoder, self.head, texts, self.head_config.checkpoint_steps)
 
     def adapt(
         self,
@@ -262,15 +246,9 @@ class MetaModel(nn.Module):
                 f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}; {asked}take {other}, "
                 f"or untrained MetaModel.from_encoder('embedded'), --model gp in the shell"
             )
-        encoder = self.encoder.frozen()
         with torch.no_grad():
-            if self.adapts_encoder and given.rows:
-                learn = lambda own: lambda texts: self.encoder.learn(self.encoder.tokenize(texts), own)  # noqa: E731
-                with STEPS:
-                    training, _ = self.encoder.training, self.encoder.eval()
-                    learned = self._task_weights(lambda own: given.read(learn(own), encoder.dim))
-                    self.encoder.train(training)
-                encoder = self.encoder.frozen(learned)
+            takes_steps = self.adapts_encoder and given.rows
+            encoder = adapted_encoder(self.encoder, self.head, given) if takes_steps else self.encoder.frozen()
             support = given.support(encoder)
         return AdaptedModel(
             self, support, given.labels, given.label_names, given.kind, given.pairs, encoder=encoder, scale=given.scale
