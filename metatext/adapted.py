@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -20,13 +19,13 @@ from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS
 from .loading import Access
-from .model import ENCODER, LANGUAGE, MetaModel
+from .model import MetaModel
 from .pipeline import answer_as_pipeline
 from .questions import best_or_none, n_best
 from .representation import Support
 from .residual import corrected
 from .rows import DataError, check_inputs, check_questions, check_whole
-from .saved import read_task
+from .saved_task import describe_task, read_task, task_tensors, without_task
 from .scoring import evaluate
 from .storage import write_folder
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from .encoder import Encoder
 
 CONTENT = "adapted"
-PARAMS = "params."  # prefix in model.safetensors of the task parameters that gradient steps made
 CHUNK = 4096  # rows encoded and predicted at a time
 WRITTEN = 64  # rows that a language model answers at a time
 
@@ -309,17 +307,8 @@ class AdaptedModel:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (head, support features, what was trained of the encoder; no texts) to ``folder``,
         atomically."""
-        task = {"kind": self.kind, "labels": self.labels, "label_names": list(self.label_names), "pairs": self.pairs}
-        task |= {"scale": list(self.scale)} if KINDS[self.kind].scored else {}
-        task |= {"finetuning": self.finetuning} if self.finetuning else {}
         described = {**self.described, "threshold": self.threshold}  # a caller may have set it
-        tensors = {f"{self.kind}.{name}": tensor for name, tensor in self.head.state_dict().items()}
-        tensors |= {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.learned.items()}
-        if self.language is not None:
-            tensors |= {f"{LANGUAGE}{name}": tensor for name, tensor in self.language.learned.items()}
-        tensors |= {f"{PARAMS}{name}": tensor for name, tensor in self.residual.items()}
-        tensors |= {f"support.{item.name}": getattr(self.support, item.name) for item in dataclasses.fields(Support)}
-        write_folder(folder, {"content": CONTENT, "task": task, **described}, tensors)
+        write_folder(folder, {"content": CONTENT, "task": describe_task(self), **described}, task_tensors(self))
 
     push_to_hub = push_saved
 
@@ -345,9 +334,6 @@ class AdaptedModel:
         """
         access = Access(token, cache_dir, local_files_only)
         config, tensors, folder = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
-        residual = {name.removeprefix(PARAMS): tensor for name, tensor in tensors.items() if name.startswith(PARAMS)}
-        learned = {name: tensor for name, tensor in tensors.items() if not name.startswith(("support.", PARAMS))}
-        model = MetaModel.restore(config, learned, folder, encoder, access=access)
-        task = read_task(config, tensors, residual, model.kinds, model.encoder.dim, folder)
-        parts = {item.name: getattr(task, item.name) for item in dataclasses.fields(task)}
-        return cls(model, **parts, residual=residual)
+        model = MetaModel.restore(config, without_task(tensors), folder, encoder, access=access)
+        task = read_task(config, tensors, model.kinds, model.encoder.dim, folder)
+        return cls(model, **vars(task))

@@ -14,11 +14,12 @@ from torch import Tensor
 from .encoder import Encoder
 from .features import read_inputs
 from .generation import as_support
+from .heads import NO_LANGUAGE
 from .kinds import KINDS
 from .questions import read_examples
 from .representation import Support, unit
 from .rows import DataError, as_list, check_inputs, check_questions, list_targets
-from .settings import check_is, nearest
+from .settings import ConfigError, check_is, nearest
 from .targets import ENCODERS, encode_answers, scale_of
 from .tasks import Task
 
@@ -151,6 +152,20 @@ def check_examples(
     if nameless is not None:
         raise DataError(f"adapt: class {labels[nameless]!r} has neither an example nor a name")
     return Examples(kind, rows, y, labels, names, description, (0.0, 1.0))
+
+
+def check_served(kind: str, kinds: Sequence[str], writes: bool) -> None:
+    """Raises where a model of these kinds, which has a language model or not, does not serve examples of this one."""
+    if kind in kinds:
+        return
+    if KINDS[kind].written and not writes:
+        raise ConfigError(NO_LANGUAGE)
+    asked = f"give kind={kinds[0]!r} (--kind {kinds[0]}) to read it so, or " if kind == "regression" else ""
+    other = "model_cards/questions of the repository" if kind == "span" else "a head of that kind"
+    raise DataError(
+        f"adapt: kind {kind!r}, but this head was trained for {', '.join(kinds)}; {asked}take {other}, "
+        f"or untrained MetaModel.from_encoder('embedded'), --model gp in the shell"
+    )
 
 
 def _questions(inputs: Sequence, targets: Any, label_names: Any, description: str | None) -> Examples:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .config import EncoderConfig, HeadConfig, LanguageConfig
 from .encoder import Encoder
 from .episode_features import EpisodeFeatures
-from .examples import check_examples
+from .examples import check_examples, check_served
 from .features import EpisodeTexts
 from .generation import GenerationTexts
 from .heads import HEADS, NO_LANGUAGE, Head, Logits, kinds_of, make_head
@@ -25,8 +25,8 @@ from .loading import Access
 from .maml import adapted_encoder, prepare_inner_loop, read_adapted
 from .risk import RiskCurve
 from .rows import DataError
-from .saved import check_fit, read_saved, saved_encoder, saved_language
-from .settings import ConfigError, check_is, to_dict
+from .saved import check_fit, describe_model, learned_tensors, load_learned, read_saved, saved_encoder, saved_language
+from .settings import ConfigError, check_is
 from .spans import SpanTexts
 from .storage import StorageError, write_folder
 from .tasks import Task
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from .adapted import AdaptedModel
 
 CONTENT = "head"
-TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
 LOAD = "load a head with MetaModel.from_pretrained; that of a classifier is its `model`"
-ENCODER, LANGUAGE = "encoder.", "language."  # prefixes of their weights in model.safetensors
 
 
 class MetaModel(nn.Module):
@@ -235,17 +233,7 @@ class MetaModel(nn.Module):
         from .adapted import AdaptedModel
 
         given = check_examples(inputs, targets, kind, label_names, description)
-        if given.kind not in self.kinds:
-            if KINDS[given.kind].written and self.language is None:
-                raise ConfigError(NO_LANGUAGE)
-            asked = (
-                f"give kind={self.kinds[0]!r} (--kind {self.kinds[0]}) to read it so, or " if given.kind == "regression" else ""
-            )
-            other = "model_cards/questions of the repository" if given.kind == "span" else "a head of that kind"
-            raise DataError(
-                f"adapt: kind {given.kind!r}, but this head was trained for {', '.join(self.kinds)}; {asked}take {other}, "
-                f"or untrained MetaModel.from_encoder('embedded'), --model gp in the shell"
-            )
+        check_served(given.kind, self.kinds, self.language is not None)
         with torch.no_grad():
             takes_steps = self.adapts_encoder and given.rows
             encoder = adapted_encoder(self.encoder, self.head, given) if takes_steps else self.encoder.frozen()
@@ -254,21 +242,7 @@ class MetaModel(nn.Module):
             self, support, given.labels, given.label_names, given.kind, given.pairs, encoder=encoder, scale=given.scale
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All that was learned, by name: the heads, each with its kind as prefix, and with the prefixes ``encoder.`` and ``language.`` what
-        learns of the encoder and of the language model."""
-        learned = {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.tuned_tensors().items()}
-        if self.language is not None:
-            learned |= {f"{LANGUAGE}{name}": tensor for name, tensor in self.language.tuned_tensors().items()}
-        return {**self.heads.state_dict(), **learned}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put what `tensors` gave back in place."""
-        of = lambda prefix: {n.removeprefix(prefix): tensor for n, tensor in tensors.items() if n.startswith(prefix)}  # noqa: E731
-        self.heads.load_state_dict({name: t for name, t in tensors.items() if not name.startswith((ENCODER, LANGUAGE))})
-        self.encoder.load_tuned(of(ENCODER))
-        if self.language is not None:
-            self.language.load_tuned(of(LANGUAGE))
+    describe, tensors, load_tensors = describe_model, learned_tensors, load_learned
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to ``folder``, atomically: the head, and what was trained of the encoder; the
@@ -322,23 +296,6 @@ class MetaModel(nn.Module):
         access = Access(token, cache_dir, local_files_only)
         config, tensors, where = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
         return cls.restore(config, tensors, where, encoder, language, access)
-
-    def describe(self) -> dict[str, Any]:
-        """What config.json says of a model: how to find the encoder and make the head."""
-        encoder = self.encoder
-        name, revision = encoder.reference
-        settings = {"pooling": encoder.pooling, "max_length": encoder.max_length, "prompt": encoder.prompt}
-        if encoder.is_tuned:
-            settings |= {key: value for key, value in to_dict(encoder.config).items() if key in TUNING}
-        return {
-            "kinds": list(self.kinds),
-            "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
-            "head": to_dict(self.head_config),
-            "language": self.language.describe() if self.language is not None else None,
-            "risk": self.risk.to_dict() if self.risk else None,
-            "threshold": self.threshold,
-            "training": self.notes,
-        }
 
     @classmethod
     def restore(

@@ -1,14 +1,12 @@
-"""What a saved folder says, checked before anything is made of it: encoder, head, language model, the task of a classifier."""
+"""What config.json and model.safetensors hold of a `MetaModel`: how it is described, and what is read again, checked before a model is made."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from .config import EncoderConfig, HeadConfig, LanguageConfig
@@ -16,15 +14,58 @@ from .encoder import Encoder
 from .kinds import KINDS
 from .language import LanguageError, LanguageModel
 from .loading import EMBEDDED_ID, SMOLLM2, Access, EncoderError
-from .representation import Support
-from .residual import residual_shapes
 from .risk import RiskCurve
-from .settings import ConfigError, check_is, from_dict
+from .settings import ConfigError, check_is, from_dict, to_dict
 from .storage import StorageError
+
+if TYPE_CHECKING:
+    from .model import MetaModel
+
+TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
+ENCODER, LANGUAGE = "encoder.", "language."  # prefixes of their weights in model.safetensors
 
 # a name that is a folder is written down as it was given, relative to another one perhaps
 MOVED = "If it is a folder that lies elsewhere:"
 RENAME = "put it there, or write in config.json, {}, name, where it is now"
+
+
+def describe_model(self: MetaModel) -> dict[str, Any]:
+    """What config.json says of a model: how to find the encoder and make the head."""
+    encoder = self.encoder
+    name, revision = encoder.reference
+    settings = {"pooling": encoder.pooling, "max_length": encoder.max_length, "prompt": encoder.prompt}
+    if encoder.is_tuned:
+        settings |= {key: value for key, value in to_dict(encoder.config).items() if key in TUNING}
+    return {
+        "kinds": list(self.kinds),
+        "encoder": {"name": name, "revision": revision, "fingerprint": encoder.fingerprint, "dim": encoder.dim, **settings},
+        "head": to_dict(self.head_config),
+        "language": self.language.describe() if self.language is not None else None,
+        "risk": self.risk.to_dict() if self.risk else None,
+        "threshold": self.threshold,
+        "training": self.notes,
+    }
+
+
+def learned_tensors(self: MetaModel) -> dict[str, Tensor]:
+    """All that was learned, by name: the heads, each with its kind as prefix, and with the prefixes ``encoder.`` and ``language.`` what
+    learns of the encoder and of the language model."""
+    learned = {f"{ENCODER}{name}": tensor for name, tensor in self.encoder.tuned_tensors().items()}
+    if self.language is not None:
+        learned |= {f"{LANGUAGE}{name}": tensor for name, tensor in self.language.tuned_tensors().items()}
+    return {**self.heads.state_dict(), **learned}
+
+
+def load_learned(self: MetaModel, tensors: Mapping[str, Tensor]) -> None:
+    """Put what `MetaModel.tensors` gave back in place."""
+
+    def of(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    self.heads.load_state_dict({name: t for name, t in tensors.items() if not name.startswith((ENCODER, LANGUAGE))})
+    self.encoder.load_tuned(of(ENCODER))
+    if self.language is not None:
+        self.language.load_tuned(of(LANGUAGE))
 
 
 @dataclass(frozen=True)
@@ -160,73 +201,3 @@ def check_fit(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], messa
     wrong = min((name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name)), default=None)
     if wrong is not None:
         raise StorageError(f"{message}: {wrong} is {shapes.get(wrong)}, expected {expected.get(wrong)}")
-
-
-@dataclass(frozen=True)
-class SavedTask:
-    """What a classifier's folder holds besides its model; as the arguments of `AdaptedModel`."""
-
-    support: Support
-    labels: Sequence
-    label_names: Sequence[str | None]
-    kind: str
-    pairs: bool | None
-    scale: tuple[float, float]
-    finetuning: Mapping[str, Any] | None
-
-
-def read_task(
-    config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-    residual: Mapping[str, Tensor],
-    kinds: Sequence[str],
-    dim: int,
-    where: str,
-) -> SavedTask:
-    """The task of a classifier.
-
-    Args:
-        config: of config.json.
-        tensors: of model.safetensors.
-        residual: those of them that gradient steps added.
-        kinds: of the model.
-        dim: length of the encoder's features.
-        where: for messages.
-
-    Raises:
-        StorageError: a part is missing or wrong, or parts do not fit each other.
-    """
-    try:
-        support = Support(**{item.name: tensors[f"support.{item.name}"] for item in dataclasses.fields(Support)})
-        task = config["task"]
-        labels, names, kind, pairs = (task[key] for key in ("labels", "label_names", "kind", "pairs"))
-        scale = tuple(map(float, task.get("scale", (0.0, 1.0))))
-    except KeyError as error:
-        raise StorageError(f"{where} is incomplete: {error} is missing") from None
-    except (TypeError, ValueError) as error:
-        raise StorageError(f"{where}/config.json is damaged: {error}") from None
-    if kind not in kinds or len(scale) != 2:
-        raise StorageError(f"{where}/config.json is damaged: its task is of kind {kind!r}, its head for {', '.join(kinds)}")
-    dims = 4 if kind == "span" else 3
-    if support.y.ndim != dims:
-        raise StorageError(f"{where}/model.safetensors: support.y has {support.y.ndim} dimensions, expected {dims}")
-    w, labelled = support.y.shape[-1], KINDS[kind].column == "label"
-    if not len(labels) == len(names) or len(labels) not in ((w,) if labelled else (0, 2)):
-        raise StorageError(
-            f"{where}/config.json does not fit its weights: {len(labels)} labels and {len(names)} label_names for {w} classes"
-        )
-    rows = tuple(support.y.shape[:-1])  # of spans (1, s, t)
-    c = 0 if kind == "span" else w
-    shapes = {"x": (*rows, dim), "y": (*rows, w), "label_x": (1, c, dim), "task_x": (1, dim)}
-    shapes |= {"row_mask": rows, "class_mask": (1, c), "label_mask": (1, c), "task_mask": (1,)}
-    for name, shape in shapes.items():
-        tensor = getattr(support, name)
-        if tuple(tensor.shape) != shape or (tensor.dtype == torch.bool) != name.endswith("mask"):
-            raise StorageError(
-                f"{where}/model.safetensors: support.{name} is {tuple(tensor.shape)} {tensor.dtype}, expected {shape}"
-            )
-    expected = residual_shapes(w, dim) if residual else {}
-    found = {name: tuple(tensor.shape) for name, tensor in residual.items()}
-    if found != expected or not all(tensor.isfinite().all() for tensor in residual.values()):
-        raise StorageError(f"{where}/model.safetensors: fine-tuned parameters are {found}, expected finite {expected}")
-    return SavedTask(support, labels, names, kind, pairs, scale, task.get("finetuning"))

@@ -41,7 +41,7 @@ LEVELS = [
     ["language"],
     ["store", "heads", "windows"],
     ["residual"],
-    ["saved"],
+    ["saved", "saved_task"],
     ["spans", "generation"],
     ["questions", "features", "maml"],
     ["examples", "changes", "pipeline"],
