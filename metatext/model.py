@@ -25,7 +25,7 @@ from .loading import Access
 from .maml import adapted_encoder, prepare_inner_loop, read_adapted
 from .risk import RiskCurve
 from .rows import DataError
-from .saved import check_fit, describe_model, learned_tensors, load_learned, read_saved, saved_encoder, saved_language
+from .saved import describe_model, learned_tensors, load_learned, restore_model
 from .settings import ConfigError, check_is
 from .spans import SpanTexts
 from .storage import StorageError, write_folder
@@ -111,14 +111,13 @@ class MetaModel(nn.Module):
     def check_kinds(self, kinds: Sequence[str]) -> None:
         """Raises `ConfigError` where the model has no head for one of these kinds."""
         for kind in kinds:
-            if kind not in self.heads:
-                if kind in kinds_of(self.head_config) and KINDS[kind].written and self.language is None:
-                    raise ConfigError(NO_LANGUAGE)
-                formless = kind not in kinds_of(self.head_config)
-                why = (
-                    f"the head {self.head_config.name!r} has no form for it" if formless else "make a new model for further kinds"
-                )
-                raise ConfigError(f"kind {kind!r}: this model serves {', '.join(self.kinds)}; {why}")
+            if kind in self.heads:
+                continue
+            formed = kind in kinds_of(self.head_config)
+            if formed and KINDS[kind].written and self.language is None:
+                raise ConfigError(NO_LANGUAGE)
+            why = "make a new model for further kinds" if formed else f"the head {self.head_config.name!r} has no form for it"
+            raise ConfigError(f"kind {kind!r}: this model serves {', '.join(self.kinds)}; {why}")
 
     def keep_kinds(self, kinds: Sequence[str]) -> None:
         """Serve these kinds only.
@@ -159,8 +158,8 @@ class MetaModel(nn.Module):
         return self
 
     def forward(self, episodes: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> Logits:
-        """Logits of the queries of b episodes of one kind; of generation the log-likelihoods of target tokens. Texts are read with gradients to the encoder, in the precision of the context;
-        the head runs in its own: a solve has no place in half precision."""
+        """Logits of the queries of b episodes of one kind; of generation the log-likelihoods of target tokens. Texts are read with gradients
+        to the encoder, in the precision of the context; the head runs in its own: a solve has no place in half precision."""
         episodes = self.read(episodes)
         with torch.autocast(episodes.query.device.type, enabled=False):
             if episodes.kind not in self.heads:
@@ -243,6 +242,7 @@ class MetaModel(nn.Module):
         )
 
     describe, tensors, load_tensors = describe_model, learned_tensors, load_learned
+    restore = classmethod(restore_model)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to ``folder``, atomically: the head, and what was trained of the encoder; the
@@ -296,36 +296,6 @@ class MetaModel(nn.Module):
         access = Access(token, cache_dir, local_files_only)
         config, tensors, where = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
         return cls.restore(config, tensors, where, encoder, language, access)
-
-    @classmethod
-    def restore(
-        cls,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        where: str,
-        encoder: Encoder | None = None,
-        language: LanguageModel | None = None,
-        access: Access = Access(),
-    ) -> MetaModel:
-        """The model that `describe` and the head's tensors describe; ``where`` is for messages, ``access`` for the encoder.
-
-        Raises:
-            StorageError: a part of the description is missing or wrong, or tensors do not fit the head.
-            EncoderError, LanguageError: see `from_pretrained`.
-        """
-        saved = read_saved(config, tensors, where)
-        encoder = saved_encoder(saved, where, encoder, access)
-        language = saved_language(config.get("language"), where, language, access) if saved.writes else None
-        try:
-            model = cls(encoder, saved.head, saved.kinds, saved.notes, language)
-        except ConfigError as error:
-            raise StorageError(f"{where}/config.json: {error}") from None
-        check_fit(
-            tensors, model.tensors(), f"{where}/model.safetensors does not fit the head {saved.head.name!r} and its encoder"
-        )
-        model.load_tensors(tensors)
-        model.risk, model.threshold = saved.risk, saved.threshold
-        return model
 
 
 def is_untrained(name: str) -> bool:

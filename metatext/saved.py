@@ -68,6 +68,34 @@ def load_learned(self: MetaModel, tensors: Mapping[str, Tensor]) -> None:
         self.language.load_tuned(of(LANGUAGE))
 
 
+def restore_model(
+    cls: type[MetaModel],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    where: str,
+    encoder: Encoder | None = None,
+    language: LanguageModel | None = None,
+    access: Access = Access(),
+) -> MetaModel:
+    """The model that `MetaModel.describe` and the head's tensors describe; ``where`` is for messages, ``access`` for the encoder.
+
+    Raises:
+        StorageError: a part of the description is missing or wrong, or tensors do not fit the head.
+        EncoderError, LanguageError: see `MetaModel.from_pretrained`.
+    """
+    saved = read_saved(config, tensors, where)
+    encoder = saved_encoder(saved, where, encoder, access)
+    language = saved_language(config.get("language"), where, language, access) if saved.writes else None
+    try:
+        model = cls(encoder, saved.head, saved.kinds, saved.notes, language)
+    except ConfigError as error:
+        raise StorageError(f"{where}/config.json: {error}") from None
+    check_fit(tensors, model.tensors(), f"{where}/model.safetensors does not fit the head {saved.head.name!r} and its encoder")
+    model.load_tensors(tensors)
+    model.risk, model.threshold = saved.risk, saved.threshold
+    return model
+
+
 @dataclass(frozen=True)
 class Saved:
     """The description of a model in config.json, as values.
