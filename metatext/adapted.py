@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .answering import answer_rows, answer_table, best_answers, risk_of
 from .changes import add_class, add_examples, remove_class
-from .features import encode_inputs
-from .heads import Logits
-from .heads.protocol import CELLS
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS
 from .loading import Access
 from .model import MetaModel
 from .pipeline import answer_as_pipeline
-from .questions import best_or_none, n_best
 from .representation import Support
-from .residual import corrected
 from .rows import DataError, check_inputs, check_questions, check_whole
 from .saved_task import describe_task, read_task, task_tensors, without_task
 from .scoring import evaluate
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
     from .encoder import Encoder
 
 CONTENT = "adapted"
-CHUNK = 4096  # rows encoded and predicted at a time
-WRITTEN = 64  # rows that a language model answers at a time
 
 
 class AdaptedModel:
@@ -151,8 +145,8 @@ class AdaptedModel:
 
         Returns:
             Of a classification ``label``: list of n labels; ``probability`` of that label, ``confidence`` and ``risk``: numpy (n,). Of a
-            multilabel task ``label``: list of n lists, and ``probability``: those of these labels. Of a regression ``score``: numpy (n,). Of spans lists ``text``, ``start``, ``end``
-            and ``score``, see `predict`. Of generation ``text``: list of n.
+            multilabel task ``label``: list of n lists, and ``probability``: those of these labels. Of a regression ``score``: numpy (n,).
+            Of spans lists ``text``, ``start``, ``end`` and ``score``, see `predict`. Of generation ``text``: list of n.
 
         Raises:
             DataError: ``max_risk`` is no share, or the task no classification; the inputs are not what the examples were.
@@ -161,64 +155,14 @@ class AdaptedModel:
             raise DataError(f"max_risk: expected a share of errors between 0 and 1, got {max_risk!r}")
         if max_risk is not None:
             self._need("max_risk", KINDS[self.kind].by_class)
-        if self.kind == "span":
-            return self._spans(check_questions(inputs), progress)
-        if KINDS[self.kind].written:
-            return {"text": self._write(inputs, max_new_tokens, progress)}
-        answers, known = self._predict(inputs, progress)
-        if KINDS[self.kind].scored:
-            scores = self.scale[0] + self.scale[1] * answers[:, 0].astype(np.float64)
-            return {"score": scores.clip(*self.labels) if self.labels else scores}
-        if not KINDS[self.kind].by_class:
-            found = [np.flatnonzero(row >= self.threshold) for row in answers]
-            return {
-                "label": [[self.labels[c] for c in own] for own in found],
-                "probability": [row[own].tolist() for row, own in zip(answers, found, strict=True)],
-            }
-        risk = self._risk(answers, known)
-        labels = [self.labels[c] for c in answers.argmax(1)]
-        if max_risk is not None:
-            labels = [None if r > max_risk else label for label, r in zip(labels, risk, strict=True)]
-        return {"label": labels, "probability": answers.max(1, initial=0), "confidence": known, "risk": risk}
+        return answer_table(self, inputs, max_risk, max_new_tokens, progress)
 
     def answers(self, inputs: Sequence[Mapping], n: int = 5) -> list[list[dict[str, Any]]]:
         """Of a span task: the n-best answers to each question, best first, as `predict` gives the best; whether there is any is not
         judged. Fewer where a context has no more."""
         self._need("answers", self.kind == "span")
         check_whole(n, "n")
-        rows, best = check_questions(inputs), []
-        for at in range(0, len(rows), CHUNK):
-            best += n_best(self.encoder, self.head, self.params, rows[at : at + CHUNK], n)
-        return best
-
-    def _spans(self, rows: list[dict], progress: bool) -> dict[str, list]:
-        best: list[dict] = []
-        for at in self._chunks(len(rows), CHUNK, progress):
-            best += best_or_none(
-                self.encoder, self.head, self.params, rows[at : at + CHUNK], progress=progress and len(rows) <= CHUNK
-            )
-        return {name: [answer[name] for answer in best] for name in ("text", "start", "end", "score")}
-
-    def _chunks(self, n: int, size: int, progress: bool) -> Iterable[int]:
-        """Where parts of ``size`` of n rows begin; a bar where there are several, and it takes longer than five seconds."""
-        from tqdm.auto import tqdm
-
-        with tqdm(total=n, desc="predicting", unit="row", delay=5, disable=None if progress and n > size else True) as bar:
-            for start in range(0, n, size):
-                yield start
-                bar.update(min(size, n - start))
-
-    def _write(self, inputs: Sequence[str], max_new_tokens: int, progress: bool) -> list[str]:
-        rows, texts = check_inputs(inputs), []
-        if rows and isinstance(rows[0], tuple):
-            raise DataError("inputs: a task of kind generation has single texts, these rows are pairs")
-        check_whole(max_new_tokens, "max_new_tokens")
-        for start in self._chunks(len(rows), WRITTEN, progress):
-            query, query_y = map(torch.from_numpy, self.language.layout.tokenize(rows[start : start + WRITTEN]))
-            device = self.language.device
-            prompt = self.params["prompt"].to(device)
-            texts += self.language.write(prompt, query[None].to(device), query_y[None].to(device), max_new_tokens)[0].tolist()
-        return texts
+        return best_answers(self, check_questions(inputs), n)
 
     def _need(self, what: str, given: bool) -> None:
         if not given:
@@ -232,34 +176,18 @@ class AdaptedModel:
         label; 1 - (probability of the answer) x `confidence` where the head was trained without such tasks.
         """
         self._need("risk", KINDS[self.kind].by_class)
-        return self._risk(*self._predict(inputs))
-
-    def _risk(self, probabilities: np.ndarray, known: np.ndarray) -> np.ndarray:
-        score = 1 - probabilities.max(1, initial=0) * known
-        return score if self.risk_curve is None else self.risk_curve(score)
+        return risk_of(self, *answer_rows(self, inputs))
 
     def predict_proba(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n, w) probabilities of the labels, given that one of them is right, of a multilabel task independent; columns in the order
         of `labels`."""
         self._need("predict_proba", KINDS[self.kind].column == "label")
-        return self._predict(inputs)[0]
+        return answer_rows(self, inputs)[0]
 
     def confidence(self, inputs: Sequence[str | tuple[str, str]]) -> np.ndarray:
         """(n,) probability that the row belongs to any of the labels."""
         self._need("confidence", KINDS[self.kind].column == "label")
-        return self._predict(inputs)[1]
-
-    @torch.no_grad()
-    def _predict(self, inputs: Sequence, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        rows = self.check_rows(inputs)
-        support, ways = self.support.y.shape[1:3]
-        size = max(1, min(CHUNK, CELLS // (support + 8 * ways)))
-        answers, known = np.empty((len(rows), ways), np.float32), np.empty(len(rows), np.float32)
-        for i in self._chunks(len(rows), size, progress):
-            part = self._logits(rows[i : i + size], progress and len(rows) <= size)
-            answers[i : i + size] = KINDS[self.kind].answer(part.values[0]).float().cpu()
-            known[i : i + size] = (-part.none[0]).sigmoid().float().cpu()
-        return answers, known
+        return answer_rows(self, inputs)[1]
 
     def check_rows(self, inputs: Sequence) -> list:
         """Texts, or pairs of texts, as a list.
@@ -274,12 +202,6 @@ class AdaptedModel:
                 f"inputs: the examples were {'pairs of texts' if self.pairs else 'single texts'}, these rows are not{hint}"
             )
         return rows
-
-    def _logits(self, rows: list, progress: bool = False) -> Logits:
-        query = encode_inputs(self.encoder, rows, progress)[None].to(next(self.head.parameters()))
-        with torch.autocast(query.device.type, enabled=False):
-            there = torch.ones(query.shape[:2], dtype=torch.bool, device=query.device)
-            return corrected(self.head.logits(self.params, query, there), self.params, query)
 
     __call__ = answer_as_pipeline
     add_class, add_examples, remove_class, evaluate = add_class, add_examples, remove_class, evaluate

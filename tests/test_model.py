@@ -240,7 +240,7 @@ def test_rows_are_answered_one_by_one(any_model):
 def test_long_inputs_come_in_chunks(model, monkeypatch):
     clf = model.adapt(TEXTS, TARGETS)
     whole = clf.predict_proba(QUERIES), clf.confidence(QUERIES)
-    monkeypatch.setattr(sys.modules["metatext.adapted"], "CHUNK", 2)
+    monkeypatch.setattr(sys.modules["metatext.answering"], "CHUNK", 2)
     np.testing.assert_allclose(clf.predict_proba(QUERIES), whole[0], atol=1e-4)
     np.testing.assert_allclose(clf.confidence(QUERIES), whole[1], atol=1e-4)
 

@@ -44,7 +44,7 @@ LEVELS = [
     ["saved", "saved_task"],
     ["spans", "generation"],
     ["questions", "features", "maml"],
-    ["examples", "changes", "pipeline"],
+    ["examples", "changes", "pipeline", "answering"],
     ["crossfit"],
     ["model"],
     ["adapted", "methods"],
