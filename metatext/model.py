@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from .episode_features import EpisodeFeatures
 from .examples import check_examples, check_served
 from .features import EpisodeTexts
 from .generation import GenerationTexts
-from .heads import HEADS, NO_LANGUAGE, Head, Logits, kinds_of, make_head
+from .heads import NO_LANGUAGE, Head, Logits, is_untrained, kinds_of, make_head
 from .hub import push_saved, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageModel
@@ -130,12 +130,6 @@ class MetaModel(nn.Module):
             del self.heads[kind]
         if not any(KINDS[kind].written for kind in self.kinds):
             self.language = None
-
-    def kind_parameters(self) -> Iterator[nn.Parameter]:
-        """What learns from some kinds of task only: the heads, and the language model."""
-        for module in (self.heads, self.language):
-            if module is not None:
-                yield from (p for p in module.parameters() if p.requires_grad)
 
     @property
     def head(self) -> Head:
@@ -296,11 +290,6 @@ class MetaModel(nn.Module):
         access = Access(token, cache_dir, local_files_only)
         config, tensors, where = read_pretrained(folder_or_repo_id, CONTENT, revision, access)
         return cls.restore(config, tensors, where, encoder, language, access)
-
-
-def is_untrained(name: str) -> bool:
-    """Whether a name is that of a head that nobody has trained, and no folder's."""
-    return name in HEADS and not Path(name).exists()
 
 
 def load_head(name: str) -> MetaModel:

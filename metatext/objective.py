@@ -51,10 +51,13 @@ class MetaLoss(nn.Module):
         losses, drifts = zip(*map(self._of_one_kind, data))
         # A parameter without a gradient would stop DDP. Each has its own product: two scalars that get the gradient of one sum would
         # share it in memory, and the next accumulation step would add to both.
-        unused = sum(
-            (0.0 * p).sum() for p in (self.model.kind_parameters() if self.anew else self.model.parameters()) if p.requires_grad
-        )
+        unused = sum((0.0 * p).sum() for module in self._may_rest() for p in module.parameters() if p.requires_grad)
         return torch.cat(losses), torch.cat(drifts), unused
+
+    def _may_rest(self) -> list[nn.Module]:
+        """What some episodes leave unused: a head, the language model; where features are read only once, the encoder too."""
+        parts = [self.model.heads, self.model.language] if self.anew else [self.model]
+        return [part for part in parts if part is not None]
 
     def _of_one_kind(self, data: EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts) -> tuple[Tensor, Tensor]:
         episodes = self.model.read(data)

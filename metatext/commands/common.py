@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..corpora import STARTER, load_tasks
 from ..folders import READERS
+from ..heads import is_untrained
 from ..launch import best_device
-from ..model import MetaModel, is_untrained, load_head
+from ..model import MetaModel, load_head
 from ..readings import READINGS
 from ..report import Report
 from ..rows import DataError

@@ -13,10 +13,11 @@ from ..command_settings import Settings, TestData
 from ..config import EpisodeConfig
 from ..evaluation import compare
 from ..features import encode_tasks
+from ..heads import is_untrained
 from ..kinds import KINDS
 from ..methods import Method, by_model
 from ..metrics import stratified_interval
-from ..model import MetaModel, is_untrained
+from ..model import MetaModel
 from ..plots import plot_risk_coverage, plot_shots
 from ..pools import check_pool
 from ..report import MEAN, Report, summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -66,9 +67,14 @@ def kinds_of(config: HeadConfig, writes: bool = True) -> tuple[str, ...]:
     return tuple(kind for kind, heads in KIND_HEADS.items() if config.name in heads and (writes or kind != "generation"))
 
 
+def is_untrained(name: str) -> bool:
+    """Whether a name is that of a head that nobody has trained, and no folder's."""
+    return name in HEADS and not Path(name).exists()
+
+
 NO_LANGUAGE = (
     "kind 'generation' needs a language model, and this model has none; name one: language_model in the settings, or "
     "MetaModel.from_encoder(..., language='smollm2')"
 )
 
-__all__ = ["HEADS", "KIND_HEADS", "NO_LANGUAGE", "Head", "Logits", "kinds_of", "make_head"]
+__all__ = ["HEADS", "KIND_HEADS", "NO_LANGUAGE", "Head", "Logits", "is_untrained", "kinds_of", "make_head"]
