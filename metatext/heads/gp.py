@@ -59,7 +59,6 @@ class GPHead(nn.Module):
         mask, named, names, trust = task.class_mask, support.label_mask, task.names, task.trust
         rows, row_y, size = grouped(task.x, task.y, support.row_mask)
         labels = row_y * size[..., None]  # how many examples of each class a row stands for
-        # in blocks: at rank 0 the products of rows are constants, and no gradient goes through them
         to_names = rows @ names.mT  # (b, n, d) @ (b, d, w) -> (b, n, w)
         among_names = names @ names.mT  # (b, w, w)
         explained = task.explained.clamp_min(0)[:, None]
@@ -68,16 +67,19 @@ class GPHead(nn.Module):
         noise = NOISE_ROW[0] + (NOISE_ROW[1] - NOISE_ROW[0]) * explained
         noise = torch.cat([noise / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(task.count)], 1)
         real = torch.cat([size > 0, named & support.row_mask.any(1, keepdim=True)], 1)  # (b, n + w)
-        cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
-        gram = kernel(cosine) * (real[:, None] & real[..., None])
-        gram = gram + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
-        inverse = torch.linalg.inv(gram)
-        solve = lambda values: inverse @ (values * real[..., None] * mask[:, None])  # noqa: E731
+        inverse = torch.linalg.inv(gram(rows, to_names, among_names, noise, real))
+
+        def solve(values: Tensor) -> Tensor:
+            return inverse @ (values * real[..., None] * mask[:, None])
+
         of_labels = solve(torch.cat([row_y, torch.diag_embed(named.to(rows.dtype))], 1) - chance)  # (b, n + w, w)
         of_names = solve(trust[:, None, None] * centred(torch.cat([to_names, among_names], 1), named))
         n = rows.shape[1]
         others = inverse.diagonal(dim1=1, dim2=2)[:, :n, None]
-        left_out = lambda dual: row_y - chance - dual[:, :n] / others  # noqa: E731
+
+        def left_out(dual: Tensor) -> Tensor:
+            return row_y - chance - dual[:, :n] / others
+
         share = (OFFSET + explained.square())[..., None]
         predicted = likelihood_gain(SHARPNESS * left_out(of_labels - share * of_names), labels, mask)
         share = share + LACK * (task.explained - predicted).clamp(0, 1)[:, None, None]
@@ -125,6 +127,20 @@ def _statistics(scores: Tensor, y: Tensor, mask: Tensor, explained: Tensor) -> T
 def kernel(cosine: Tensor) -> Tensor:
     """``exp(2 (cosine - 1))``."""
     return torch.exp(TAU * (cosine - 1))
+
+
+def gram(rows: Tensor, to_names: Tensor, among_names: Tensor, noise: Tensor, real: Tensor) -> Tensor:
+    """The kernel of support rows and label names with noise on its diagonal, (b, n + w, n + w); of what is not real 1 there, and else 0.
+
+    Args:
+        rows: (b, n, d).
+        to_names, among_names: (b, n, w) and (b, w, w) cosines.
+        noise, real: (b, n + w), of rows and names.
+    """
+    # in blocks: at rank 0 the products of rows are constants, and no gradient goes through them
+    cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
+    values = kernel(cosine) * (real[:, None] & real[..., None])
+    return values + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
 
 
 def centred(values: Tensor, named: Tensor) -> Tensor:

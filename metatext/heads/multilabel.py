@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..config import HeadConfig
 from ..representation import Representation, Support
-from .gp import grouped, kernel
+from .gp import gram, grouped, kernel
 from .protocol import Logits, Params, Temperature, mask_classes
 
 NOISE_ROW, NOISE_NAME, OFFSET = 0.1, 0.15, 0.5  # names count for less than in `GPHead`, where they only have to be told apart
@@ -19,8 +19,9 @@ class MultilabelGPHead(nn.Module):
     The targets of the rows are ``Y - r``, r the share of labels that a row of the support has (without rows: learned, over w); the
     label names are further rows of their label alone. The prior mean of a label is ``g (0.5 + max(u, 0)^2) (z.l_c - mu_c)``, where
     `GPHead` compares the labels with each other: ``mu_c`` is the mean cosine of the rows to its name, as if two further rows had a
-    learned one. The scores ``s = m(q) + k(q, Z) A`` become ``logits T (s - threshold)``, the threshold ``a + b log(1 + k) + c r`` learned over tasks: a shrunk score of a half is seldom reached.
-    A label without a row lives by its name. That a row has no label has the probability of all labels' absences, taken as independent.
+    learned one. The scores ``s = m(q) + k(q, Z) A`` become ``logits T (s - threshold)``, the threshold ``a + b log(1 + k) + c r`` learned
+    over tasks: a shrunk score of a half is seldom reached. A label without a row lives by its name. That a row has no label has the
+    probability of all labels' absences, taken as independent.
 
     Args:
         dim: d.
@@ -48,13 +49,11 @@ class MultilabelGPHead(nn.Module):
         weight = (task.trust * (OFFSET + task.explained.clamp_min(0).square()))[:, None, None]
         noise = torch.cat([NOISE_ROW / size.clamp_min(1), (NOISE_NAME / task.trust)[:, None].expand_as(task.count)], 1)
         real = torch.cat([size > 0, named & (n > 0)[:, None]], 1)  # (b, n + w)
-        cosine = torch.cat([torch.cat([rows @ rows.mT, to_names], 2), torch.cat([to_names.mT, among_names], 2)], 1)
         usual = ((to_names * size[..., None]).sum(1) + 2 * self.cosine) / (n + 2)[:, None]  # (b, w)
         prior = weight * (torch.cat([to_names, among_names], 1) - usual[:, None]) * named[:, None]
         target = torch.cat([y, torch.diag_embed(named.to(y.dtype))], 1) - share[:, None, None] - prior
-        gram = kernel(cosine) * (real[:, None] & real[..., None])
-        gram = gram + torch.diag_embed(torch.where(real, noise, torch.ones_like(noise)))
-        dual = torch.linalg.solve(gram, target * real[..., None] * mask[:, None])  # (b, n + w, w)
+        target = target * real[..., None] * mask[:, None]
+        dual = torch.linalg.solve(gram(rows, to_names, among_names, noise, real), target)  # (b, n + w, w)
         shots = torch.log1p(n.to(y.dtype))
         base, by_rows, by_share = self.threshold
         return {
