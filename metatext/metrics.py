@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,23 +95,18 @@ def rmse(scores: np.ndarray, targets: np.ndarray) -> float:
 def squad_f1(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
     """Mean over the rows of the harmonic mean of precision and recall of an answer's words, of the right answer that it is closest to;
     of a row without a right answer 1 for "" (Rajpurkar et al. 2016, section 6.1; 2018)."""
-    return float(
-        np.mean(
-            [
-                max((_word_f1(answer, right) for right in golds or [""]), default=0.0)
-                for answer, golds in zip(answers, targets, strict=True)
-            ]
-        )
-    )
+    return _by_closest(_word_f1, answers, targets)
 
 
 def squad_em(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
     """Share of answers that equal a right one but for case, punctuation, articles and blanks."""
-    return float(
-        np.mean(
-            [_words(answer) in [_words(right) for right in golds or [""]] for answer, golds in zip(answers, targets, strict=True)]
-        )
-    )
+    return _by_closest(lambda answer, right: _words(answer) == _words(right), answers, targets)
+
+
+def _by_closest(figure: Callable[[str, str], float], answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
+    """Mean over the rows of a figure of the answer and the right one that it is closest to, "" where there is none."""
+    pairs = zip(answers, targets, strict=True)
+    return float(np.mean([max(figure(answer, right) for right in golds or [""]) for answer, golds in pairs]))
 
 
 def _words(text: str) -> list[str]:
@@ -133,11 +128,7 @@ def rouge_l(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"])
-    best = [
-        max(scorer.score(right, said)["rougeL"].fmeasure for right in golds or [""])
-        for said, golds in zip(answers, targets, strict=True)
-    ]
-    return float(np.mean(best))
+    return _by_closest(lambda answer, right: scorer.score(right, answer)["rougeL"].fmeasure, answers, targets)
 
 
 def bleu(answers: Sequence[str], targets: Sequence[Sequence[str]]) -> float:
