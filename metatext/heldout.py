@@ -6,7 +6,8 @@ The processes of a launch share the tasks, and all find the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,49 +44,50 @@ def shape_of(features: TaskFeatures) -> EpisodeConfig:
 
 def watch(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator, step: int) -> dict[str, float]:
     """Mean figure and loss over the unseen tasks, which the processes share; the same numbers on every process."""
-    from accelerate.utils import gather_object
 
-    model.eval()
-    mine = []
-    for number in range(accelerator.process_index, len(unseen), accelerator.num_processes):
-        features = unseen[number]
+    def look(features: TaskFeatures) -> tuple[float, float]:
         batch = draw_for(features, shape_of(features), config.eval_episodes, config.seed)
         figures, losses = episode_scores(model, features, batch)
-        mine.append((number, float(figures.mean()), float(losses.mean())))
-    everyone = sorted(gather_object(mine))
-    bad = [unseen[number].tasks[0].name for number, _, loss in everyone if not math.isfinite(loss)]
+        return float(figures.mean()), float(losses.mean())
+
+    model.eval()
+    seen = _shared(unseen, look, accelerator)
+    bad = [features.tasks[0].name for features, (_, loss) in zip(unseen, seen) if not math.isfinite(loss)]
     if bad:
         raise TrainingError(
             f"step {step}: the loss on the unseen task {', '.join(bad)} is not a number; lower meta_lr, or look at its rows"
         )
     found: dict[str, list[float]] = {}
-    for number, figure, _ in everyone:
-        found.setdefault(f"eval_{KINDS[unseen[number].kind].watched}", []).append(figure)
+    for features, (figure, _) in zip(unseen, seen):
+        found.setdefault(f"eval_{KINDS[features.kind].watched}", []).append(figure)
     means = {name: float(np.mean(figures)) for name, figures in found.items()}
     factors = dict(zip(model.kinds, kind_weights(model.kinds, config), strict=True))
-    weights = np.array([factors[unseen[number].kind] for number, _, _ in everyone])
+    weights = np.array([factors[features.kind] for features in unseen])
     weights = weights if weights.any() else np.ones(len(weights))
-    return {**means, "eval_loss": float(np.average([loss for _, _, loss in everyone], weights=weights))}
+    return {**means, "eval_loss": float(np.average([loss for _, loss in seen], weights=weights))}
 
 
 def learn_risk(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> RiskCurve:
     """The risk curve from the unseen tasks, which the processes share; the same on every process."""
-    from accelerate.utils import gather_object
-    from tqdm.auto import tqdm
-
-    share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
-    bar = tqdm(share, desc="learning the risk of answers", unit="task", disable=not accelerator.is_main_process)
-    mine = [(number, risk_answers(model, unseen[number], config.seed)) for number in bar]
-    everyone = sorted(gather_object(mine), key=lambda pair: pair[0])
-    columns = (np.concatenate(column) for column in zip(*(answers for _, answers in everyone)))
+    answers = _shared(
+        unseen, lambda features: risk_answers(model, features, config.seed), accelerator, "learning the risk of answers"
+    )
+    columns = (np.concatenate(column) for column in zip(*answers))
     return fit_risk(*columns, tuple(features.tasks[0].name for features in unseen))
 
 
 def learn_threshold(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig, accelerator) -> float:
     """The probability that serves the F1 of the unseen tasks with several labels best; the same on every process."""
+    figures = _shared(unseen, lambda features: threshold_figures(model, features, config.seed), accelerator)
+    return round(float(THRESHOLDS[np.mean(figures, 0).argmax()]), 6)
+
+
+def _shared(unseen: Sequence[TaskFeatures], look: Callable[[TaskFeatures], Any], accelerator, said: str = "") -> list:
+    """What ``look`` says of each task, in their order, on every process; each looks at its share. ``said`` stands before a bar."""
     from accelerate.utils import gather_object
+    from tqdm.auto import tqdm
 
     share = range(accelerator.process_index, len(unseen), accelerator.num_processes)
-    everyone = gather_object([(number, threshold_figures(model, unseen[number], config.seed)) for number in share])
-    means = np.mean([figures for _, figures in sorted(everyone, key=lambda pair: pair[0])], 0)
-    return round(float(THRESHOLDS[means.argmax()]), 6)
+    bar = tqdm(share, desc=said, unit="task", disable=not (said and accelerator.is_main_process))
+    everyone = gather_object([(number, look(unseen[number])) for number in bar])
+    return [found for _, found in sorted(everyone, key=lambda pair: pair[0])]
