@@ -80,24 +80,25 @@ def evaluate_tasks(
     check_whole(n_episodes, "n_episodes")
     check_whole(seed, "seed", 0)
     check_is(heads, (Mapping, type(None)), "heads", "write {'name of its column': model}")
-    for name, head in {"model": model, **{f"heads: {name}": head for name, head in (heads or {}).items()}}.items():
-        check_is(head, MetaModel, name, LOAD)
+    heads = heads or {}
+    check_is(model, MetaModel, "model", LOAD)
+    for name, head in heads.items():
+        check_is(head, MetaModel, f"heads: {name}", LOAD)
     [tasks] = check_tasks(tasks)
     baselines = (
         USUAL[tasks[0].kind] if baselines is None else as_list(baselines, "baselines", "names", "write them in their order")
     )
-    for name, head in {"trained": model, **(heads or {})}.items():
+    for name, head in {"trained": model, **heads}.items():
         if tasks[0].kind not in head.kinds:
             raise DataError(f"tasks: {tasks[0].name!r} is of kind {tasks[0].kind}, {name} serves {', '.join(head.kinds)}")
-    for name in heads or {}:
+    for name in heads:
         if name == "trained" or name in baselines:
             raise ConfigError(f"heads: two columns would be called {name!r}; give the head another name")
     if store is not None and store.encoder.key != model.encoder.frozen().key:
         raise ConfigError(
             "store: its features are of another encoder, or of the model's before it learned; make a new FeatureStore"
         )
-    methods = {"trained": by_model(model.eval())}
-    methods |= {name: by_model(head.eval()) for name, head in (heads or {}).items()}
+    methods = {name: by_model(head.eval()) for name, head in {"trained": model, **heads}.items()}
     methods |= {name: baseline(name, model) for name in baselines}
     store = store or FeatureStore(model.encoder, progress=progress)
     return compare(
@@ -137,7 +138,8 @@ def compare(
     other = next((task for task in tasks if task.kind != kind.name), None)
     if other is not None:
         raise DataError(
-            f"tasks: {tasks[0].name!r} is of kind {kind.name}, {other.name!r} of kind {other.kind}; measure each kind by itself: name tasks of one kind, or take [t for t in tasks if t.kind == {kind.name!r}]"
+            f"tasks: {tasks[0].name!r} is of kind {kind.name}, {other.name!r} of kind {other.kind}; measure each kind by itself: name tasks "
+            f"of one kind, or take [t for t in tasks if t.kind == {kind.name!r}]"
         )
     metric = metric or kind.metrics[0]
     if metric not in kind.metrics:
