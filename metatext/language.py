@@ -19,7 +19,7 @@ from .layout import PADDED, SOFT, Layout
 from .loading import Access, LanguageError, fingerprint, load_language
 from .rows import DataError
 from .settings import to_dict
-from .tokens import batches
+from .tokens import activation_room, batches
 
 if TYPE_CHECKING:
     from .tasks import Task
@@ -104,12 +104,13 @@ class LanguageModel(nn.Module):
 
     @property
     def memory_tokens(self) -> int:
-        """Padded tokens whose activations are kept: as configured, else those that fit 4 GiB, or 2/5 of a CUDA GPU's memory."""
+        """Padded tokens whose activations are kept: as configured, else those that fit `activation_room`."""
         if self.config.memory_tokens is not None:
             return self.config.memory_tokens
-        room = 0.4 * torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else 4 * 2**30
         layers = getattr(self.model.config, "num_hidden_layers", 12)
-        return int(room / (100 * layers * self.dim))  # about 25 numbers of four bytes per layer and feature
+        return int(
+            activation_room(self.device) / (100 * layers * self.dim)
+        )  # about 25 numbers of four bytes per layer and feature
 
     def describe(self) -> dict[str, Any]:
         """What config.json says of it: its name and revision, its fingerprint, and what decides answers and weights."""
@@ -225,9 +226,8 @@ class LanguageModel(nn.Module):
         b, q, t = query.shape
         rows = query.masked_fill(query_y, PADDED).reshape(b * q, t)
         lengths, texts = (rows != PADDED).sum(1), np.full(b * q, "", object)
-        for numbers in self._batches(
-            lengths + max_new_tokens * (lengths > 0), 8 * self.batch_tokens
-        ):  # little is kept without gradients
+        budget = 8 * self.batch_tokens  # little is kept without gradients
+        for numbers in self._batches(lengths + max_new_tokens * (lengths > 0), budget):
             width = int(lengths[numbers].max())
             # padded on the left: all rows go on in the same column
             column = torch.arange(width, device=rows.device) - (width - lengths[numbers])[:, None]
@@ -247,12 +247,12 @@ class LanguageModel(nn.Module):
     ) -> list[str]:
         """Answers without a soft prompt: the description and the examples stand in the context as text, in the form of its chat template
         where it has one; the last examples are left out where they do not fit its window (or ``context_tokens``)."""
-        cut = lambda text: self.layout.tokenizer.decode(self.layout.numbers([text], self.config.max_input_tokens)[0])  # noqa: E731
-        shown = [(cut(given), answer) for given, answer in examples]
+        given = self.layout.numbers([text for text, _ in examples], self.config.max_input_tokens)
+        shown = [(self.layout.tokenizer.decode(numbers), answer) for numbers, (_, answer) in zip(given, examples)]
         room = self._window() - self.config.max_input_tokens - max_new_tokens
         while True:
             before, after = self.layout.prompted(description, shown)
-            (head, tail) = self.layout.numbers([before, after], None)
+            head, tail = self.layout.numbers([before, after], None)
             if len(head) + len(tail) <= room or not shown:
                 break
             shown.pop()

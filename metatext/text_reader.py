@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from .config import EncoderConfig
-from .tokens import Tokens
+from .tokens import Tokens, activation_room
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,12 @@ class TextReader(nn.Module):
 
     @property
     def memory_tokens(self) -> int:
-        """Padded tokens whose activations are kept: as configured, else those that fit 4 GiB, or 2/5 of a CUDA GPU's memory."""
+        """Padded tokens whose activations are kept: as configured, else those that fit `activation_room`."""
         if self.config.memory_tokens is not None:
             return self.config.memory_tokens
-        room = 0.4 * torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else 4 * 2**30
         shape = self.backbone.config
         # 17 numbers of four bytes per layer and feature (Korthikanti et al. 2022, eq. 1); attention, of sdpa, keeps none
-        return int(room / (68 * shape.num_hidden_layers * shape.hidden_size))
+        return int(activation_room(self.device) / (68 * shape.num_hidden_layers * shape.hidden_size))
 
     @property
     def reads_segments(self) -> bool:

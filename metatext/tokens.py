@@ -12,6 +12,11 @@ from torch import Tensor
 BATCH = 1 / 8  # of the budget: what a batch costs beyond its tokens, measured with a small encoder on a CPU
 
 
+def activation_room(device: torch.device) -> float:
+    """Bytes that activations may take where nothing else is configured: 4 GiB, or 2/5 of a CUDA GPU's memory."""
+    return 0.4 * torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 4 * 2**30
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The token numbers of n texts, one text after the other, special tokens included.
