@@ -41,7 +41,10 @@ def target_likelihoods(model: nn.Module, embed: Callable[[Tensor], Tensor], rows
     row, column = target.nonzero(as_tuple=True)
     states, wanted = states[row, column - 1], rows[row, column]
     output = model.get_output_embeddings()
-    read = lambda states, wanted: _log_likelihood(output(states), wanted)  # noqa: E731
+
+    def read(states: Tensor, wanted: Tensor) -> Tensor:
+        return _log_likelihood(output(states), wanted)
+
     parts = zip(states.split(VOCABULARY_ROWS), wanted.split(VOCABULARY_ROWS))
     return torch.cat([checkpoint(read, *part, use_reentrant=False) for part in parts])
 

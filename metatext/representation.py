@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -39,8 +38,8 @@ class Support:
 
     def to(self, dtype: torch.dtype | torch.device) -> Support:
         """The same with floating-point tensors of another type, or all tensors on another device."""
-        change = lambda t: t.to(dtype) if t.is_floating_point() or not isinstance(dtype, torch.dtype) else t  # noqa: E731
-        return Support(*(change(getattr(self, item.name)) for item in dataclasses.fields(self)))
+        is_type = isinstance(dtype, torch.dtype)
+        return Support(*(t if is_type and not t.is_floating_point() else t.to(dtype) for t in vars(self).values()))
 
 
 def class_means(support: Support, x: Tensor) -> tuple[Tensor, Tensor]:

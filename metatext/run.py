@@ -79,8 +79,8 @@ class Run:
     def restore(self, resume: Checkpoint, optimizer) -> None:
         """Put the state that a checkpoint holds of the optimizer, and of fp16's scaler, in place; all processes together."""
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        number = lambda name: int(name.split(".", 1)[0])  # noqa: E731
-        put_moments(optimizer.optimizer, {name: cut_like(t, params[number(name)]) for name, t in sorted(resume.moments.items())})
+        moments = sorted(resume.moments.items())  # each by the number of its parameter and a dot
+        put_moments(optimizer.optimizer, {name: cut_like(t, params[int(name.partition(".")[0])]) for name, t in moments})
         if self.accelerator.scaler is not None and resume.state["scaler"]:
             self.accelerator.scaler.load_state_dict(resume.state["scaler"])
 

@@ -84,8 +84,7 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
         if not len(scores):
             raise DataError(f"{where}: without scores the scale must be given: label_names={{lowest: text, highest: text}}")
         return scores, (), ()
-    number = lambda key: isinstance(key, (int, float, np.number)) and not isinstance(key, bool) and math.isfinite(key)  # noqa: E731
-    if not isinstance(label_names, Mapping) or len(label_names) < 2 or not all(map(number, label_names)):
+    if not isinstance(label_names, Mapping) or len(label_names) < 2 or not all(map(_is_finite, label_names)):
         raise DataError(
             f"label_names: of a regression they name two scores of its scale at least, such as {{0: 'unlike', 5: 'alike'}}, got {label_names!r}"
         )
@@ -98,6 +97,10 @@ def encode_scores(values: Sequence, label_names: Mapping[Any, str] | None = None
         )
     texts = (label_names[end] for end in ends)
     return scores, tuple(float(end) for end in ends), tuple(None if is_missing(text) else str(text) for text in texts)
+
+
+def _is_finite(key: Any) -> bool:
+    return isinstance(key, (int, float, np.number)) and not isinstance(key, bool) and math.isfinite(key)
 
 
 def _hint(value: Any) -> str:

@@ -39,25 +39,22 @@ def warm_start(model: MetaModel, folders: Sequence[str]) -> None:
 def _saved_weights(model: MetaModel, folder: str) -> dict[str, Tensor]:
     """What ``model`` may take over of a saved model; kinds that this was not trained on begin anew."""
     saved = MetaModel.from_pretrained(folder)
-    own, its = ({"head": m.describe()["head"], "encoder": m.describe()["encoder"]} for m in (model, saved))
+    own, its = ({part: m.describe()[part] for part in ("head", "encoder")} for m in (model, saved))
     if not saved.encoder.is_tuned:  # its head may begin any tuning
         own["encoder"] = {key: value for key, value in own["encoder"].items() if key in its["encoder"]}
-    for encoder in (
-        own["encoder"],
-        its["encoder"],
-    ):  # the fingerprint says which it is, wherever it lies; shapes are compared below
+    for said in (own, its):  # the fingerprint says which encoder it is, wherever it lies; shapes are compared below
         for key in ("name", "revision", "dim", "pretrained_share"):
-            encoder.pop(key, None)
+            said["encoder"].pop(key, None)
     other = [
         f"{part} {key}: {its[part].get(key)!r}, the settings say {own[part].get(key)!r}"
         for part in own
         for key in sorted({*own[part], *its[part]})
         if own[part].get(key) != its[part].get(key)
     ]
-    mine, wanted = saved.heads.state_dict(), model.heads.state_dict()
+    wanted = model.heads.state_dict()
     other += [
         f"head {name}: {tuple(tensor.shape)}, the settings say {tuple(wanted[name].shape)}"
-        for name, tensor in mine.items()
+        for name, tensor in saved.heads.state_dict().items()
         if not other and name in wanted and tensor.shape != wanted[name].shape
     ]
     if other:

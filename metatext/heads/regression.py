@@ -47,7 +47,10 @@ class RegressionGPHead(nn.Module):
         x = self.representation.features(support.x)
         rows, y, size = grouped(x, support.y, support.row_mask, by_class=False)
         n = size.sum(1)[:, None, None]
-        total = lambda values: (values * size[..., None]).sum(1, keepdim=True)  # noqa: E731
+
+        def total(values: Tensor) -> Tensor:
+            return (values * size[..., None]).sum(1, keepdim=True)
+
         a, b = self.log_rows.exp()
         mean = total(y) / (n + a)
         spread = total((y - total(y) / n.clamp_min(1)).square())
