@@ -48,7 +48,7 @@ class Savable(Protocol):
 
 
 def read_pretrained(
-    source: str | Path, content: str, revision: str | None = None, access: Access = Access()
+    source: str | Path, content: str, revision: str | None, access: Access
 ) -> tuple[dict[str, Any], dict[str, Any], str]:
     """config.json, tensors, and how messages call them, of a folder, or where there is none of that name, of a repo on the Hub.
 

@@ -70,7 +70,7 @@ def places(config: EncoderConfig) -> list[tuple[str, str | None, tuple[str, str 
     return places
 
 
-def load_parts(folder: str, revision: str | None, config: EncoderConfig, access: Access = Access()) -> tuple[nn.Module, Any]:
+def load_parts(folder: str, revision: str | None, config: EncoderConfig, access: Access) -> tuple[nn.Module, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer, T5EncoderModel
 
@@ -125,7 +125,7 @@ def fingerprint(backbone: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def commit_of(name: str, revision: str | None, access: Access = Access()) -> str | None:
+def commit_of(name: str, revision: str | None, access: Access) -> str | None:
     """The commit of a repo that was just loaded, as the Hub's cache knows it; None where that is kept elsewhere."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -133,7 +133,7 @@ def commit_of(name: str, revision: str | None, access: Access = Access()) -> str
     return Path(found).parent.name if isinstance(found, str) else None
 
 
-def folder_settings(folder: str, revision: str | None, access: Access = Access()) -> dict[str, Any]:
+def folder_settings(folder: str, revision: str | None, access: Access) -> dict[str, Any]:
     """Pooling, length and prompt as the model's sentence-transformers files give them; {} where it has none.
 
     Raises:
@@ -187,7 +187,7 @@ def _folder_settings(folder: str, revision: str | None, access: Access) -> dict[
     return {**settings, "prompt": prompt or ""}
 
 
-def load_language(config: LanguageConfig, access: Access = Access()) -> tuple[nn.Module, Any, str | None]:
+def load_language(config: LanguageConfig, access: Access) -> tuple[nn.Module, Any, str | None]:
     """The language model of a name, in float32, its tokenizer, and the commit to write down, if it has one.
 
     Raises:

@@ -193,44 +193,44 @@ def list_targets(targets: Any, n: int, called: str) -> list:
     return targets
 
 
-def check_inputs(inputs: Sequence, where: str = "inputs") -> list:
+def check_inputs(inputs: Sequence) -> list:
     """Texts, or pairs of texts, as a list.
 
     Raises:
         DataError: it is one text, or a table; a row is not a text (or two), is empty, or is a pair among single texts.
     """
-    rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in as_list(inputs, where)]
+    rows = [tuple(row) if isinstance(row, (tuple, list)) else row for row in as_list(inputs)]
     for i, row in enumerate(rows):
         parts = row if isinstance(row, tuple) else (row,)
         if len(parts) != (2 if parts is row else 1) or not all(isinstance(p, str) for p in parts):
             one = isinstance(row, (tuple, np.ndarray)) and len(row) == 1
             hint = "; of a table give one column, flattened" if one else ""
-            raise DataError(f"{where}: row {i} must be a text or a pair of texts, got {row!r}{hint}", row=i)
+            raise DataError(f"inputs: row {i} must be a text or a pair of texts, got {row!r}{hint}", row=i)
         if not all(p.strip() for p in parts):
-            raise DataError(f"{where}: row {i} is empty", row=i)
+            raise DataError(f"inputs: row {i} is empty", row=i)
         if isinstance(row, tuple) != isinstance(rows[0], tuple):
-            raise DataError(f"{where}: row {i} and row 0 differ: all rows must be single texts, or all pairs", row=i)
+            raise DataError(f"inputs: row {i} and row 0 differ: all rows must be single texts, or all pairs", row=i)
     return rows
 
 
-def check_questions(inputs: Sequence, where: str = "inputs", answered: bool = False) -> list[dict[str, Any]]:
+def check_questions(inputs: Sequence, answered: bool = False) -> list[dict[str, Any]]:
     """Rows of a span task as dicts of ``question``, ``context`` and, where they are ``answered``, ``answers``.
 
     Raises:
         DataError: a row is no dict, or lacks one of them, or has another that is no text or empty.
     """
     what = "{'question': ..., 'context': ...}"
-    rows = as_list(inputs, where, what, "write [row]; of a table give table.to_dict('records')", mappings=True)
+    rows = as_list(inputs, what=what, hint="write [row]; of a table give table.to_dict('records')", mappings=True)
     needed = ("question", "context", *(["answers"] if answered else []))
     for i, row in enumerate(rows):
         missing = [name for name in needed if name not in row] if isinstance(row, Mapping) else [*needed]
         if missing:
             raise DataError(
-                f"{where}: row {i} has no {' and no '.join(map(repr, missing))}; expected a dict of {', '.join(needed)}", i
+                f"inputs: row {i} has no {' and no '.join(map(repr, missing))}; expected a dict of {', '.join(needed)}", i
             )
         for name in needed[:2]:
             if not isinstance(row[name], str) or not row[name].strip():
-                raise DataError(f"{where}: row {i} has the {name} {row[name]!r}; expected a text that is not empty", i)
+                raise DataError(f"inputs: row {i} has the {name} {row[name]!r}; expected a text that is not empty", i)
     listed = [{name: row[name] for name in needed} for row in rows]
     return [{**row, "answers": squad_answer(row["answers"], row["context"])} for row in listed] if answered else listed
 
