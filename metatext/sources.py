@@ -214,9 +214,12 @@ def _read_csv(path: Path, encoding: str, streamed: int | None) -> Dataset | Iter
 
 
 def _load(kind: str, path: Path, streamed: int | None, **options: Any) -> Dataset | IterableDataset:
+    import glob
+
     from datasets import load_dataset
 
-    return load_dataset(kind, data_files=_literal(path), split="train", streaming=streamed is not None, **options)
+    literal = glob.escape(str(path.resolve()))  # [ and * are patterns to `datasets`
+    return load_dataset(kind, data_files=literal, split="train", streaming=streamed is not None, **options)
 
 
 def _unread(path: Path, kind: str, error: BaseException) -> str:
@@ -230,13 +233,6 @@ def _unread(path: Path, kind: str, error: BaseException) -> str:
         )
     reason = first_line(error) if str(error).strip() and "corresponds to no data" not in str(error) else "it has no rows"
     return f"{path} cannot be read as {kind}: {reason}"
-
-
-def _literal(path: Path) -> str:
-    """A path whose [ and * are not patterns to `datasets`."""
-    import glob
-
-    return glob.escape(str(path.resolve()))
 
 
 def read_schema(path: Path, encoding: str) -> Mapping[str, Any]:
