@@ -13,7 +13,7 @@ import torch
 
 from .answering import answer_rows, answer_table, best_answers, risk_of
 from .changes import add_class, add_examples, remove_class
-from .hub import push_saved, read_pretrained
+from .hub import push_folder, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS
 from .loading import Access
@@ -232,7 +232,7 @@ class AdaptedModel:
         described = {**self.described, "threshold": self.threshold}  # a caller may have set it
         write_folder(folder, {"content": CONTENT, "task": describe_task(self), **described}, task_tensors(self))
 
-    push_to_hub = push_saved
+    push_to_hub = push_folder
 
     @classmethod
     def from_pretrained(

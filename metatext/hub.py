@@ -95,7 +95,7 @@ def released(name: str) -> Path:
 
 
 def push_folder(
-    folder: str | Path,
+    source: str | Path | Savable,
     repo_id: str,
     *,
     private: bool | None = None,
@@ -107,12 +107,12 @@ def push_folder(
     datasets: Sequence[str] = (),
     license: str = "apache-2.0",
 ) -> CommitInfo:
-    """Push a saved head or adapted classifier in one commit: config.json, model.safetensors, a card, and where there are any, metrics.json
-    and learning_curve.png.
+    """Push a head or adapted classifier in one commit: config.json, model.safetensors, a card, and where there are any, metrics.json and
+    learning_curve.png. The method ``push_to_hub`` of `MetaModel` and `AdaptedModel`.
 
     Args:
-        folder: written by ``save_pretrained``. A README.md in it is the card; without one the card is written from the config and
-            the metrics.
+        source: a folder that ``save_pretrained`` wrote, or a model, which is saved first. A README.md in the folder is the card; without one it is
+            written from the config and the metrics.
         repo_id: "owner/name", or a name of one's own; the repo is made where there is none.
         private: a repo that is made is private; None: as the owner's settings say.
         revision: branch to push to, made from the main branch where there is none.
@@ -133,10 +133,14 @@ def push_folder(
         HubError: the Hub does not take it; ``private`` was asked of a public repo; the encoder is a folder, which nobody else has.
         ConfigError: a revision and a pull request at once.
     """
-    folder = Path(folder)
     if create_pr and revision is not None:
         raise ConfigError(f"create_pr: a pull request is opened against the main branch, got the revision {revision!r} as well")
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as saved, tempfile.TemporaryDirectory() as made:
+        if isinstance(source, (str, Path)):
+            folder = Path(source)
+        else:
+            folder = Path(saved)
+            source.save_pretrained(folder)
         staged = Path(made)
         config, examples = _stage(folder, staged)
         own = read_metrics(folder) if metrics is None else None
@@ -176,39 +180,6 @@ def push_folder(
                 )
                 write_text(staged / CARD, str(card))
             return _commit(api, staged, repo, revision, create_pr, commit_message or "Push with metatext")
-
-
-def push_saved(
-    model: Savable,
-    repo_id: str,
-    *,
-    private: bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    token: str | bool | None = None,
-    commit_message: str | None = None,
-    metrics: Mapping[str, Any] | str | Path | None = None,
-    datasets: Sequence[str] = (),
-    license: str = "apache-2.0",
-) -> CommitInfo:
-    """Push what ``model.save_pretrained`` writes, and a card: the method ``push_to_hub`` of `MetaModel` and `AdaptedModel`.
-
-    Arguments, what it returns and raises: see `push_folder`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        return push_folder(
-            folder,
-            repo_id,
-            private=private,
-            revision=revision,
-            create_pr=create_pr,
-            token=token,
-            commit_message=commit_message,
-            metrics=metrics,
-            datasets=datasets,
-            license=license,
-        )
 
 
 def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:

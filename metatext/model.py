@@ -18,7 +18,7 @@ from .examples import check_examples, check_served
 from .features import EpisodeTexts
 from .generation import GenerationTexts
 from .heads import NO_LANGUAGE, Head, Logits, is_untrained, kinds_of, make_head
-from .hub import push_saved, read_pretrained
+from .hub import push_folder, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageModel
 from .loading import Access
@@ -251,7 +251,7 @@ class MetaModel(nn.Module):
             )
         write_folder(folder, {"content": CONTENT, **self.describe()}, self.tensors())
 
-    push_to_hub = push_saved
+    push_to_hub = push_folder
 
     @classmethod
     def from_pretrained(
