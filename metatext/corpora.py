@@ -180,5 +180,5 @@ def _known_of(path: Path, catalog: Mapping[str, Any]) -> dict[str, Any]:
         try:
             found |= {"kind": "regression", "label_names": {float(score): str(text) for score, text in entry["scale"].items()}}
         except (AttributeError, ValueError):
-            raise DataError(f"catalog.json: {_name(path)}: expected scale: {{score: text}}, got {entry['scale']!r}") from None
+            raise DataError(f"{CATALOG}: {_name(path)}: expected scale: {{score: text}}, got {entry['scale']!r}") from None
     return found

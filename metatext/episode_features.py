@@ -16,8 +16,8 @@ class EpisodeFeatures:
     """What a head needs of b episodes of one kind: support, and query (b, q, d) with mask, targets and outside flags (b, q).
 
     The targets ``query_y`` are ways (b, q), or where labels are no classes, values (b, q, w). Of spans the rows are windows of t tokens:
-    query and the support's x are (b, q, t, d), masks (b, q, t), targets (b, q, t, 2), one-hot over the tokens for the first and the last. Of texts to write, query (b, q, t) holds token numbers of `Layout.tokenize`
-    and query_y (b, q, t) which of them are the target's.
+    query and the support's x are (b, q, t, d), masks (b, q, t), targets (b, q, t, 2), one-hot over the tokens for the first and the last. Of
+    texts to write, query (b, q, t) holds token numbers of `Layout.tokenize` and query_y (b, q, t) which of them are the target's.
     """
 
     support: Support

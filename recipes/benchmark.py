@@ -6,8 +6,9 @@ What:   heads: meta-training of every head at meta-batch 32 beside the same head
         setfit: fits SetFit to three episodes of each of eleven unseen tasks at 1, 4, 8 and 16 examples per class; hours: a file for
         each fit, and a second start goes on. finetuned: the same of heads that take gradient steps on these episodes. accuracy: heads
         and fast baselines on these very episodes and on many more: paired differences, calibration, the time that adapting takes
-        beside fitting, pictures; prints what is there, also while setfit still runs. abstention: are rows that belong to no class told apart? finetuning: gradient steps on two tasks beside
-        adapting, logistic regression and the bare encoder. predictions: does a released head answer as its metrics.json says?
+        beside fitting, pictures; prints what is there, also while setfit still runs. abstention: are rows that belong to no class told
+        apart? finetuning: gradient steps on two tasks beside adapting, logistic regression and the bare encoder. predictions: does a
+        released head answer as its metrics.json says?
 Needs:  the first six nothing but the installation, and nothing else that keeps the machine busy. setfit: metatext[bench]. setfit,
         finetuned, accuracy, abstention, finetuning: a folder with the corpora (--tasks_dir), one folder each; the last two those of their own.
 Launch: python recipes/benchmark.py
