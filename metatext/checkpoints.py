@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: whole folders that appear by one rename, and go on bit for bit."""
+"""Checkpoints of a run, of meta-training or fine-tuning: whole folders that appear by one rename, and go on bit for bit."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .launch import on_main
+from .run_folder import held
 from .settings import ConfigError
+from .shards import cut_like
 from .storage import StorageError, fsync_folder, read_json, read_tensors, write_json, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -118,6 +121,47 @@ def _is_ours(folder: Path) -> bool:
         return "step" in read_json(folder / "trainer_state.json")
     except (StorageError, NotADirectoryError):
         return False
+
+
+@contextlib.contextmanager
+def alone(checkpoints: Checkpoints, settings: Mapping[str, Any], overwrite: bool, accelerator) -> Iterator[Checkpoint | None]:
+    """Have the folder of a run, in which its checkpoints have theirs, alone while the block runs; gives the checkpoint to go on from.
+
+    Args:
+        checkpoints: of the run.
+        settings: what decides its weights, see `check_same_run`.
+        overwrite: go on from none.
+        accelerator: of the launch, whose main process holds the folder for all.
+
+    Raises:
+        ConfigError: another run holds the folder, or there are checkpoints of another program, or of a run with other settings.
+    """
+    output_dir = checkpoints.folder.parent
+    with contextlib.ExitStack() as stack:
+
+        def take() -> None:
+            stack.enter_context(held(output_dir))
+            checkpoints.check()
+
+        on_main(accelerator, take)
+        resume = None if overwrite else checkpoints.latest()
+        if resume:
+            check_same_run(resume.state["settings"], settings, output_dir)
+        yield resume
+
+
+def scaler_state(accelerator) -> dict[str, Any] | None:
+    """The state of fp16's scaler of the loss; None where there is none."""
+    return None if accelerator.scaler is None else accelerator.scaler.state_dict()
+
+
+def restore(checkpoint: Checkpoint, optimizer, accelerator) -> None:
+    """Put the state that a checkpoint holds of the optimizer, and in ``scaler`` of fp16's scaler, in place; all processes together."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    moments = sorted(checkpoint.moments.items())  # each by the number of its parameter and a dot
+    put_moments(optimizer.optimizer, {name: cut_like(t, params[int(name.partition(".")[0])]) for name, t in moments})
+    if accelerator.scaler is not None and checkpoint.state["scaler"]:
+        accelerator.scaler.load_state_dict(checkpoint.state["scaler"])
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .checkpoints import Checkpoint, Checkpoints, check_same_run, moments_of, put_moments
+from .checkpoints import Checkpoint, Checkpoints, alone, moments_of, scaler_state
 from .config import TrainConfig
 from .encoder import Encoder
 from .heldout import learn_risk, learn_threshold, watch
@@ -20,8 +20,8 @@ from .objective import averaged
 from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
-from .run_folder import CURVE, METRICS, clear_folder, held, read_metrics
-from .shards import cut_like, whole
+from .run_folder import CURVE, METRICS, clear_folder, read_metrics
+from .shards import whole
 from .stopping import Stopped, StopSignals
 from .storage import read_folder, weights_digest, write_json
 
@@ -42,24 +42,9 @@ class Run:
         self.unseen: list = []
         self.base: Encoder | None = None  # the pretrained encoder, where it is needed beside the one that learns
 
-    @contextlib.contextmanager
-    def folder(self) -> Iterator[Checkpoint | None]:
-        """Have the folder alone while the block runs; gives the checkpoint to go on from.
-
-        Raises:
-            ConfigError: another run holds the folder, or there are checkpoints of another program, or of a run with other settings.
-        """
-        with contextlib.ExitStack() as stack:
-
-            def take() -> None:
-                stack.enter_context(held(self.output_dir))
-                self.checkpoints.check()
-
-            on_main(self.accelerator, take)
-            resume = None if self.config.overwrite_output_dir else self.checkpoints.latest()
-            if resume:
-                check_same_run(resume.state["settings"], self.settings, self.output_dir)
-            yield resume
+    def folder(self) -> contextlib.AbstractContextManager[Checkpoint | None]:
+        """Have the folder alone while the block runs, see `checkpoints.alone`."""
+        return alone(self.checkpoints, self.settings, self.config.overwrite_output_dir, self.accelerator)
 
     def begin(self, resume: Checkpoint | None) -> None:
         """Take up the weights and figures of a checkpoint, or take away what an earlier run left."""
@@ -75,14 +60,6 @@ class Run:
                 self.checkpoints.clear()
 
             on_main(self.accelerator, clear)
-
-    def restore(self, resume: Checkpoint, optimizer) -> None:
-        """Put the state that a checkpoint holds of the optimizer, and of fp16's scaler, in place; all processes together."""
-        params = [p for group in optimizer.param_groups for p in group["params"]]
-        moments = sorted(resume.moments.items())  # each by the number of its parameter and a dot
-        put_moments(optimizer.optimizer, {name: cut_like(t, params[int(name.partition(".")[0])]) for name, t in moments})
-        if self.accelerator.scaler is not None and resume.state["scaler"]:
-            self.accelerator.scaler.load_state_dict(resume.state["scaler"])
 
     @property
     def over(self) -> bool:
@@ -134,9 +111,8 @@ class Run:
         seen = progress.seen()
         tensors, moments = whole(self.learner.tensors()), whole(moments_of(optimizer.optimizer))
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None
             state = {"step": self.step, "best": self.best, "history": self.history, "stale": self.stale}
-            state |= {"settings": self.settings, "scaler": scaler, "seen": seen}
+            state |= {"settings": self.settings, "scaler": scaler_state(self.accelerator), "seen": seen}
             self.checkpoints.save(self.step, tensors, moments, state)
 
     def between_steps(self, optimizer, progress: Progress, signals: StopSignals) -> None:

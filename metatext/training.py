@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .checkpoints import Checkpoint, Checkpoints
+from .checkpoints import Checkpoint, Checkpoints, restore
 from .config import EpisodeConfig, TrainConfig
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
@@ -138,7 +138,7 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
         wrapped, optimizer = accelerator.prepare(objective, optimizer)
     trainable = [p for p in learner.parameters() if p.requires_grad]
     if resume:
-        run.restore(resume, optimizer)
+        restore(resume, optimizer, accelerator)
     if trackers(config):
         accelerator.init_trackers("metatext", config={k: str(v) for k, v in to_dict(config).items()})
 
