@@ -70,7 +70,9 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
         sys.exit(f"metatext {command}: {error}")
     except KeyboardInterrupt as error:
         if os.environ.get("RANK", "0") == "0":  # of the processes of a launch one speaks
-            on = "; the same command goes on from the last checkpoint, if there is one" if command == "train" else ""
+            on = (
+                "; the same command goes on from the last checkpoint, if there is one" if command in ("train", "finetune") else ""
+            )
             print(f"metatext {command}: {str(error) or f'interrupted{on}'}", file=sys.stderr)
         sys.exit(128 + getattr(error, "signal", signal.SIGINT))
 

@@ -175,7 +175,10 @@ class FinetuneData(Labelled):
         None, "labelled rows that stop and judge training; none: a share of every class's examples does, see eval_share"
     )
     eval_split: str | None = option(None, "which split of them; without eval_examples, of the examples' own data set")
-    output_dir: str = option("runs/finetuned", "folder for the classifier")
+    output_dir: str = option(
+        "runs/finetuned", "folder for the classifier, and until it is saved for a checkpoint, from which the same command goes on"
+    )
+    overwrite_output_dir: bool = option(False, "start anew although output_dir holds a checkpoint")
 
 
 @dataclass(frozen=True)

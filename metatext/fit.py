@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,21 +14,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .adapted import AdaptedModel
+from .adapted import PARAMS, AdaptedModel
 from .changes import take_rows, with_rows
+from .checkpoints import Checkpoint, Checkpoints, moments_of, restore, scaler_state
 from .config import EncoderConfig, FinetuneConfig
 from .crossfit import FOLDS, Reading, TaskLoss, assign_folds, cross_fit
 from .encoder import Encoder
 from .features import read_inputs
 from .launch import TrainingError, compiled, scale_can_fall
 from .metrics import accuracy, macro_f1, row_nll
-from .model import MetaModel
+from .model import ENCODER, MetaModel
 from .progress import Epochs
 from .representation import Support
 from .residual import start_residual
 
+logger = logging.getLogger(__name__)
+
 LEARNING_RATE = {"params": 1e-3, "lora": 1e-2, "full": 1e-2}
 ENCODER_LR = {"params": 0.0, "lora": 5e-4, "full": 1e-4}
+NOW, BEST = "now.", "best."  # prefixes in the checkpoints of a fit
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,25 @@ class Fit:
         held: numbers of those that judge; may be none.
         config: what learns, and how.
         accelerator: of the launch.
+        taken: steps of a fit before this one.
 
     Attributes:
+        epoch, taken: epochs done; steps taken, those before this fit among them.
+        stale: epochs since the best one.
         history: figures on the held-out rows, before the first epoch and after each.
-        best: what was learned where the held-out rows were answered best, and the support as read then; None where nothing beats the start.
-            Where none judge, what the last epoch left.
+        best: what was learned where the held-out rows were answered best, and the support as read then, None where it is to be read again;
+            None where nothing beats the start. Where none judge, what the last epoch left.
     """
 
     def __init__(
-        self, whole: AdaptedModel, examples: Labelled, train: np.ndarray, held: np.ndarray, config: FinetuneConfig, accelerator
+        self,
+        whole: AdaptedModel,
+        examples: Labelled,
+        train: np.ndarray,
+        held: np.ndarray,
+        config: FinetuneConfig,
+        accelerator,
+        taken: int = 0,
     ):
         self.whole, self.examples, self.train, self.held = whole, examples, train, held
         self.config, self.accelerator = config, accelerator
@@ -87,43 +102,85 @@ class Fit:
         self.wrapped.eval()  # no dropout: a frozen encoder was loaded with that of its pretraining
         self.targets = torch.from_numpy(examples.y).to(device)
         self.weight = torch.from_numpy(examples.weights).to(device, self.dtype)[self.targets]
+        self.epoch, self.stale, self.taken = 0, 0, taken
         self.history: list[dict[str, float]] = []
-        self.best: tuple[tuple, Support] | None = None
+        self.best: tuple[dict[str, Tensor], Support | None] | None = None
 
-    def run(self, epochs: int | None = None) -> None:
-        """Learn until the held-out rows see no better model, or for so many epochs (None: as the config says)."""
-        config, judged = self.config, len(self.held) > 0
-        if judged:
+    def run(self, epochs: int | None = None, save: Callable[[Fit], None] | None = None) -> None:
+        """Learn until the held-out rows see no better model, or for so many epochs (None: as the config says).
+
+        Args:
+            epochs: those of a checkpoint that was restored among them.
+            save: called after every epoch.
+        """
+        judged, epochs = len(self.held) > 0, epochs or self.config.num_train_epochs
+        if judged and not self.history:
             self.history.append({"epoch": 0, **self._judge()})
-        figure, stale, epochs = config.metric_for_best_model, 0, epochs or config.num_train_epochs
-        progress = Epochs(self.accelerator, epochs, self.steps, "fine-tuning" if judged else "fine-tuning on all examples")
+        progress = Epochs(self.accelerator, epochs, self.steps, self.what, self.epoch)
         with progress.bar:
-            for epoch in range(epochs):
-                self._epoch(epoch, progress)
-                if self.encoder is not None:
-                    self.reading = self._cross_fit(_support(self.whole, self.encoder, self.examples.rows, self.accelerator))
-                if not judged:
-                    progress.show(epoch + 1, {})
-                    continue
-                point = {"epoch": epoch + 1, **self._judge()}
-                least = max(better(point, figure) for point in self.history)
-                self.history.append(point)
-                progress.show(epoch + 1, point)
-                stale = 0 if better(point, figure) > least else stale + 1
-                if not stale:
-                    self._keep()
-                if config.early_stopping_patience is not None and stale >= config.early_stopping_patience:
-                    break
+            while self.epoch < epochs and not self._stops_early:
+                self._epoch(self.epoch, progress)
+                self.epoch, self.taken = self.epoch + 1, self.taken + self.steps
+                self._read()
+                progress.show(self.epoch, self._compare() if judged else {})
+                if save is not None:
+                    save(self)
         if not judged:
             self._keep()
 
+    @property
+    def what(self) -> str:
+        """What is done, in words."""
+        return "fine-tuning" if len(self.held) else "fine-tuning on all examples"
+
+    @property
+    def _stops_early(self) -> bool:
+        return self.config.early_stopping_patience is not None and self.stale >= self.config.early_stopping_patience
+
+    def _compare(self) -> dict[str, float]:
+        """Judge an epoch, and keep what was learned where it is the best so far; the figures."""
+        point, figure = {"epoch": self.epoch, **self._judge()}, self.config.metric_for_best_model
+        least = max(better(point, figure) for point in self.history)
+        self.history.append(point)
+        self.stale = 0 if better(point, figure) > least else self.stale + 1
+        if not self.stale:
+            self._keep()
+        return point
+
+    def save(self, checkpoints: Checkpoints, **state: Any) -> None:
+        """Write a checkpoint between two epochs; ``state``: what it says besides."""
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"{NOW}{name}": t for name, t in self._learned().items()}
+        tensors |= {} if self.best is None else {f"{BEST}{name}": t for name, t in self.best[0].items()}
+        own = {"step": self.taken, "epoch": self.epoch, "stale": self.stale, "history": self.history}
+        own["scaler"] = scaler_state(self.accelerator)
+        checkpoints.save(self.taken, tensors, moments_of(self.optimizer.optimizer), {**own, **state})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put what `save` wrote in place; all processes together. No features are in it: they are read again."""
+        self.taken, self.epoch, self.stale, self.history = (checkpoint.state[k] for k in ("step", "epoch", "stale", "history"))
+        now, best = (_part(checkpoint.tensors, prefix) for prefix in (NOW, BEST))
+        with torch.no_grad():
+            for name, tensor in _part(now, PARAMS).items():
+                self.module.residual[name].copy_(tensor)
+        if self.encoder is not None:
+            self.encoder.load_tuned(_part(now, ENCODER))
+        restore(checkpoint, self.optimizer, self.accelerator)
+        self.best = ({name: t.to(self.accelerator.device) for name, t in best.items()}, None) if best else None
+        if self.accelerator.is_main_process:
+            logger.info("going on from %s: %s, after epoch %d", checkpoint.folder, self.what, self.epoch)
+        self._read()
+
     def made(self, **values: Any) -> AdaptedModel:
         """The model of all rows with what was best; ``values``: its attributes."""
-        (residual, learned), support = self.best
-        whole = self.whole
+        (learned, support), whole = self.best, self.whole
+        residual = _part(learned, PARAMS)
         if self.encoder is None:
-            return whole.with_support(support, residual=residual, **values)
-        self.encoder.load_tuned(learned)
+            return whole.with_support(support or self.reading.support, residual=residual, **values)
+        self.encoder.load_tuned(_part(learned, ENCODER))
+        if support is None:
+            support = self._read().support
         with torch.random.fork_rng():  # a head is made at random before it gets its weights
             model = MetaModel(self.encoder.eval(), whole.model.head_config, [whole.kind], whole.described["training"])
         model.to(support.x.device)
@@ -164,6 +221,12 @@ class Fit:
     def _cross_fit(self, support: Support) -> Reading:
         return cross_fit(self.whole.head, support, self.train, self.fold)
 
+    def _read(self) -> Reading:
+        """Read all rows anew where an encoder learns, which has changed."""
+        if self.encoder is not None:
+            self.reading = self._cross_fit(_support(self.whole, self.encoder, self.examples.rows, self.accelerator))
+        return self.reading
+
     def _judge(self) -> dict[str, float]:
         """Figures on the held-out rows; the same on every process."""
         from accelerate.utils import broadcast_object_list
@@ -182,10 +245,19 @@ class Fit:
         return broadcast_object_list([figures])[0]  # a last bit must not let processes part
 
     def _keep(self) -> None:
-        """Note what has learned, as it is now: the residual, the encoder's weights."""
-        learned = {} if self.encoder is None else self.encoder.tuned_tensors()
-        parts = (dict(self.module.residual), learned)
-        self.best = tuple({name: t.detach().clone() for name, t in part.items()} for part in parts), self.reading.support
+        """Note what has learned, as it is now."""
+        self.best = {name: t.clone() for name, t in self._learned().items()}, self.reading.support
+
+    def _learned(self) -> dict[str, Tensor]:
+        """What learns, by name: the residual, the encoder's weights."""
+        of_encoder = {} if self.encoder is None else self.encoder.tuned_tensors()
+        learned = {f"{PARAMS}{name}": p.detach() for name, p in self.module.residual.items()}
+        return learned | {f"{ENCODER}{name}": t for name, t in of_encoder.items()}
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names have a prefix, by the names without it."""
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 def better(point: Mapping[str, float], figure: str) -> float:

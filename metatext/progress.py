@@ -81,13 +81,15 @@ class Epochs:
         accelerator: its main process speaks.
         epochs, steps: how many, and how many steps each has.
         what: is done.
+        start: epochs that were done before.
     """
 
-    def __init__(self, accelerator, epochs: int, steps: int, what: str):
+    def __init__(self, accelerator, epochs: int, steps: int, what: str, start: int = 0):
         from tqdm.auto import tqdm
 
-        self.speaks, self.epochs, self.what = accelerator.is_main_process, epochs, what
-        self.bar = tqdm(total=epochs * steps, desc=what, unit="step", disable=None if self.speaks else True)
+        self.speaks, self.epochs, self.what, self.start = accelerator.is_main_process, epochs, what, start
+        hidden = None if self.speaks else True  # None: unless a terminal shows it
+        self.bar = tqdm(total=epochs * steps, initial=start * steps, desc=what, unit="step", disable=hidden)
         self.began = time.monotonic()
 
     def show(self, epoch: int, figures: Mapping[str, float]) -> None:
@@ -95,6 +97,7 @@ class Epochs:
         said = {"held-out loss": f"{figures['loss']:.3f}", "accuracy": f"{figures['accuracy']:.3f}"} if figures else {}
         self.bar.set_postfix(said)
         if self.bar.disable and self.speaks:
-            left = timedelta(seconds=round((time.monotonic() - self.began) / epoch * (self.epochs - epoch)))
+            seconds = (time.monotonic() - self.began) / (epoch - self.start) * (self.epochs - epoch)
+            left = timedelta(seconds=round(seconds))
             words = "".join(f", {name} {value}" for name, value in said.items())
             logger.info("%s: epoch %d of at most %d%s, %s left", self.what, epoch, self.epochs, words, left)

@@ -7,7 +7,8 @@ What:   labelled examples + a head -> a saved classifier: gradient steps on low-
 Needs:  a folder that meta_train.py wrote, a head on the Hub, or `--model gp`.
 Launch: accelerate launch recipes/finetune.py --model runs/quickstart --examples tickets.csv --output_dir runs/tickets
         accelerate launch --config_file recipes/launch/two_cpu_processes.yaml recipes/finetune.py --model gp --what full --examples tickets.csv
-Processes share every step: two with --per_device_train_batch_size 16 take the steps of one with 32.
+Processes share every step: two with --per_device_train_batch_size 16 take the steps of one with 32. A checkpoint is kept after every epoch: the
+same command goes on from there.
 """
 
 from metatext.cli import run

@@ -24,6 +24,7 @@ import metatext as mt
 from metatext import cli, run_folder
 from metatext.card import make_card
 from metatext.config import EpisodeConfig, HeadConfig, TrainConfig
+from metatext.fit import Fit
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
@@ -230,6 +231,36 @@ def test_finetune_a_head_on_a_file(tmp_path, small_head, capsys):
     with pytest.raises(SystemExit, match="class_weights: no label is called 'nobody'"):
         cli.main([*arguments, "--class_weights", "nobody=3"])
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_finetune_goes_on_where_it_was_stopped(tmp_path, small_head, capsys, caplog, monkeypatch):
+    task, examples, output = make_task("letters", classes=3), tmp_path / "examples.csv", tmp_path / "tuned"
+    with open(examples, "w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *zip(task.inputs(), task.answers(), strict=True)])
+    command = ["finetune", "--model", str(small_head), "--output_dir", str(output), "--what", "params", "--num_train_epochs", "2"]
+    command.append(str(examples))
+    save = Fit.save
+
+    def saved(*arguments, **options):
+        save(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+        patch.setattr(Fit, "save", saved)
+        cli.main(command)
+    assert capsys.readouterr().err.endswith("interrupted; the same command goes on from the last checkpoint, if there is one\n")
+    (kept,) = (output / "checkpoints").iterdir()
+    with pytest.raises(
+        SystemExit, match=r"finetune\.seed: 0 -> 1\)\. Give another output_dir, or set overwrite_output_dir to start"
+    ):
+        cli.main([*command, "--seed", "1"])
+    with caplog.at_level(logging.INFO, "metatext"):
+        cli.main(command)
+    assert (
+        f"going on from {kept}: fine-tuning, after epoch 1" in caplog.text
+        and "36 examples of 3 classes ->" in capsys.readouterr().out
+    )
+    assert sorted(path.name for path in output.iterdir()) == [".lock", "config.json", "model.safetensors"]
 
 
 def test_finetune_is_judged_by_a_file_or_a_split(tmp_path, small_head, capsys):
@@ -893,7 +924,11 @@ def test_a_run_that_is_asked_to_stop_ends_in_one_line(tmp_path, tiny_folder, num
 
 
 @pytest.mark.parametrize(
-    ("command", "on"), [("test", ""), ("train", "; the same command goes on from the last checkpoint, if there is one")]
+    ("command", "on"),
+    [
+        ("test", ""),
+        *((name, "; the same command goes on from the last checkpoint, if there is one") for name in ("train", "finetune")),
+    ],
 )
 def test_ctrl_c_ends_any_command_in_one_line(command, on, monkeypatch, capsys):
     def interrupted(*_):

@@ -24,7 +24,9 @@ from metatext.card import make_card
 from metatext.commands.finetune import table
 from metatext.crossfit import FOLDS, assign_folds, hold_out, same_rows
 from metatext.finetuning import class_weights, finetune
+from metatext.fit import Fit
 from metatext.loading import EncoderError
+from metatext.run_folder import held
 from metatext.storage import StorageError, read_folder, write_folder
 
 FAST = {"lora": {"encoder_lr": 1e-2}, "full": {"encoder_lr": 3e-3}, "params": {}}
@@ -346,6 +348,122 @@ def test_no_change_without_training(tuned, change):
     name, *arguments = change
     with pytest.raises(DataError, match=f"{name}: this model was fine-tuned, .* call metatext.finetune with all examples"):
         getattr(tuned, name)(*arguments)
+
+
+# --- killed, and once more --------------------------------------------------------------------------------------------
+
+
+def learn(model, folder: Path | None = None, what: str = "lora", rows: int = 80, judges: int = 0, **more) -> AdaptedModel:
+    options = {key: more.pop(key) for key in ("overwrite_output_dir", "description") if key in more}
+    config = FinetuneConfig(what=what, **{"num_train_epochs": 3, **SMALL, "learning_rate": 0.05, **FAST[what], **more})
+    task, options["eval_task"] = orders(rows), orders(judges, seed=3) if judges else None
+    return finetune(model, task.inputs(), task.answers(), config, output_dir=folder, **options)
+
+
+def cut_off(model, folder: Path, monkeypatch, saves: int = 1, **options) -> Path:
+    """The checkpoint that a fine-tuning leaves which is interrupted behind so many of them."""
+    save, left = Fit.save, [None] * saves
+
+    def saved(*arguments, **options):
+        save(*arguments, **options)
+        left.pop()
+        if not left:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Fit, "save", saved)
+        learn(model, folder, **options)
+    (kept,) = (folder / "checkpoints").iterdir()  # those before are gone
+    return kept
+
+
+def alike(one: Path, other: Path) -> bool:
+    (config, tensors), (expected, weights) = (read_folder(folder, "adapted") for folder in (one, other))
+    return config == expected and all(torch.equal(tensors[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("saves", "options", "said"),
+    [
+        (2, {"what": "params"}, "fine-tuning, after epoch 2"),
+        (1, {}, "fine-tuning, after epoch 1"),
+        (3, {}, "fine-tuning, after epoch 3"),  # before it learns anew
+        (4, {}, "fine-tuning on all examples, after epoch 1"),
+        (2, {"judges": 40}, "fine-tuning, after epoch 2"),
+        (3, {"what": "full", "refit": False}, "fine-tuning, after epoch 3"),  # before it is saved
+        (2, {"what": "params", "learning_rate": 30.0, "max_grad_norm": 0.0}, "fine-tuning, after epoch 2"),  # nothing is better
+    ],
+)
+def test_cut_off_and_called_again_it_ends_bit_for_bit_alike(model, tmp_path, monkeypatch, caplog, saves, options, said):
+    whole = learn(model, **options)
+    whole.save_pretrained(tmp_path / "whole")
+    assert whole.is_finetuned is (options.get("learning_rate") != 30.0)
+    kept = cut_off(model, tmp_path / "run", monkeypatch, saves, **options)
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert not any(text.encode() in path.read_bytes() for path in kept.iterdir() for text in orders(80).inputs())
+    with caplog.at_level(logging.INFO, "metatext"):
+        again = learn(model, tmp_path / "run", **options)
+    assert f"going on from {kept}: {said}" in caplog.text
+    assert again.finetuning == whole.finetuning and alike(tmp_path / "run", tmp_path / "whole")
+    rows = orders(20, seed=1).inputs()
+    np.testing.assert_array_equal(again.predict_proba(rows), whole.predict_proba(rows))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "config.json", "model.safetensors"]
+
+
+def test_a_checkpoint_of_other_examples_or_settings_is_refused(model, tmp_path, monkeypatch):
+    kept = cut_off(model, tmp_path, monkeypatch, what="params")
+    for options, message in (
+        ({"num_train_epochs": 4}, r"finetune\.num_train_epochs: 3 -> 4"),
+        ({"rows": 82}, r"examples\.labels: .*examples\.rows: 80 -> 82; examples\.texts: "),
+        ({"judges": 40}, r"eval_task\.labels: .*eval_task\.rows: 0 -> 40"),
+        ({"description": "which comes first"}, r"task\.description: "),
+        ({"model": MetaModel.from_encoder(model.encoder, "ridge")}, r"head\.name: 'gp' -> 'ridge'; weights: "),
+        ({"model": model.adapt(orders(10))}, r"weights: "),
+    ):
+        again = r"Give another output_dir, or set overwrite_output_dir to start anew\."
+        with pytest.raises(ConfigError, match=rf"holds a run with other settings \({message}.*{again}"):
+            learn(options.pop("model", model), tmp_path, **{"what": "params", **options})
+        assert kept.is_dir()
+    clf = learn(model, tmp_path, what="params", rows=82, overwrite_output_dir=True)
+    assert clf.finetuning["rows"] == 82 and not kept.exists()
+    assert learn(model, tmp_path, what="params").finetuning["rows"] == 80  # a classifier that is done is replaced, as before
+
+
+def test_a_damaged_checkpoint_is_passed_over(model, tmp_path, monkeypatch, caplog):
+    whole = learn(model, what="params")
+    kept = cut_off(model, tmp_path, monkeypatch, what="params")
+    (kept / "model.safetensors").write_bytes((kept / "model.safetensors").read_bytes()[:-9])
+    assert learn(model, tmp_path, what="params").finetuning == whole.finetuning
+    assert "passing over a damaged checkpoint" in caplog.text and "going on" not in caplog.text
+
+
+def test_folders_that_cannot_be_learned_in(model, tmp_path):
+    model.save_pretrained(tmp_path / "head")
+    with pytest.raises(StorageError, match="holds 'head'; saving 'adapted' there would destroy it"):
+        learn(model, tmp_path / "head")
+    with held(tmp_path / "busy"), pytest.raises(ConfigError, match=r"another run is writing to .*busy"):
+        learn(model, tmp_path / "busy")
+    with pytest.raises(ConfigError, match="output_dir: expected a text or Path or None, got 7"):
+        learn(model, 7)
+    learn(model, tmp_path / "two", rows=2)  # nothing can be held out
+    assert AdaptedModel.from_pretrained(tmp_path / "two", model.encoder).finetuning["held_out"] == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_it_ends_bit_for_bit_alike(tiny_folder, tmp_path, processes):
+    config = {"num_train_epochs": 3, "encoder_lr": 1e-2, "early_stopping_patience": None}
+    common = {"encoder": str(tiny_folder), "rows": 81, "config": config, "save_to": str(tmp_path / "{rank}.npz")}
+    one, other = ({**common, "output_dir": str(tmp_path / name)} for name in ("killed", "whole"))
+    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache")}
+    launcher = [*LAUNCH, free_port()] if processes == 2 else []
+    with started("finetune_orders.py", [{**one, "die_at": 2}], tmp_path, launcher=launcher, **env) as process:
+        assert process.wait(240) != 0
+    assert [path.name for path in (tmp_path / "killed" / "checkpoints").glob("checkpoint-*")] == [
+        f"checkpoint-{10 if processes == 1 else 6}"
+    ]
+    with started("finetune_orders.py", [one, other], tmp_path, launcher=launcher, **env) as process:
+        finish(process, 240)
+    assert alike(tmp_path / "killed", tmp_path / "whole")
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -38,10 +38,16 @@ def main(settings: Settings) -> None:
     judges = data.eval_examples or (data.eval_split and data.examples)
     eval_task = load_examples(data, judges, data.eval_split, task.kind) if judges else None
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
-    classifier = finetune(load_model_or_classifier(data.model), task, config=settings[FinetuneConfig], eval_task=eval_task)
+    classifier = finetune(
+        load_model_or_classifier(data.model),
+        task,
+        config=settings[FinetuneConfig],
+        eval_task=eval_task,
+        output_dir=data.output_dir,
+        overwrite_output_dir=data.overwrite_output_dir,
+    )
     if not is_main:
         return
-    classifier.save_pretrained(data.output_dir)
     print(table(classifier.finetuning))
     print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
     if asked is not None:

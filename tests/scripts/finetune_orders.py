@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,15 +23,42 @@ def orders(n: int, seed: int = 0):
     return mt.load_task(rows, name="which letter comes first")
 
 
-def run(encoder: str, save_to: str, rows: int, config: dict) -> None:
+def die(save: int) -> None:
+    """Get kill -9 behind this checkpoint, on the last process of the launch."""
+    from metatext.fit import Fit
+
+    keep, last = Fit.save, int(os.environ.get("WORLD_SIZE", "1")) - 1
+    seen = []
+
+    def kept(fit, **options):
+        keep(fit, **options)
+        seen.append(fit)
+        fit.accelerator.wait_for_everyone()
+        if len(seen) == save and fit.accelerator.process_index == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Fit.save = kept
+
+
+def run(
+    encoder: str,
+    save_to: str,
+    rows: int,
+    config: dict,
+    *,
+    output_dir: str | None = None,
+    die_at: int | None = None,
+) -> None:
     """Fine-tune, and save answers to other rows."""
     import torch
 
     import metatext as mt
 
     torch.set_num_threads(1)
+    if die_at is not None:
+        die(die_at)
     model = mt.MetaModel.from_encoder(encoder).double()  # Adam makes rounding larger
-    clf = mt.finetune(model, orders(rows), config=mt.FinetuneConfig(**config))
+    clf = mt.finetune(model, orders(rows), config=mt.FinetuneConfig(**config), output_dir=output_dir)
     answers = clf.predict_proba(orders(40, seed=1).inputs())
     residual = {name: tensor.cpu().numpy() for name, tensor in clf.residual.items()}
     np.savez(
