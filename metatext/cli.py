@@ -34,7 +34,8 @@ COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 EXAMPLES, ROWS = ("examples",), (".csv", ".tsv", ".jsonl", ".parquet")
 WORDS = {"push": ("model", "repo_id"), "predict": ("model", "predict"), "adapt": EXAMPLES, "finetune": EXAMPLES}
-"""Settings that a command also takes as its first or its last words, all of them, without their flags; of `EXAMPLES` a file of rows."""
+"""Settings that a command also takes as its first or its last words, all of them, without their flags; of `EXAMPLES` a file of rows, wherever
+it stands."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,8 +121,6 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
         raise ConfigError(f"unknown argument {rest[0]!r}{nearest(flag, [f'--{k}' for k in known])} See --help.")
     flags = vars(found)
     path = flags.pop("config")
-    if path and "examples" in known and "examples" not in flags and Path(path).suffix.lower() in ROWS:
-        path, flags["examples"] = None, path  # a file of rows behind the flags
     values = {**(_read_yaml(path) if path else {}), **flags}
     grouped: dict[type, dict[str, Any]] = {cls: {} for cls in classes}
     for key, value in values.items():
@@ -138,8 +137,7 @@ def _with_flags(arguments: list[str], names: Sequence[str], switches: Sequence[s
     n = len(names)
     first = list(itertools.takewhile(_is_word, arguments))
     if names == EXAMPLES:
-        rows = [part for part in first[:1] if Path(part).suffix.lower() in ROWS]
-        return _flagged(names, rows) + arguments[1:] if rows else arguments
+        return _with_examples(arguments, switches)
     if n and len(first) == 1 and n > 1 and Path(first[0]).is_dir():
         return _flagged(names[:1], first) + arguments[1:]
     if n and len(first) == n:
@@ -151,6 +149,18 @@ def _with_flags(arguments: list[str], names: Sequence[str], switches: Sequence[s
     # a switch need not have a value, any other flag has one at least
     own = 0 if before and (before[-1][2:] in switches or "=" in before[-1]) else 1
     return _flagged(names, last[n - 1 :: -1]) + arguments[:-n] if len(last) >= n + own else arguments
+
+
+def _with_examples(arguments: list[str], switches: Sequence[str]) -> list[str]:
+    """A file of rows that is no flag's value, or not its first, as the setting `EXAMPLES`."""
+    if any(part.split("=")[0] == f"--{EXAMPLES[0]}" for part in arguments):
+        return arguments
+    for place, part in enumerate(arguments):
+        before = arguments[place - 1] if place else ""
+        waits = before.startswith("--") and "=" not in before and before[2:] not in switches  # for a value
+        if _is_word(part) and Path(part).suffix.lower() in ROWS and not waits:
+            return [*_flagged(EXAMPLES, [part]), *arguments[:place], *arguments[place + 1 :]]
+    return arguments
 
 
 def _is_word(part: str) -> bool:

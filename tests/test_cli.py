@@ -960,6 +960,15 @@ def test_what_is_pushed_and_where_stand_first_or_last(arguments):
 def test_a_file_of_examples_may_stand_behind_the_flags():
     assert cli.parse("adapt", ["--model", "gp", "tickets.csv"])[cli.AdaptData].examples == "tickets.csv"
     assert cli.parse("finetune", ["--what=params", "tickets.jsonl"])[cli.FinetuneData].examples == "tickets.jsonl"
+    data = cli.parse("adapt", ["--label_names", "0=bug", "1=praise", "tickets.csv", "--predict", "new.csv"])[cli.AdaptData]
+    assert (data.examples, data.label_names, data.predict) == ("tickets.csv", ("0=bug", "1=praise"), "new.csv")
+    assert cli.parse("adapt", ["--skip_bad_rows", "tickets.csv"])[cli.AdaptData].examples == "tickets.csv"
+
+
+def test_a_file_of_examples_may_stand_behind_settings(tmp_path):
+    (tmp_path / "settings.yaml").write_text("kind: multilabel\n")
+    data = cli.parse("adapt", [str(tmp_path / "settings.yaml"), "tickets.csv"])[cli.AdaptData]
+    assert (data.kind, data.examples) == ("multilabel", "tickets.csv")
 
 
 @pytest.mark.parametrize("command", RECIPES)
