@@ -19,7 +19,7 @@ from typing import Any
 
 from .command_settings import AdaptData, FinetuneData, PredictData, PushData, Settings, TestData, TrainData
 from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
-from .settings import ConfigError, MetatextError, Range, nearest
+from .settings import ConfigError, MetatextError, Names, Range, nearest
 
 COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "train": (
@@ -36,6 +36,9 @@ EXAMPLES, ROWS = ("examples",), (".csv", ".tsv", ".jsonl", ".parquet")
 WORDS = {"push": ("model", "repo_id"), "predict": ("model", "predict"), "adapt": EXAMPLES, "finetune": EXAMPLES}
 """Settings that a command also takes as its first or its last words, all of them, without their flags; of `EXAMPLES` a file of rows, wherever
 it stands."""
+
+ONE_OR_MORE = (Range, Names | None)
+"""Types of settings that are one value or several; a flag may have as many."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,7 +105,7 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
                 continue
             known[key] = (cls, item.name)
             hint = hints[item.name]
-            many = hint == Range or typing.get_origin(hint) is tuple
+            many = hint in ONE_OR_MORE or typing.get_origin(hint) is tuple
             choices = f" ({', '.join(typing.get_args(hint))})" if typing.get_origin(hint) is typing.Literal else ""
             options = {"nargs": "?", "const": "true"} if hint is bool else {"nargs": "+"} if many else {}
             shown = (
@@ -127,7 +130,8 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}{nearest(key, known)} Known keys: {', '.join(sorted(known))}")
         cls, name = known[key]
-        grouped[cls][name] = value[0] if isinstance(value, list) and len(value) == 1 and _is_range(cls, name) else value
+        one = isinstance(value, list) and len(value) == 1 and typing.get_type_hints(cls)[name] in ONE_OR_MORE
+        grouped[cls][name] = value[0] if one else value
     return {cls: cls(**given) for cls, given in grouped.items()}
 
 
@@ -169,10 +173,6 @@ def _is_word(part: str) -> bool:
 
 def _flagged(names: Sequence[str], words: Sequence[str]) -> list[str]:
     return [part for name, word in zip(names, words, strict=True) for part in (f"--{name}", word)]
-
-
-def _is_range(cls: type, name: str) -> bool:
-    return typing.get_type_hints(cls)[name] == Range
 
 
 def _read_yaml(path: str) -> dict[str, Any]:

@@ -27,6 +27,10 @@ FLAGS = (("text", "question", "input"), ("text_pair", "context"), ("label", "ans
 """Roles that one setting of the commands names, by kind; it is called as the first of them."""
 TEXTS = ("text", "text_pair", "question", "context", "input", "target")
 """The roles of columns that hold texts."""
+JOINABLE = ("text", "text_pair", "question", "input")
+"""Roles of which several columns may be named; answers are places in one context, and a target is written as one text."""
+Columns = Mapping[str, str | Sequence[str] | None]
+"""Role -> column, or the columns whose texts are joined, as a caller names them; None: there is none."""
 NUMBER = re.compile(r"\s*[+-]?([0-9]+[.,]?[0-9]*|[.,][0-9]+)([eE][+-]?[0-9]+)?\s*")
 """A text that is a number, or would be with a point for its comma."""
 
@@ -106,7 +110,7 @@ def _lists(rows: Dataset, column: str) -> bool:
 
 def _words(rows: Dataset, column: str) -> bool:
     """Whether a column holds texts none of which is a number: ratings may be "good" and "bad"."""
-    if getattr(rows.features[column], "dtype", "") not in ("string", "large_string"):
+    if not is_text(rows, column):
         return False
     texts = {value for value in rows.with_format(None)[column] if value is not None}
     return bool(texts) and not any(map(NUMBER.fullmatch, texts))
@@ -129,18 +133,36 @@ def _floats(rows: Dataset, column: str, name: str, gaps: bool) -> str:
     return "classification"
 
 
-def check_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> None:
-    """Raises `DataError` where ``given`` has an unknown role, or a column that is not there."""
+def is_text(rows: Dataset, column: str) -> bool:
+    """Whether a column holds texts."""
+    return getattr(rows.features[column], "dtype", "") in ("string", "large_string")
+
+
+def read_from(columns: Columns) -> str:
+    """What is read from which column, in words."""
+    listed = {role: (column,) if isinstance(column, str) else column for role, column in columns.items()}
+    return ", ".join(f"{role} from {' and '.join(map(repr, names))}" for role, names in sorted(listed.items(), reverse=True))
+
+
+def check_columns(present: Sequence[str], given: Columns, name: str) -> None:
+    """Raises `DataError` where ``given`` has an unknown role, a column that is not there, or a list of columns that is none of a text."""
     roles = ("text", "text_pair", "label", "label_name", *(role for own in ROLES.values() for role in own))
     for role, column in given.items():
         if role not in roles:
             raise DataError(
                 f"task {name!r}: columns has the unknown key {role!r}{nearest(role, roles, end='.')} Known keys: {', '.join(roles)}"
             )
-        if column is not None and column not in present:
-            raise DataError(
-                f"task {name!r}: column {column!r} (for the {role}) is not there{nearest(column, present, end='.')} Columns present: {', '.join(present)}"
-            )
+        listed = column if isinstance(column, list) else [column]
+        if not listed or (len(listed) > 1 and role not in JOINABLE):
+            got = f"only the columns of {', '.join(JOINABLE)} are joined" if listed else "the list is empty"
+            raise DataError(f"task {name!r}: columns: expected one column for the {role}, got {column}; {got}")
+        for one in listed:
+            if (column is listed or one is not None) and one not in present:
+                raise DataError(
+                    f"task {name!r}: column {one!r} (for the {role}) is not there{nearest(one, present, end='.')} Columns present: {', '.join(present)}"
+                )
+            if listed.count(one) > 1:
+                raise DataError(f"task {name!r}: column {one!r} is named twice for the {role}")
 
 
 def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> dict[str, str]:
@@ -198,14 +220,13 @@ def drop_unlabelled(rows: Dataset, columns: Mapping[str, str], known: Known) -> 
 
 
 def check_texts(rows: Dataset, columns: Mapping[str, str], name: str) -> None:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     if len(rows) == 0:
         raise DataError(f"task {name!r} has no rows")
     for column in (columns[role] for role in TEXTS if role in columns):
         values = rows.with_format("arrow")[:].column(column)
-        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        if not is_text(rows, column):
             empty = pc.index(pc.is_null(values), True).as_py()
             missing = f" (row {empty} is empty)" if empty >= 0 else ""
             raise DataError(f"task {name!r}: column {column!r} holds {values.type}, expected texts{missing}")

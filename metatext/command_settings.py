@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .settings import Checked, Range, option
+from .settings import Checked, Names, Range, option
 
 Settings = dict[type, Any]
 """The settings of a command, by their classes."""
@@ -104,10 +104,14 @@ class TestData(Checked):
 class Asked(Checked):
     """Which columns of the files hold what, and which rows are asked; what adapt, finetune and predict share."""
 
-    text_column: str | None = option(
-        None, "column of the text, of the question or of the input; none: found when its name is usual"
+    text_column: Names | None = option(
+        None,
+        "column of the text, of the question or of the input; of several columns, as subject body, each row's texts are joined in this order; "
+        "none: one is found when its name is usual",
     )
-    text_pair_column: str | None = option(None, "column of the second text of a pair, or of the context")
+    text_pair_column: Names | None = option(
+        None, "column, or columns, of the second text of a pair; or the column of the context"
+    )
     label_column: str | None = option(
         None, "column of the label, of the answer or of the target, where the file has one; none: found when its name is usual"
     )

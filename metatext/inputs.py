@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import INPUTS, ROLES, check_columns, check_texts, find_columns, role_columns, text_columns
+from .columns import INPUTS, ROLES, Columns, check_texts, find_columns, is_text, read_from, role_columns, text_columns
 from .csvs import with_numbers
 from .folders import READERS, reader
 from .rows import DataError
 from .sources import read_file
 from .targets import place_answers, read_targets
 from .tasks import Task, usable
+from .text_parts import join_columns
 from .usable import usable_rows
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Inputs:
 
 def load_inputs(
     path: str | Path,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     pairs: bool = False,
     kind: str = "classification",
     skip_bad_rows: bool = False,
@@ -64,11 +65,12 @@ def load_inputs(
     if not Path(path).is_file() or not reader(Path(path)):
         raise DataError(f"{path} does not exist or is none of {', '.join(READERS)}")
     rows, name = read_file(Path(path), encoding), Path(path).stem
+    own = rows.column_names
     answer = "label" if kind not in ROLES else ROLES[kind][-1]
-    unlabelled = (columns or {}).get(answer) not in (None, *rows.column_names)  # no other column may stand in for it
-    given = {role: column for role, column in (columns or {}).items() if role != answer or column in rows.column_names}
+    unlabelled = (columns or {}).get(answer) not in (None, *own)  # no other column may stand in for it
+    given = {role: column for role, column in (columns or {}).items() if role != answer or column in own}
+    rows, given, joined = join_columns(rows, given, name)
     asked = {role: column for role, column in given.items() if role != answer}
-    check_columns(rows.column_names, given, name)
     if kind in INPUTS:
         found = role_columns(rows.column_names, asked, name, INPUTS[kind])
     else:
@@ -77,6 +79,7 @@ def load_inputs(
             raise DataError(
                 f"{path}: {'pairs of texts' if pairs else 'single texts'} expected, found the columns {', '.join(found.values())}"
             )
+    logger.info("%s: %s", name, read_from({**found, **{role: joined[role] for role in found if role in joined}}))
     said = with_numbers([rows])[0] if reader(Path(path)) == "csv" else rows
     if skip_bad_rows:
         good = usable(rows, lambda part: check_texts(part, found, name), name)
@@ -88,13 +91,12 @@ def load_inputs(
         listed = [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
     else:
         listed = list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
-    return Inputs(listed, rows, None if unlabelled else known_answers(said, given, name, kind))
+    return Inputs(listed, rows.select_columns(own), None if unlabelled else known_answers(said, given, name, kind))
 
 
 def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str) -> list | None:
     """What a table says is right, row by row as `Task.answers` has it (of spans as SQuAD has it, of generation all right answers), None
     of a row where it does not say; None where it has no such column."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
@@ -104,7 +106,7 @@ def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str)
     column = columns["answers" if kind == "span" else "target" if kind == "generation" else "label"]
     values = rows.with_format("arrow")[:].column(column)
     missing = pc.is_null(values, nan_is_null=True)
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    if is_text(rows, column):
         missing = pc.or_(missing, pc.equal(pc.fill_null(pc.utf8_trim_whitespace(values), ""), ""))
     rows = place_answers(rows, columns) if kind == "span" else rows
     there = np.flatnonzero(~np.asarray(missing))  # at once: many rows without a label are no errors to look for

@@ -13,6 +13,8 @@ from typing import Any, Literal, Union
 
 Range = Union[int, tuple[int, int]]
 """One whole number, or an inclusive range (lowest, highest) from which each episode draws."""
+Names = Union[str, tuple[str, ...]]
+"""One name, as it stands, or several in a list; a name may have blanks and commas."""
 
 
 class MetatextError(Exception):
@@ -55,11 +57,17 @@ def convert(value: Any, hint: Any, key: str) -> Any:
                 refuse("a range whose first number is not above its second")
             return tuple(ends)
         return convert(value, int, key)
+    if hint == Names:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, (list, tuple)) or not names:
+            refuse("a name or a list of names")
+        names = tuple(convert(name, str, key) for name in names)
+        return names if len(names) > 1 else names[0]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):  # only `X | None` is used
+    if origin in (Union, types.UnionType):  # only `X | None` is used, where X may be one of the two above
         if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
             return None
-        return convert(value, next(a for a in arguments if a is not type(None)), key)
+        return convert(value, Union[tuple(a for a in arguments if a is not type(None))], key)
     if origin is Literal:
         if value not in arguments:
             refuse("one of " + ", ".join(map(repr, arguments)), nearest(value, map(str, arguments)))

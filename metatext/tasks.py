@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .catalogue import ALIASES, KNOWN, Known
-from .columns import INPUTS, KIND_NAMES, ROLES, TEXTS, check_texts, drop_unlabelled, find_columns
+from .columns import INPUTS, KIND_NAMES, ROLES, TEXTS, Columns, check_texts, drop_unlabelled, find_columns, is_text
 from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 from .sources import read_source
 from .targets import Targets, place_answers, read_targets
+from .text_parts import join_columns
 from .usable import usable_rows
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Task:
             that are written none.
         label_names: per label the text that the encoder reads, or None where there is no meaningful name.
         description: one sentence on what the labels mean, or None.
-        columns: of the source, by what was read from them; {} where there is no such source.
+        columns: of the source, by what was read from them, several where their texts were joined; {} where there is no such source.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Task:
     labels: tuple
     label_names: tuple[str | None, ...]
     description: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -173,7 +174,7 @@ def load_task(
     split: str | None = "train",
     revision: str | None = None,
     kind: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Columns | None = None,
     label_names: Sequence[str] | Mapping[Any, str] | None = None,
     name: str | None = None,
     description: str | None = None,
@@ -194,7 +195,8 @@ def load_task(
         kind: the kind of task; None: found from the columns: numbers with a fraction, or a column ``score``, ``rating`` or ``stars``
             where there is no label, are scores (regression), lists of labels are multilabel. Where "multilabel" is given, a text is
             labels with semicolons between them, as a csv may have them.
-        columns: where what stands, e.g. ``{"text": "body", "label": "queue"}``; also ``text_pair`` and ``label_name``.
+        columns: where what stands, e.g. ``{"text": "body", "label": "queue"}``; also ``text_pair`` and ``label_name``. A text, question or
+            input of several columns, ``{"text": ["subject", "body"]}``, is read with a line break between them, without those that are blank.
         label_names: readable text per class: a list in the order of the classes, or a dict {label: text}. Labels
             without a row are allowed in a dict. Of a regression: {lowest score: text, highest score: text}.
         name: the task's name; None: from the source.
@@ -218,13 +220,17 @@ def load_task(
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
-    columns = find_columns(rows, {**hints, **(columns or {})}, name, kind, skip_bad_rows)
+    rows, given, joined = join_columns(rows, {**hints, **(columns or {})}, name)
+    columns = find_columns(rows, given, name, kind, skip_bad_rows)
     kind = columns.pop("kind")
-    for role, column in columns.items():
-        if other := next((one for one in columns if one != role and columns[one] == column), None):
-            raise DataError(
-                f"task {name!r}: column {column!r} is named for the {role} and for the {other}; name one column for each"
-            )
+    of_source = {role: joined.get(role, column) for role, column in columns.items()}
+    owners: dict[str, str] = {}
+    for role, column in of_source.items():
+        for one in (column,) if isinstance(column, str) else column:
+            if (other := owners.setdefault(one, role)) != role:
+                raise DataError(
+                    f"task {name!r}: column {one!r} is named for the {other} and for the {role}; name one column for each"
+                )
     rows = drop_unlabelled(rows, columns, known)
     rows = place_answers(rows, columns, name) if kind == "span" else rows
 
@@ -237,7 +243,7 @@ def load_task(
         targets, labels, names = read(rows)
     except DataError as error:
         raise _hint_of_lists(error, kind, rows, columns) from None
-    _warn_of_labels(name, kind, labels, in_a_cell="label" in columns and _is_text(rows, columns["label"]))
+    _warn_of_labels(name, kind, labels, in_a_cell="label" in columns and is_text(rows, columns["label"]))
     if kind == "classification" and max_rows is not None and len(np.unique(targets)) == 1:
         logger.warning(
             "%s: the first %d rows are all of the class %r; where a data set is sorted by class, load a stream of it that is shuffled",
@@ -248,16 +254,12 @@ def load_task(
     kept = [role for role in (*TEXTS, "answers") if role in columns]
     rows = rows.select_columns([columns[role] for role in kept])
     rows = rows.rename_columns({columns[role]: role for role in kept if columns[role] != role})
-    return Task(name, kind, rows, targets, labels, names, description or known.description, columns)
-
-
-def _is_text(rows: Dataset, column: str) -> bool:
-    return getattr(rows.features[column], "dtype", "") in ("string", "large_string")
+    return Task(name, kind, rows, targets, labels, names, description or known.description, of_source)
 
 
 def _hint_of_lists(error: DataError, kind: str, rows: Dataset, columns: Mapping[str, str]) -> DataError:
     """The error of a row without a label, with what to do about it where labels look like lists."""
-    if kind != "classification" or "has no label" not in str(error) or not _is_text(rows, columns["label"]):
+    if kind != "classification" or "has no label" not in str(error) or not is_text(rows, columns["label"]):
         return error
     if not any(value and LISTED.fullmatch(value) for value in rows.with_format(None)[columns["label"]][:]):
         return error

@@ -601,6 +601,71 @@ def test_what_is_read_from_which_column_is_said(tmp_path, small_head, caplog):
     assert clf.predict(["a 9", "b 9"]) == ["a", "b"]
 
 
+def test_a_text_of_several_columns_is_read_alike_in_examples_and_rows_to_answer(tmp_path, small_head, caplog, capsys):
+    """One text in two columns is the one that stands in one, for adapt, finetune and predict; what is missing shows before the work."""
+    task, output = make_task("letters", classes=3), tmp_path / "out"
+    names = ("mail", "half", "rest", "more", "whole", "lone")
+    examples, half, rest, asked, whole, lone = (tmp_path / f"{name}.csv" for name in names)
+    rows = [(text[:4], text[4:], label) for text, label in zip(task.inputs(), task.answers(), strict=True)]
+    rows[0] = ("", rows[0][0] + rows[0][1], rows[0][2])
+    texts = [" ".join(part for part in row[:2] if part.strip()) for row in rows]
+    for path, table in (
+        (examples, [("subject", "mail body", "label"), *rows]),
+        (half, [("subject", "mail body", "label"), *rows[::2]]),
+        (rest, [("subject", "mail body", "label"), *rows[1::2]]),
+        (
+            asked,
+            [
+                ("number", "mail body", "subject", "label"),
+                *((i, body, subject, label) for i, (subject, body, label) in enumerate(rows)),
+            ],
+        ),
+        (whole, [("text", "label"), *((text, row[2]) for text, row in zip(texts, rows))]),
+        (lone, [("mail body", "label"), *((row[1], row[2]) for row in rows[1:])]),
+    ):
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows(table)
+    named, model = ["--text_column", "subject", "mail body"], ["--model", str(small_head), "--description", "letters"]
+    cli.main(["adapt", *model, str(whole), "--predict", str(whole), "--output_dir", str(tmp_path / "one")])
+    with open(tmp_path / "one" / "predictions.csv", newline="") as file:
+        expected = [(row["predicted_label"], row["probability"]) for row in csv.DictReader(file)]
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("text_column: [subject, mail body]\n")
+    commands = (
+        (
+            ["adapt", *model, "--predict", str(asked), "--output_dir", str(output), *named, str(examples)],
+            output / "predictions.csv",
+        ),
+        (["predict", *named, "--predictions", str(tmp_path / "a.csv"), str(output), str(asked)], tmp_path / "a.csv"),
+        (
+            ["predict", str(settings), "--model", str(output), "--predict", str(asked), "--predictions", str(tmp_path / "b.csv")],
+            tmp_path / "b.csv",
+        ),
+    )
+    for command, predictions in commands:
+        with caplog.at_level(logging.INFO, "metatext"):
+            cli.main(command)
+        with open(predictions, newline="") as file:
+            found = list(csv.DictReader(file))
+        assert list(found[0])[:5] == ["number", "mail body", "subject", "label", "predicted_label"]
+        assert [row["subject"] for row in found] == [row[0] for row in rows]
+        assert [(row["predicted_label"], row["probability"]) for row in found] == expected
+    assert "mail: text from 'subject' and 'mail body', label from 'label'" in caplog.messages
+    assert caplog.messages.count("more: text from 'subject' and 'mail body'") == 3
+    tune = ["finetune", *model, *named, "--what", "params", "--num_train_epochs", "1", "--output_dir", str(tmp_path / "tuned")]
+    cli.main([*tune, "--eval_examples", str(rest), "--predict", str(asked), str(half)])
+    out = capsys.readouterr().out
+    assert f"{len(rows) // 2} rows of" in out and f"on {len(rows)} of the {len(rows)} rows" in out
+    for command in (
+        ["adapt", *model, str(examples), "--output_dir", str(output), "--predict", str(lone)],
+        ["predict", str(output), str(lone)],
+    ):
+        with pytest.raises(
+            SystemExit, match=r"task 'lone': column 'subject' \(for the text\) is not there.*Columns present: mail body, label"
+        ):
+            cli.main([*command, *named])
+
+
 def test_a_whole_folder_is_trained_on_as_far_as_the_head_goes(tmp_path, tiny_folder, caplog):
     corpora = tmp_path / "corpora"
     corpora.mkdir()
@@ -969,6 +1034,36 @@ def test_a_file_of_examples_may_stand_behind_settings(tmp_path):
     (tmp_path / "settings.yaml").write_text("kind: multilabel\n")
     data = cli.parse("adapt", [str(tmp_path / "settings.yaml"), "tickets.csv"])[cli.AdaptData]
     assert (data.kind, data.examples) == ("multilabel", "tickets.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "columns"),
+    [
+        (["--text_column", "body", "tickets.csv"], "body"),
+        (["--text_column", "subject", "mail body", "tickets.csv"], ("subject", "mail body")),
+        (["--text_column", "subject", "mail body", "tickets.csv", "--label_column", "queue"], ("subject", "mail body")),
+        (["tickets.csv", "--text_column", "mail body"], "mail body"),
+        (["--text_column=mail, body", "tickets.csv", "--skip_bad_rows"], "mail, body"),
+        (["--skip_bad_rows", "tickets.csv", "--text_column", "none"], None),
+        (["{yaml}", "--predict", "new.csv", "tickets.csv"], ("subject", "mail body")),
+        (["{yaml}", "--text_column", "body", "--examples", "tickets.csv"], "body"),
+    ],
+)
+def test_columns_of_the_text_are_one_or_several(tmp_path, arguments, columns):
+    """A file of examples behind them is none of them, a blank or comma parts no name, and in YAML they are a name or a list."""
+    (tmp_path / "settings.yaml").write_text("text_column: [subject, mail body]\n")
+    data = cli.parse("adapt", [part.format(yaml=tmp_path / "settings.yaml") for part in arguments])[cli.AdaptData]
+    assert (data.text_column, data.examples) == (columns, "tickets.csv")
+
+
+@pytest.mark.parametrize(
+    ("value", "names"), [("mail body", "mail body"), (["mail, body"], "mail, body"), (None, None), ("none", None)]
+)
+def test_names_as_they_stand(value, names):
+    assert cli.AdaptData(text_column=value).text_column == names
+    for wrong in ([], {"subject": "body"}, 3, ["subject", 3]):
+        with pytest.raises(mt.ConfigError, match=r"text_column: expected (a name or a list of names|text), got "):
+            cli.AdaptData(text_column=wrong)
 
 
 @pytest.mark.parametrize("command", RECIPES)

@@ -31,7 +31,7 @@ LEVELS = [
     ["rows", "columns", "kinds", "calibration", "loading", "text_reader", "episode_features"],
     ["card", "hub_errors"],
     ["hub"],
-    ["report", "targets", "readings", "usable", "csvs", "folders"],
+    ["report", "targets", "text_parts", "readings", "usable", "csvs", "folders"],
     ["sources"],
     ["tasks", "encoder"],
     ["corpora", "inputs", "scoring"],

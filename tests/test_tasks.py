@@ -422,6 +422,99 @@ def test_columns_that_do_not_exist(columns, message):
         load_task(ROWS, columns=columns, name="mail")
 
 
+MAIL = [
+    {"subject": "Card gone", "body": "I lost it.", "note": None, "label": "cards"},
+    {"subject": None, "body": "Good day!", "note": "", "label": "talk"},
+    {"subject": "Hello", "body": " \n", "note": "x", "label": "talk"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", None])
+@pytest.mark.parametrize(
+    ("columns", "texts"),
+    [
+        (["subject", "body"], ["Card gone\nI lost it.", "Good day!", "Hello"]),
+        (("body", "subject"), ["I lost it.\nCard gone", "Good day!", "Hello"]),
+        (["subject", "note", "body"], ["Card gone\nI lost it.", "Good day!", "Hello\nx"]),
+    ],
+)
+def test_a_text_of_several_columns(tmp_path, suffix, columns, texts):
+    """In the order in which they are named, without what is missing or blank; the source has the columns, the task their names."""
+    source = str(write(tmp_path / f"mail{suffix}", MAIL)) if suffix else Dataset.from_list(MAIL)
+    task = load_task(source, columns={"text": columns})
+    assert task.inputs() == texts and task.answers() == ["cards", "talk", "talk"] and not task.is_pair
+    assert task.columns == {"text": tuple(columns), "label": "label"} and task.rows.column_names == ["text"]
+    assert load_task(source, columns=task.columns).digest() == task.digest()
+    asked = load_inputs(source, {"text": columns}) if suffix else None
+    assert asked is None or (
+        asked.rows == texts and asked.targets == task.answers() and asked.table.column_names == list(MAIL[0])
+    )
+
+
+def test_one_column_in_a_list_is_that_column():
+    assert load_task(MAIL[:2], columns={"text": ["body"]}).columns == {"text": "body", "label": "label"}
+    with pytest.raises(DataError, match="row 2 of column 'body' is empty"):
+        load_task(MAIL, columns={"text": ["body"]})
+
+
+def test_other_texts_of_several_columns():
+    rows = [{"a": "1", "b": "2", "a + b": "3", "label": name} for name in "xy"]
+    pairs = load_task(rows, columns={"text": "a + b", "text_pair": ["b", "a"]})
+    assert pairs.inputs() == [("3", "2\n1")] * 2
+    assert load_task(rows, columns={"text": ["a", "b"], "label": "a + b"}).labels == ("3",)
+    written = load_task(rows, kind="generation", columns={"input": ["a", "b"], "target": "label"})
+    assert written.inputs() == ["1\n2"] * 2 and written.answers() == ["x", "y"]
+    asked = [{"topic": "Ada", "question": "Who?", "context": "It was Ada.", "answers": "Ada"}]
+    spans = load_task(asked, columns={"question": ["topic", "question"]})
+    assert spans.inputs()[0]["question"] == "Ada\nWho?" and spans.targets.tolist() == [[7, 10]]
+
+
+def test_rows_with_no_text_in_any_of_several_columns(tmp_path, caplog):
+    rows = [*MAIL, {"subject": " ", "body": None, "note": "x", "label": "cards"}]
+    columns = {"text": ["subject", "body"]}
+    for read in (load_task, load_inputs):
+        for suffix in (".csv", ".jsonl"):
+            path = str(write(tmp_path / f"mail{suffix}", rows))
+            with pytest.raises(
+                DataError, match=r"row 3 of column 'subject \+ body' is empty; drop the row or fill it in"
+            ) as error:
+                read(path, columns=columns)
+            assert error.value.row == 3
+            read(path, columns=columns, skip_bad_rows=True)
+            assert "left out 1 of 4 rows" in caplog.messages[-1]
+    assert len(load_task(MAIL, columns={"text": ["note", "body"]}, skip_bad_rows=True)) == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"text": ["subject", "bod"]},
+            r"column 'bod' \(for the text\) is not there; did you mean 'body'\?.*Columns present: subject",
+        ),
+        ({"text": ["subject", None]}, r"column None \(for the text\) is not there"),
+        ({"text": ["subject", "subject"]}, "column 'subject' is named twice for the text"),
+        ({"text": []}, r"columns: expected one column for the text, got \[\]; the list is empty"),
+        ({"text": {"subject", "body"}}, "columns: text: expected a list of names, got one set; give them in the order"),
+        ({"text": ["subject", "label"]}, "column 'label' is named for the text and for the label"),
+        (
+            {"text": ["subject", "body"], "text_pair": ["subject", "body"]},
+            "column 'subject' is named for the text and for the text_",
+        ),
+        (
+            {"label": ["subject", "label"]},
+            "columns: expected one column for the label, got .*; only the columns of text, text_pair, q",
+        ),
+        ({"context": ["subject", "body"]}, "columns: expected one column for the context, got "),
+        ({"text": ["subject", "number"]}, r"column 'number' \(for the text\) holds int64, expected texts"),
+        ({"text": ["subject", "tags"]}, r"column 'tags' \(for the text\) holds list<.*, expected texts"),
+    ],
+)
+def test_columns_that_cannot_be_joined(columns, message):
+    with pytest.raises(DataError, match="task 'mail': " + message):
+        load_task([{**row, "number": 1, "tags": ["x"]} for row in MAIL], columns=columns, name="mail")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..adapted import AdaptedModel
-from ..columns import FLAGS, ROLES
+from ..columns import FLAGS, ROLES, Columns, read_from
 from ..command_settings import AdaptData, Asked, FinetuneData, Labelled
 from ..folders import reader
 from ..inputs import Inputs, load_inputs
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 SHOWN = 50  # classes whose own figures are printed at most
 
 
-def columns_of(data: Asked, kind: str | None) -> dict[str, str]:
+def columns_of(data: Asked, kind: str | None) -> Columns:
     """The columns that the settings name, by their role in tasks of a kind."""
     named = {"text": data.text_column, "text_pair": data.text_pair_column, "label": data.label_column}
     own = {flag: role for flag, *others in FLAGS for role in others if role in ROLES.get(kind, ())}
@@ -48,9 +48,7 @@ def load_examples(data: Labelled, source: str, split: str | None, kind: str | No
     task = load()
     if data.label_names and not (kind is None and task.kind == "regression"):
         task = load(label_names=label_names(data.label_names, task))
-    logger.info(
-        "%s: %s", task.name, ", ".join(f"{role} from {column!r}" for role, column in sorted(task.columns.items(), reverse=True))
-    )
+    logger.info("%s: %s", task.name, read_from(task.columns))
     return task
 
 
