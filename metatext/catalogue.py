@@ -11,6 +11,11 @@ TEXT_COLUMNS = (
     "headline", "title", "document", "question", "input",
 )  # fmt: skip
 
+TITLE_COLUMNS = ("subject", "title", "headline")
+"""Texts that stand over another one."""
+UNDER_TITLES = ("summary", "abstract", "description")
+"""Texts that stand under a title, where none of `TEXT_COLUMNS` does."""
+
 PAIR_COLUMNS = (
     ("text", "text_pair"),
     ("premise", "hypothesis"),

@@ -47,12 +47,12 @@ def kind_of(features: Mapping[str, Any], label: str | None = None) -> tuple[str 
     from datasets import Value
 
     names = {n.lower() for n in features}
-    answered, labelled = names & {*USUAL["answers"]}, _first(features, TARGET_COLUMNS)
+    answered, labelled = names & {*USUAL["answers"]}, first_column(features, TARGET_COLUMNS)
     if label is None and {"context", "question"} <= names and (answered or not labelled):
         return "span", None
     if label is None and {"input", "target"} <= names and not names & {"label", "labels"}:
         return "generation", None
-    column = label or _first(features, TARGET_COLUMNS) or _first(features, SCORE_COLUMNS)
+    column = label or first_column(features, TARGET_COLUMNS) or first_column(features, SCORE_COLUMNS)
     if column is None:
         return None, None
     feature = features[column]
@@ -76,7 +76,7 @@ def find_columns(
     found = {k: v for k, v in given.items() if v is not None}
     if kind is None:
         kind, column = kind_of(rows.features, found.get("label"))
-        score = _first(present, SCORE_COLUMNS)
+        score = first_column(present, SCORE_COLUMNS)
         if "label" not in found and score and column not in (None, score) and column.lower() not in ("label", "labels"):
             raise DataError(
                 f"task {name!r}: {column!r} and {score!r} could both be the label; name it: columns={{'label': {column!r}}}"
@@ -187,14 +187,14 @@ def _by_lower_case(names) -> dict[str, str]:
     return {n.lower(): n for n in reversed(list(names))} | {n: n for n in names if n == n.lower()}
 
 
-def _first(names, usual: Sequence[str]) -> str | None:
+def first_column(names, usual: Sequence[str]) -> str | None:
     """The first of the usual column names that is there."""
     lower = _by_lower_case(names)
     return next((lower[candidate] for candidate in usual if candidate in lower), None)
 
 
 def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
-    column = _first(names, usual)
+    column = first_column(names, usual)
     if column is not None:
         return column
     if len(names) == 1 and (mark := next((mark for mark in (";", "|", "\t") if mark in names[0]), None)):

@@ -18,7 +18,7 @@ from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 from .sources import read_source
 from .targets import Targets, place_answers, read_targets
-from .text_parts import join_columns
+from .text_parts import join_columns, say_second_text
 from .usable import usable_rows
 
 if TYPE_CHECKING:
@@ -231,6 +231,8 @@ def load_task(
                 raise DataError(
                     f"task {name!r}: column {one!r} is named for the {other} and for the {role}; name one column for each"
                 )
+    if "text" in columns and "text" not in given and "text_pair" not in columns:
+        say_second_text(rows, columns, name)
     rows = drop_unlabelled(rows, columns, known)
     rows = place_answers(rows, columns, name) if kind == "span" else rows
 

@@ -1,15 +1,21 @@
-"""A text whose parts stand in several columns, as a ticket's subject and body do."""
+"""A text whose parts stand in several columns, as a ticket's subject and body do: joined, or said where a part is likely left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import logging
+import shlex
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from .columns import Columns, check_columns, is_text
+from .catalogue import TITLE_COLUMNS, UNDER_TITLES
+from .columns import Columns, check_columns, first_column, is_text
 from .rows import DataError, as_list
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 JOIN = "\n"
 """What stands between the texts of several columns: a blank to most tokenizers. A full stop would double those that are there, and serves no
@@ -53,3 +59,31 @@ def join_columns(rows: Dataset, given: Columns, name: str) -> tuple[Dataset, dic
             found[role] += " +"
         rows = rows.add_column(found[role], pa.array(texts, pa.large_string()))
     return rows, found, joined
+
+
+def say_second_text(rows: Dataset, columns: Mapping[str, str], name: str) -> None:
+    """Warn where a column that nobody named the text of a task is read alone, and another one is likely part of it.
+
+    Args:
+        rows: the table.
+        columns: role -> column, as they were found.
+        name: of the task.
+    """
+    text, taken = columns["text"], {*columns.values()}
+    others = [column for column in rows.column_names if column not in taken and is_text(rows, column)]
+    under = text.lower() in TITLE_COLUMNS
+    other = first_column(others, UNDER_TITLES if under else TITLE_COLUMNS)
+    if other is not None:
+        _warn_once(name, text, other, (text, other) if under else (other, text))
+
+
+@functools.cache  # a command reads a file a second time once it knows its labels
+def _warn_once(name: str, text: str, other: str, both: tuple[str, str]) -> None:
+    logger.warning(
+        "%s: the text is %r alone; to read %r too: columns={'text': %s} (--text_column %s in the shell)",
+        name,
+        text,
+        other,
+        list(both),
+        shlex.join(both),
+    )

@@ -516,6 +516,38 @@ def test_columns_that_cannot_be_joined(columns, message):
 
 
 @pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (["subject", "body"], ["subject", "body"]),
+        (["Body", "Subject"], ["Subject", "Body"]),
+        (["title", "text"], ["title", "text"]),
+        (["text", "summary"], None),  # one says what the other does
+        (["summary", "headline"], ["headline", "summary"]),
+        (["body", "status"], None),
+        (["text", "text_pair", "title"], None),
+    ],
+)
+def test_a_second_text_that_is_not_read_is_said_once(caplog, columns, expected):
+    rows = [{**dict.fromkeys(columns, name), "label": name} for name in "ab"]
+    name = " ".join(columns)
+    for _ in range(2):
+        task = load_task(rows, name=name)
+    if expected is None:
+        assert not caplog.messages
+    else:
+        text = task.columns["text"]
+        (other,) = set(expected) - {text}
+        shell = " ".join(expected)
+        assert caplog.messages == [
+            f"{name}: the text is {text!r} alone; to read {other!r} too: columns={{'text': {expected}}} (--text_column {shell} in the shell)"
+        ]
+        caplog.clear()
+        load_task(rows, name=name, columns={"text": text})
+        load_task([{**row, other: 1} for row in rows], name=f"{name} of numbers")
+        assert not caplog.messages
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         (
