@@ -122,7 +122,10 @@ def known_answers(rows: Dataset, given: Mapping[str, str], name: str, kind: str)
         if error is not None:  # it counts the rows that are labelled, the reader those of the file
             said = str(error).replace(f"row {error.row} ", f"row {there[error.row]} ", 1)
             first = f"; the first that cannot: {said}"
-        logger.warning("%s: %d of %d rows can be judged%s", name, len(good), len(rows), first)
+        blank = f"; {len(rows) - len(there)} with nothing in {column!r}" if len(there) < len(rows) else ""
+        if blank and kind in ("multilabel", "span"):
+            blank += " (here: not known; among examples: that there is none)"
+        logger.warning("%s: %d of %d rows can be judged%s%s", name, len(good), len(rows), first, blank)
     if targets is None:
         return None
     answers = part.with_format(None)[column][:] if kind == "span" else Task(name, kind, part, *targets).answers()

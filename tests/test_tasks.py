@@ -1630,3 +1630,29 @@ def test_a_stream_is_checked_as_far_as_it_is_taken(tmp_path):
 def test_labels_that_differ_by_case_or_blanks_alone(caplog):
     load_task({"text": ["a", "b", "c"], "label": ["billing", "refund", "Billing "]}, name="mail")
     assert "mail: the labels 'Billing ' and 'billing' differ by blanks or capital letters alone, and are two" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "targets", "said"),
+    [
+        ("classification", rows_of(["a", None, "b"]), ["a", None, "b"], "2 of 3 rows can be judged; 1 with nothing in 'label'"),
+        ("classification", rows_of(["", None]), None, "0 of 2 rows can be judged; 2 with nothing in 'label'"),
+        ("regression", rows_of([1.5, None]), [1.5, None], "1 of 2 rows can be judged; 1 with nothing in 'label'"),
+        (
+            "multilabel",
+            rows_of([["a"], [], None]),
+            [["a"], [], None],
+            "2 of 3 rows can be judged; 1 with nothing in 'label' (here: not known; among examples: that there is none)",
+        ),
+        (
+            "span",
+            [{"question": "Who?", "context": "Ada.", "answers": answer} for answer in ("Ada", "")],
+            [{"text": ["Ada"], "answer_start": [0]}, None],
+            "1 of 2 rows can be judged; 1 with nothing in 'answers' (here: not known; among examples: that there is none)",
+        ),
+    ],
+)
+def test_rows_to_answer_that_say_nothing_are_counted(tmp_path, caplog, kind, rows, targets, said):
+    asked = load_inputs(write(tmp_path / "new.jsonl", rows), kind=kind)
+    assert asked.targets == targets and len(asked.rows) == len(rows)
+    assert caplog.messages == [f"new: {said}"]
