@@ -176,6 +176,8 @@ def compare(
     settings = {**to_dict(episodes), "n_episodes": n_episodes, "seed": seed}
     if outside is not None:
         settings |= {"outside": outside.name, "outside_rows": outside_rows}
+    # names say little of a corpus that may change: with these a table can be made again, or seen to be of other rows
+    settings["data"] = {task.name: task.digest() for task in (*tasks, *([outside] if outside else []))}
     return Report(metric, scores, rows, settings)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from .calibration import Rows, concatenate, figures, risk_coverage
 from .kinds import KINDS
 from .metrics import UNITS, interval, stratified_interval
+from .run_folder import versions
 
 POINTS = 101  # of a risk-coverage curve that is written or drawn
 MEAN = "mean over tasks"
@@ -25,7 +26,7 @@ class Report:
         metric: name of the figure.
         scores: task -> method -> (n_episodes,) figure of each episode, NaN where the method has no answer.
         rows: task -> method -> what is kept of all its query rows; nothing where they are not classified.
-        settings: how the episodes were drawn.
+        settings: how the episodes were drawn, and ``data``: task -> digest of the rows that they were drawn from.
     """
 
     metric: str
@@ -100,8 +101,8 @@ class Report:
             reference: see `Report.reference`; none: without ``differences``.
 
         Returns:
-            ``settings``; ``tasks``: task -> method -> figure, ``interval_95`` and `figures`; ``mean``: method -> the mean over the
-            tasks; ``pooled``: method -> `figures` over the rows of all tasks, and ``risk_coverage``: method -> lists; and
+            ``settings``; ``versions``: of Python, metatext and the packages that decide figures; ``tasks``: task -> method -> figure,
+            ``interval_95`` and `figures`; ``mean``: method -> the mean over the tasks; ``pooled``: method -> `figures` over the rows of all tasks, and ``risk_coverage``: method -> lists; and
             ``differences``: task or "mean over tasks" -> method -> [mean, half-width], ``reference`` the method they are to.
         """
 
@@ -114,6 +115,7 @@ class Report:
         values = {
             "metric": self.metric,
             "settings": self.settings,
+            "versions": versions(),
             "tasks": {task: {method: entry(method, task) for method in self.methods} for task in self.scores},
             "mean": {method: entry(method) for method in self.methods},
             "pooled": {method: _rounded(self.figures(method)) for method in self.methods},

@@ -20,7 +20,7 @@ from .objective import averaged
 from .plots import plot_learning_curve
 from .progress import Progress
 from .risk import RiskCurve
-from .run_folder import CURVE, METRICS, clear_folder, read_metrics
+from .run_folder import CURVE, METRICS, clear_folder, read_metrics, versions
 from .shards import whole
 from .stopping import Stopped, StopSignals
 from .storage import read_folder, weights_digest, write_json
@@ -140,7 +140,13 @@ class Run:
             with averaged(model.encoder, self.base, self.config.encoder_share):
                 self.keep({"step": self.step})
         if self.accelerator.is_main_process:
-            figures = {"settings": self.settings, "steps": self.step, "best": self.best, "history": history}
+            figures = {
+                "settings": self.settings,
+                "versions": versions(),
+                "steps": self.step,
+                "best": self.best,
+                "history": history,
+            }
             figures["weights"] = weights_digest(output_dir)  # whose figures they are
             if progress.texts:
                 figures |= {"processes": self.accelerator.num_processes, "texts_per_second": round(progress.rate, 1)}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ except ImportError:  # on Windows, where folders are not locked
     fcntl = None
 
 METRICS, CURVE, LOCK = "metrics.json", "learning_curve.png", ".lock"
+DECISIVE = ("torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")
+"""Packages whose version may move a figure."""
 
 
 @contextlib.contextmanager
@@ -57,3 +61,14 @@ def clear_folder(folder: Path) -> None:
             names += [CONFIG, WEIGHTS, NEW, PREVIOUS]
     for name in names:
         (folder / name).unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """What figures were made with: Python, metatext, and those of `DECISIVE` that are installed."""
+    from . import __version__
+
+    found = {"python": platform.python_version(), "metatext": __version__}
+    for name in DECISIVE:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -790,6 +790,11 @@ def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):
     out = capsys.readouterr().out
     written = json.loads(output.read_text())
     assert written["model"] == str(folders[0]) and written["heads"] == [str(folders[1]), "ridge"]
+    assert (
+        written["flags"]["shots"] == [0, 2]
+        and written["flags"]["tasks"] == ["starter/test"]
+        and str(tmp_path) not in str(written["flags"])
+    )
     assert {names: set(shots) for names, shots in written["names"].items()} == {"real": {"0", "2"}, "numbered": {"2"}}
     real, numbered = written["names"]["real"], written["names"]["numbered"]
     columns = ["trained", "other head", "untrained_ridge", "label_names", "knn", "logistic_regression"]

@@ -61,6 +61,7 @@ def test_a_report_of_a_run(model, tasks):
             np.testing.assert_allclose(figures * 9, np.round(figures * 9), atol=1e-9)  # shares of 3 x 3 rows
     json.dumps(report.to_dict(), allow_nan=False)
     assert {"n_way": 3, "k_shot": 2, "n_query": 3, "n_episodes": 8, "seed": 0}.items() <= report.settings.items()
+    assert report.settings["data"] == {task.name: task.digest() for task in tasks}  # on which rows
     for task in report.scores:
         np.testing.assert_array_equal(report.scores[task]["trained"], report.scores[task]["untrained"])  # nothing was trained
         assert report.figures("trained", task) == report.figures("untrained", task)

@@ -126,6 +126,7 @@ def test_calibration_is_of_the_rows_of_all_tasks():
 def test_to_dict():
     values = json.loads(json.dumps(REPORT.to_dict(["base_line"]), allow_nan=False))
     assert values["metric"] == "accuracy" and values["settings"] == SETTINGS
+    assert {"python", "metatext", "torch", "transformers", "numpy"} <= set(values["versions"])
     assert set(values["tasks"]) == set(SCORES) and set(values["tasks"]["emotion"]) == {"trained", "base_line", "none"}
     assert values["tasks"]["emotion"]["trained"] == {
         "accuracy": 0.75,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import errno
+import importlib.metadata
 import json
 import shutil
 import signal
@@ -266,6 +267,9 @@ def test_metrics_and_learning_curve_are_written(tiny, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["history"], metrics["best"], metrics["steps"]) == (result.history, result.best, 6)
     assert metrics["settings"]["tasks"] == {"task 0": 56, "task 1": 56, "task 2": 56}
+    assert metrics["versions"]["metatext"] == mt.__version__ and metrics["versions"]["torch"] == importlib.metadata.version(
+        "torch"
+    )
     assert [(p["step"], "loss" in p) for p in result.history] == [
         (0, False), (2, True), (2, False), (4, True), (4, False), (6, True), (6, False),
     ]  # fmt: skip

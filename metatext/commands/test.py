@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,11 @@ from ..pools import check_pool
 from ..report import MEAN, Report, summary
 from ..rows import DataError
 from ..settings import ConfigError
+from ..snippets import flags
 from ..storage import check_file, read_json, write_json
 from ..store import FeatureStore
 from ..tasks import Task, check_tasks
-from .common import column_name, load_model, log, of_shots, print_report, sources
+from .common import column_name, load_model, log, of_shots, print_report, public_name, sources
 
 NAMES: dict[str, Callable[[Task], Task]] = {
     "real": lambda task: task,
@@ -90,11 +92,21 @@ def main(settings: Settings) -> None:
     output = Path(data.output or "runs/meta_test.json")
     if data.output or data.plot:
         figures = {names: {str(k): r.to_dict(data.reference) for k, r in found.items()} for names, found in by_names.items()}
-        write_json(output, {"model": data.model, "heads": list(data.heads), "names": figures})
+        asked = {"model": data.model, "heads": list(data.heads), "flags": flags_told(data)}
+        write_json(output, {**asked, "names": figures})
         print(f"\nfigures  {output}")
     if data.plot:
         for names, found in by_names.items():
             _draw(found, str(output.with_suffix("")), names)
+
+
+def flags_told(data: TestData) -> dict[str, Any]:
+    """The flags of a comparison that are not the default, but for its heads and its output. They may be published: no folder of this
+    machine stands in them."""
+    found = {flag: value for flag, value in flags(data).items() if flag not in ("model", "heads", "output", "plot", "cache_dir")}
+    found |= {flag: "folder/of/corpora" for flag in ("tasks_dir",) if flag in found}
+    found |= {flag: public_name(found[flag], data.tasks_dir) for flag in ("outside", "class_splits") if flag in found}
+    return found | {"tasks": [public_name(name, data.tasks_dir) for name in data.tasks]}
 
 
 def _draw(reports: dict[int, Report], stem: str, names: str) -> None:
