@@ -811,6 +811,13 @@ def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):
     assert out.index("0 examples per class, real names") < out.index("2 examples per class, numbered names")
 
 
+def test_a_reference_that_is_no_method_shows_before_anything_is_measured(small_head, capsys):
+    arguments = ["test", "--model", str(small_head), "--heads", "ridge", *TINY, "--reference", "untrained_rige"]
+    with pytest.raises(SystemExit, match="reference: no column is called 'untrained_rige'; did you mean 'untrained_ridge'"):
+        cli.main([*arguments, "label_names"])
+    assert "mean" not in capsys.readouterr().out
+
+
 def test_scores_are_compared_with_ridge_regression(capsys):
     cli.main(["test", "--model", "gp", "--tasks", "starter/regression/test", "--shots", "4", "--n_episodes", "2"])
     assert "spearman minus that of ridge_regression in points, paired" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..baselines import USUAL, baseline
+from ..baselines import BASELINES, USUAL, baseline
 from ..command_settings import Settings, TestData
 from ..config import EpisodeConfig
 from ..evaluation import compare
@@ -23,7 +23,7 @@ from ..plots import plot_risk_coverage, plot_shots
 from ..pools import check_pool
 from ..report import MEAN, Report, summary
 from ..rows import DataError
-from ..settings import ConfigError
+from ..settings import ConfigError, nearest
 from ..snippets import flags
 from ..storage import check_file, read_json, write_json
 from ..store import FeatureStore
@@ -54,6 +54,11 @@ def main(settings: Settings) -> None:
     if data.baselines == TestData().baselines and not by_class:
         data = replace(data, baselines=USUAL[tasks[0].kind])
     model, methods = _methods(data, tasks[0].kind)
+    wrong = next((name for name in data.reference if name not in methods and name not in BASELINES), None)
+    if wrong is not None:  # else the differences would be missing, or to another method, when all is measured
+        raise ConfigError(
+            f"reference: no column is called {wrong!r}{nearest(wrong, methods, end='.')} Columns: {', '.join(methods)}"
+        )
     n_episodes = data.n_episodes
     if data.class_splits:
         tasks = [part for task in tasks for part in _by_class_splits(task, Path(data.class_splits))]
