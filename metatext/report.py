@@ -16,6 +16,7 @@ from .run_folder import versions
 
 POINTS = 101  # of a risk-coverage curve that is written or drawn
 MEAN = "mean over tasks"
+OVER = "the same, ± over tasks"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class Report:
         tasks = self.scores if task is None else (task,)
         return stratified_interval([self.scores[t][method] - self.scores[t][other] for t in tasks])
 
+    def difference_over_tasks(self, method: str, other: str) -> tuple[float, float]:
+        """Mean paired difference ``method - other``, and the half-width of its 95 % interval over tasks (Student's t on a difference for
+        each): how sure it is of further tasks like these, where `difference` speaks of these very ones. Of one task, `difference`."""
+        found = np.array([(scores[method] - scores[other]).mean() for scores in self.scores.values()])
+        return interval(found) if len(found) > 1 else self.difference(method, other)
+
     def figures(self, method: str, task: str | None = None) -> dict[str, float]:
         """`calibration.figures` over all query rows of a task, else of all tasks together."""
         return figures(self._rows(method, task)) if self.judged else {}
@@ -81,8 +88,11 @@ class Report:
     def differences(self, reference: str) -> str:
         """The table of `difference` to the method ``reference``."""
         others = [method for method in self.methods if method != reference]
-        table = self._table(others, lambda method, task: self.difference(method, reference, task), "+.1f")
-        return f"{table}\n{self.metric} minus that of {reference} in {'points' if self.unit == '%' else self.unit}, paired: mean ± 95 % interval, over episodes"
+        over = {method: self.difference_over_tasks(method, reference) for method in others}
+        table = self._table(others, lambda method, task: self.difference(method, reference, task), "+.1f", over)
+        unit = "points" if self.unit == "%" else self.unit
+        last = "; in the last line over tasks, for further ones" if len(self.scores) > 1 else ""
+        return f"{table}\n{self.metric} minus that of {reference} in {unit}, paired: mean ± 95 % interval, over episodes{last}"
 
     def calibration(self) -> str:
         """The table of `figures` over the rows of all tasks, a line per method; nll in nats, AUROC in %."""
@@ -103,7 +113,8 @@ class Report:
         Returns:
             ``settings``; ``versions``: of Python, metatext and the packages that decide figures; ``tasks``: task -> method -> figure,
             ``interval_95`` and `figures`; ``mean``: method -> the mean over the tasks; ``pooled``: method -> `figures` over the rows of all tasks, and ``risk_coverage``: method -> lists; and
-            ``differences``: task or "mean over tasks" -> method -> [mean, half-width], ``reference`` the method they are to.
+            ``differences``: task or "mean over tasks" -> method -> [mean, half-width], ``reference`` the method they are to; of several
+            tasks ``differences_over_tasks``: method -> the same of `difference_over_tasks`.
         """
 
         def entry(method: str, task: str | None = None) -> dict[str, Any]:
@@ -132,6 +143,8 @@ class Report:
         found = {
             shown: {m: [round(v, 6) for v in self.difference(m, to, task)] for m in answering} for shown, task in places.items()
         }
+        if len(self.scores) > 1:
+            values["differences_over_tasks"] = {m: [round(v, 6) for v in self.difference_over_tasks(m, to)] for m in answering}
         return {**values, "reference": to, "differences": found}
 
     def __str__(self) -> str:
@@ -149,20 +162,19 @@ class Report:
     def _rows(self, method: str, task: str | None) -> Rows:
         return concatenate([rows[method] for name, rows in self.rows.items() if task in (None, name)])
 
-    def _table(self, methods: Sequence[str], value, form: str) -> str:
-        """A line per task and one for their mean; ``value(method, task)`` is a mean and a half-width."""
+    def _table(self, methods: Sequence[str], value, form: str, over: Mapping[str, tuple[float, float]] | None = None) -> str:
+        """A line per task and one for their mean; ``value(method, task)`` is a mean and a half-width. ``over`` has those of a last line."""
         factor, form = (100, form) if self.unit == "%" else (1, form.replace("1", "3"))
         words = [re.split("_|(?<=-)", method) for method in methods]  # a long name takes several lines, not a wide column
         height = max(map(len, words), default=1)
         cells = [list(line) for line in zip([""] * height, *([""] * (height - len(word)) + word for word in words))]
-        for task in [*self.scores, *([None] if len(self.scores) > 1 else [])]:
-            pairs = [value(method, task) for method in methods]
-            cells.append(
-                [
-                    task or MEAN,
-                    *("-" if np.isnan(m) else f"{factor * m:{form}} ± {factor * h:{form.lstrip('+')}}" for m, h in pairs),
-                ]
-            )
+        lines = {task: [value(method, task) for method in methods] for task in self.scores}
+        if len(self.scores) > 1:
+            lines[MEAN] = [value(method, None) for method in methods]
+            lines |= {OVER: [over[method] for method in methods]} if over else {}
+        for title, pairs in lines.items():
+            shown = ("-" if np.isnan(m) else f"{factor * m:{form}} ± {factor * h:{form.lstrip('+')}}" for m, h in pairs)
+            cells.append([title, *shown])
         return align(cells)
 
 

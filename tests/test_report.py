@@ -101,12 +101,27 @@ def test_what_is_said_of_the_episodes():
 
 def test_table_of_differences():
     assert REPORT.differences("base_line").splitlines() == [
-        "                       trained  none",
-        "emotion           +41.7 ± 71.7     -",
-        "a longer name    +50.0 ± 124.2     -",
-        "mean over tasks   +45.8 ± 46.3     -",
-        "accuracy minus that of base_line in points, paired: mean ± 95 % interval, over episodes",
+        "                              trained  none",
+        "emotion                  +41.7 ± 71.7     -",
+        "a longer name           +50.0 ± 124.2     -",
+        "mean over tasks          +45.8 ± 46.3     -",
+        "the same, ± over tasks   +45.8 ± 52.9     -",
+        "accuracy minus that of base_line in points, paired: mean ± 95 % interval, over episodes; in the last line over tasks, for further ones",
     ]
+    one = Report("accuracy", {"emotion": SCORES["emotion"]}, {"emotion": ROWS["emotion"]}, SETTINGS)
+    assert len(one.differences("base_line").splitlines()) == 3 and one.differences("base_line").endswith("over episodes")
+
+
+def test_a_difference_over_tasks_counts_every_task_once():
+    means = [5 / 12, 1 / 2]
+    assert REPORT.difference_over_tasks("trained", "base_line") == pytest.approx(
+        (np.mean(means), 12.706205 / 24)
+    )  # t(1) x half of 1/12
+    assert REPORT.difference_over_tasks("trained", "base_line") == pytest.approx((np.mean(means), half(means)))
+    assert np.isnan(REPORT.difference_over_tasks("trained", "none")[0])
+    one = Report("accuracy", {"emotion": SCORES["emotion"]}, {"emotion": ROWS["emotion"]}, SETTINGS)
+    assert one.difference_over_tasks("trained", "base_line") == one.difference("trained", "base_line")
+    assert "differences_over_tasks" not in one.to_dict(["base_line"])
 
 
 def test_calibration_is_of_the_rows_of_all_tasks():
@@ -147,6 +162,9 @@ def test_to_dict():
     mean, width = REPORT.difference("trained", "base_line", "emotion")
     assert values["differences"]["emotion"] == {"trained": [round(mean, 6), round(width, 6)]}
     assert set(values["differences"]) == {*SCORES, "mean over tasks"}
+    assert values["differences_over_tasks"]["trained"] == [
+        round(v, 6) for v in REPORT.difference_over_tasks("trained", "base_line")
+    ]
     assert "differences" not in REPORT.to_dict() and "differences" not in REPORT.to_dict(["none"])
 
 
