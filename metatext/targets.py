@@ -256,7 +256,8 @@ def read_targets(
     values, where = rows.with_format(None)[column][:], f"task {name!r}, column {column!r}"
     if kind == "multilabel" and getattr(rows.features[column], "dtype", "") in ("string", "large_string"):  # a csv has no lists
         values = [[part.strip() for part in (value or "").split(";") if part.strip()] for value in values]
-    values = [*map(_number, values)] if kind == "regression" else values
+    scores = ENCODERS[kind] is encode_scores
+    values = [*map(_number, values)] if scores else values
     feature = rows.features[column]
     inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) else None)
     if kind == "multilabel" and hasattr(inner, "names"):
@@ -274,6 +275,6 @@ def read_targets(
                 )
             given = dict(zip(order, given, strict=True))
     targets, labels, names = ENCODERS[kind](values, given, where)
-    if kind == "regression" and not labels:  # of a whole table the lowest and the highest score are the ends
+    if scores and not labels:  # of a whole table the lowest and the highest score are the ends
         labels, names = (float(targets.min()), float(targets.max())), (None, None)
     return targets, labels, names

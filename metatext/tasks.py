@@ -62,8 +62,10 @@ class Task:
         return len(self.targets)
 
     def __repr__(self) -> str:
-        shape = ", {:g} to {:g}".format(*self.labels) if self.kind == "regression" else f", {len(self.labels)} classes"
-        return f"Task({self.name!r}, {self.kind}, {len(self)} rows{shape if self.labels else ''})"
+        shape = f", {len(self.labels)} classes" if self.labels else ""
+        if self.labels and self.targets.dtype == np.float64:  # the ends of a scale
+            shape = ", {:g} to {:g}".format(*self.labels)
+        return f"Task({self.name!r}, {self.kind}, {len(self)} rows{shape})"
 
     @property
     def is_pair(self) -> bool:

@@ -15,7 +15,10 @@ from scripts.train_head import find_the_run, letters_present, share_of_a
 from test_heads import close, unit
 
 import metatext as mt
+from metatext import targets
+from metatext import tasks as tasks_module
 from metatext.baselines import USUAL
+from metatext.card import make_card
 from metatext.columns import KIND_NAMES
 from metatext.episodes import draw_episodes, train_episodes
 from metatext.evaluation import THRESHOLDS, draw_for, threshold_figures
@@ -28,7 +31,8 @@ from metatext.pools import EpisodeError
 from metatext.representation import Support, alike_direction, likelihood_gain
 from metatext.rows import DataError
 from metatext.settings import ConfigError
-from metatext.storage import StorageError
+from metatext.snippets import EXAMPLES
+from metatext.storage import StorageError, read_json
 from metatext.store import FeatureStore, TokenStore
 
 D = 6
@@ -67,6 +71,28 @@ def answer(head, support: Support, query: torch.Tensor) -> Logits:
 
 def test_every_kind_has_its_name_its_baselines_and_a_head():
     assert {*KINDS} == {*KIND_NAMES} == {*USUAL} == {*KIND_HEADS}
+
+
+def test_a_kind_of_ones_own_is_the_rows_that_the_readme_names(tiny, tmp_path, monkeypatch):
+    """Another kind of scores, from the table of its rows to an answer."""
+    monkeypatch.setitem(KINDS, "stars", dataclasses.replace(KINDS["regression"], name="stars", metrics=("rmse", "spearman")))
+    monkeypatch.setitem(targets.ENCODERS, "stars", targets.encode_scores)
+    monkeypatch.setattr(tasks_module, "KIND_NAMES", (*KIND_NAMES, "stars"))
+    monkeypatch.setitem(USUAL, "stars", ("untrained",))
+    monkeypatch.setitem(KIND_HEADS, "stars", KIND_HEADS["regression"])
+    monkeypatch.setitem(EXAMPLES, "stars", "# how it is used")
+    rows = [{"text": c * (k + 1) + str(k), "label": str(k + 1)} for c in "abcdef" for k in range(5)]
+    first, second = (mt.load_task(rows, kind="stars", name=name) for name in ("first", "second"))
+    assert repr(first) == "Task('first', stars, 30 rows, 1 to 5)" and first.labels == (1.0, 5.0)
+    model, shape = mt.MetaModel.from_encoder(tiny), mt.EpisodeConfig(k_shot=4, n_query=5)
+    loop = mt.TrainConfig(output_dir=tmp_path / "run", meta_steps=2, meta_batch_size=2, eval_episodes=2)
+    mt.meta_train(model, [first], eval_tasks=[second], episodes=shape, config=loop)
+    report = mt.evaluate_tasks(model, [second], shape, n_episodes=3, progress=False)
+    assert report.metric == "rmse" and report.methods == ["trained", "untrained"]
+    clf = mt.MetaModel.from_pretrained(tmp_path / "run").adapt(first)
+    clf.save_pretrained(tmp_path / "clf")
+    np.testing.assert_array_equal(mt.AdaptedModel.from_pretrained(tmp_path / "clf").predict(["abc"]), clf.predict(["abc"]))
+    assert "# how it is used" in str(make_card(read_json(tmp_path / "run" / "config.json"), "me/stars"))
 
 
 BOTH = pytest.mark.parametrize("kind", ["multilabel", "regression"])
