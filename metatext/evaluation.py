@@ -60,7 +60,7 @@ def evaluate_tasks(
         model: its column is called "trained".
         tasks: unseen tasks of one kind. The episodes of a task depend on its name and ``seed``, not on the other tasks.
         episodes: their shape.
-        n_episodes: per task.
+        n_episodes: per task, 2 at least.
         seed: of the episodes.
         baselines: names out of `baselines.BASELINES`; None: those that suit the kind (`baselines.USUAL`).
         metric: the figure, out of those of `kinds.KINDS`; None: the kind's main one.
@@ -77,7 +77,7 @@ def evaluate_tasks(
         EpisodeError: a task has too few classes or rows for these episodes.
     """
     check_is(episodes, EpisodeConfig, "episodes", "write EpisodeConfig(...)")
-    check_whole(n_episodes, "n_episodes")
+    check_whole(n_episodes, "n_episodes", 2)  # one has no interval
     check_whole(seed, "seed", 0)
     check_is(heads, (Mapping, type(None)), "heads", "write {'name of its column': model}")
     heads = heads or {}
