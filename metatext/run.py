@@ -15,6 +15,7 @@ from .encoder import Encoder
 from .heldout import learn_risk, learn_threshold, watch
 from .kinds import KINDS
 from .launch import on_main
+from .metrics import UNITS
 from .model import MetaModel
 from .objective import averaged
 from .plots import plot_learning_curve
@@ -89,9 +90,8 @@ class Run:
             point = {"step": self.step, **watch(self.model, self.unseen, self.config, self.accelerator, self.step)}
             self.log(point)
             if self.accelerator.is_main_process:
-                seen = ", ".join(
-                    f"{k.removeprefix('eval_')} {100 * v:.1f} %" for k, v in point.items() if k not in ("step", "eval_loss")
-                )
+                figures = {k.removeprefix("eval_"): v for k, v in point.items() if k not in ("step", "eval_loss")}
+                seen = ", ".join(f"{k} {v:.3f}" if k in UNITS else f"{k} {100 * v:.1f} %" for k, v in figures.items())
                 logger.info("step %d: unseen tasks %s, loss %.3f", self.step, seen, point["eval_loss"])
             if not self.best or point["eval_loss"] < self.best["eval_loss"]:
                 self.best, self.stale = point, 0

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 from functools import partial
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_every_kind_has_its_name_its_baselines_and_a_head():
     assert {*KINDS} == {*KIND_NAMES} == {*USUAL} == {*KIND_HEADS}
 
 
-def test_a_kind_of_ones_own_is_the_rows_that_the_readme_names(tiny, tmp_path, monkeypatch):
+def test_a_kind_of_ones_own_is_the_rows_that_the_readme_names(tiny, tmp_path, monkeypatch, caplog):
     """Another kind of scores, from the table of its rows to an answer."""
     monkeypatch.setitem(KINDS, "stars", dataclasses.replace(KINDS["regression"], name="stars", metrics=("rmse", "spearman")))
     monkeypatch.setitem(targets.ENCODERS, "stars", targets.encode_scores)
@@ -86,7 +87,9 @@ def test_a_kind_of_ones_own_is_the_rows_that_the_readme_names(tiny, tmp_path, mo
     assert repr(first) == "Task('first', stars, 30 rows, 1 to 5)" and first.labels == (1.0, 5.0)
     model, shape = mt.MetaModel.from_encoder(tiny), mt.EpisodeConfig(k_shot=4, n_query=5)
     loop = mt.TrainConfig(output_dir=tmp_path / "run", meta_steps=2, meta_batch_size=2, eval_episodes=2)
-    mt.meta_train(model, [first], eval_tasks=[second], episodes=shape, config=loop)
+    with caplog.at_level("INFO"):
+        mt.meta_train(model, [first], eval_tasks=[second], episodes=shape, config=loop)
+    assert re.search(r"step 2: unseen tasks rmse \d\.\d{3}, loss", caplog.text)  # in its own unit
     report = mt.evaluate_tasks(model, [second], shape, n_episodes=3, progress=False)
     assert report.metric == "rmse" and report.methods == ["trained", "untrained"]
     clf = mt.MetaModel.from_pretrained(tmp_path / "run").adapt(first)
