@@ -24,7 +24,7 @@ from .risk import RiskCurve
 from .run_folder import CURVE, METRICS, clear_folder, read_metrics, versions
 from .shards import whole
 from .stopping import Stopped, StopSignals
-from .storage import read_folder, weights_digest, write_json
+from .storage import digest, read_folder, weights_digest, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.unseen: list = []
         self.base: Encoder | None = None  # the pretrained encoder, where it is needed beside the one that learns
+        self.start = ""  # digest of the weights that the run began with
 
     def folder(self) -> contextlib.AbstractContextManager[Checkpoint | None]:
         """Have the folder alone while the block runs, see `checkpoints.alone`."""
@@ -49,7 +50,15 @@ class Run:
 
     def begin(self, resume: Checkpoint | None) -> None:
         """Take up the weights and figures of a checkpoint, or take away what an earlier run left."""
+        self.start = given = digest(self.model.tensors())
         if resume:
+            self.start = resume.state.get("start", given)
+            if given not in (self.start, digest(resume.tensors)) and self.accelerator.is_main_process:
+                logger.warning(
+                    "%s began with other weights than those of the model given, which are left aside; to train that one give another "
+                    "output_dir, or set overwrite_output_dir to start anew",
+                    self.output_dir,
+                )
             self.model.load_tensors(resume.tensors)
             self.step, self.best, self.history, self.stale = (resume.state[k] for k in ("step", "best", "history", "stale"))
             if self.accelerator.is_main_process:
@@ -112,7 +121,7 @@ class Run:
         tensors, moments = whole(self.learner.tensors()), whole(moments_of(optimizer.optimizer))
         if self.accelerator.is_main_process:
             state = {"step": self.step, "best": self.best, "history": self.history, "stale": self.stale}
-            state |= {"settings": self.settings, "scaler": scaler_state(self.accelerator), "seen": seen}
+            state |= {"settings": self.settings, "start": self.start, "scaler": scaler_state(self.accelerator), "seen": seen}
             self.checkpoints.save(self.step, tensors, moments, state)
 
     def between_steps(self, optimizer, progress: Progress, signals: StopSignals) -> None:

@@ -420,6 +420,18 @@ def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, mon
     assert same(copy_of(whole.heads), copy_of(model.heads))
 
 
+def test_a_folder_whose_run_began_with_another_model_says_so(tiny, tmp_path, caplog):
+    """Two seeds of a head and one output_dir: the second would be the first's model, without a word."""
+    heads = [mt.MetaModel.from_encoder(tiny, mt.HeadConfig("metanet"), seed=seed) for seed in (0, 0, 1)]
+    first, _ = run(tiny, tmp_path / "run", model=heads[0])
+    run(tiny, tmp_path / "run", model=heads[1])
+    run(tiny, tmp_path / "run", model=heads[1])  # in memory it is what the run ended with
+    assert "began with other weights" not in caplog.text
+    other, _ = run(tiny, tmp_path / "run", model=heads[2])
+    assert "began with other weights than those of the model given" in caplog.text and "another output_dir" in caplog.text
+    assert same(copy_of(first.heads), copy_of(other.heads))
+
+
 STOP = {"unseen": True, "head": "metanet", "meta_steps": 9, "logging_steps": 1, "save_steps": 100}
 
 
