@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .adapted import PARAMS, AdaptedModel
+from .adapted import AdaptedModel
 from .changes import take_rows, with_rows
 from .checkpoints import Checkpoint, Checkpoints, moments_of, restore, scaler_state
 from .config import EncoderConfig, FinetuneConfig
@@ -23,10 +23,12 @@ from .encoder import Encoder
 from .features import read_inputs
 from .launch import TrainingError, compiled, scale_can_fall
 from .metrics import accuracy, macro_f1, row_nll
-from .model import ENCODER, MetaModel
+from .model import MetaModel
 from .progress import Epochs
 from .representation import Support
 from .residual import start_residual
+from .saved import ENCODER
+from .saved_task import PARAMS
 
 logger = logging.getLogger(__name__)
 

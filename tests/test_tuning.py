@@ -503,7 +503,7 @@ def test_the_pretrained_encoder_is_loaded_as_the_trained_one_was(tiny_folder, mo
 
     access, asked = loading.Access(token="t", cache_dir="somewhere", local_files_only=True), []
     load = loading.load_parts
-    monkeypatch.setattr(loading, "load_parts", lambda *args: asked.append(args[3]) or load(*args[:3]))
+    monkeypatch.setattr(loading, "load_parts", lambda *args: asked.append(args[3]) or load(*args[:3], loading.Access()))
     encoder = Encoder.load(mt.EncoderConfig(str(tiny_folder), tuning="lora"), access=access)
     encoder.pretrained()
     encoder.frozen()
