@@ -16,7 +16,7 @@ from .heldout import learn_risk, learn_threshold, watch
 from .kinds import KINDS
 from .launch import on_main
 from .metrics import UNITS
-from .model import MetaModel
+from .model import CONTENT, MetaModel
 from .objective import averaged
 from .plots import plot_learning_curve
 from .progress import Progress
@@ -24,7 +24,7 @@ from .risk import RiskCurve
 from .run_folder import CURVE, METRICS, clear_folder, read_metrics, versions
 from .shards import whole
 from .stopping import Stopped, StopSignals
-from .storage import digest, read_folder, weights_digest, write_json
+from .storage import StorageError, digest, read_folder, weights_digest, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,10 @@ class Run:
         self.start = given = digest(self.model.tensors())
         if resume:
             self.start = resume.state.get("start", given)
-            if given not in (self.start, digest(resume.tensors)) and self.accelerator.is_main_process:
+            own = {self.start, digest(resume.tensors)}
+            with contextlib.suppress(StorageError):  # none is kept yet
+                own.add(digest(read_folder(self.output_dir, CONTENT)[1]))  # what a model that was trained here holds
+            if given not in own and self.accelerator.is_main_process:
                 logger.warning(
                     "%s began with other weights than those of the model given, which are left aside; to train that one give another "
                     "output_dir, or set overwrite_output_dir to start anew",
@@ -191,7 +194,7 @@ def _learn_limits(model: MetaModel, unseen: Sequence, output_dir: Path, config: 
 
 
 def _load_best(model: MetaModel, output_dir: Path) -> None:
-    config, tensors = read_folder(output_dir, "head")
+    config, tensors = read_folder(output_dir, CONTENT)
     model.load_tensors(tensors)
     model.notes = config["training"]
     model.risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None

@@ -420,6 +420,15 @@ def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, mon
     assert same(copy_of(whole.heads), copy_of(model.heads))
 
 
+def test_a_finished_run_knows_its_own_model(tiny, tmp_path, caplog, monkeypatch):
+    """What it holds in memory is neither the start nor the last checkpoint, but what served the unseen tasks best."""
+    scripted_evaluations(monkeypatch, [3.0, 1.0, 2.0])
+    model, result = run(tiny, tmp_path / "run", unseen=True, meta_steps=4, eval_steps=2, save_steps=2)
+    assert result.best["step"] == 2
+    run(tiny, tmp_path / "run", unseen=True, meta_steps=4, eval_steps=2, save_steps=2, model=model)
+    assert "began with other weights" not in caplog.text
+
+
 def test_a_folder_whose_run_began_with_another_model_says_so(tiny, tmp_path, caplog):
     """Two seeds of a head and one output_dir: the second would be the first's model, without a word."""
     heads = [mt.MetaModel.from_encoder(tiny, mt.HeadConfig("metanet"), seed=seed) for seed in (0, 0, 1)]
