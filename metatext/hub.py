@@ -207,10 +207,14 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
 
 
 def _figures(metrics: Mapping[str, Any] | str | Path | None) -> dict[str, Any] | None:
-    """What is published of the metrics."""
+    """What is published of the metrics: nothing that may name a folder of this machine; config.json says which encoder it was."""
     found = read_json(Path(metrics)) if isinstance(metrics, (str, Path)) else metrics
-    # these two name folders of this machine
-    return None if found is None else {key: value for key, value in found.items() if key not in ("model", "heads")}
+    if found is None:
+        return None
+    found = {key: value for key, value in found.items() if key not in ("model", "heads")}
+    if isinstance(settings := found.get("settings"), Mapping):
+        found["settings"] = {key: value for key, value in settings.items() if key not in ("encoder", "language")}
+    return found
 
 
 def _commit(api: HfApi, staged: Path, repo: str, revision: str | None, create_pr: bool, message: str) -> CommitInfo:

@@ -245,6 +245,7 @@ def test_the_command(hub, client, pushed, tmp_path):
     curve = b"\x89PNG"
     (tmp_path / "run" / "learning_curve.png").write_bytes(curve)
     figures = {"model": "/a/folder/of/mine", "heads": [], "names": {"real": {"1": FIGURES}}}
+    figures["settings"] = {"encoder": {"name": "/a/folder/of/mine"}, "train": {"seed": 7}}
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     words = ["push", str(tmp_path / "run"), "alice/commanded", "--private", "--metrics", str(tmp_path / "figures.json")]
     out = client.run(COMMAND, words=words)
@@ -253,7 +254,8 @@ def test_the_command(hub, client, pushed, tmp_path):
     assert repo.private and files(hub, "alice/commanded")["learning_curve.png"] == curve
     card = files(hub, "alice/commanded")["README.md"].decode()
     assert "| greetings | 87.5 ± 1.2 | 50.0 ± 25.0 |" in card and "![" in card
-    assert b"folder/of/mine" not in files(hub, "alice/commanded")["metrics.json"]
+    published = files(hub, "alice/commanded")["metrics.json"]
+    assert b"folder/of/mine" not in published and json.loads(published)["settings"] == {"train": {"seed": 7}}
 
     (tmp_path / "run" / "README.md").write_text("---\nlicense: mit\n---\nBy hand.\n")
     (tmp_path / "run" / "learning_curve.png").unlink()
