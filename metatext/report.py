@@ -112,9 +112,9 @@ class Report:
 
         Returns:
             ``settings``; ``versions``: of Python, metatext and the packages that decide figures; ``tasks``: task -> method -> figure,
-            ``interval_95`` and `figures`; ``mean``: method -> the mean over the tasks; ``pooled``: method -> `figures` over the rows of all tasks, and ``risk_coverage``: method -> lists; and
-            ``differences``: task or "mean over tasks" -> method -> [mean, half-width], ``reference`` the method they are to; of several
-            tasks ``differences_over_tasks``: method -> the same of `difference_over_tasks`.
+            ``interval_95`` and `figures`; ``mean``: method -> the mean over the tasks; ``pooled``: method -> `figures` over the rows of all
+            tasks, and ``risk_coverage``: method -> lists; and ``differences``: task or "mean over tasks" -> method -> [mean, half-width],
+            ``reference`` the method they are to; of several tasks ``differences_over_tasks``: method -> the same of `difference_over_tasks`.
         """
 
         def entry(method: str, task: str | None = None) -> dict[str, Any]:
