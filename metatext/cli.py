@@ -19,7 +19,7 @@ from typing import Any
 
 from .command_settings import AdaptData, FinetuneData, PredictData, PushData, Settings, TestData, TrainData
 from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
-from .settings import ConfigError, MetatextError, Names, Range, nearest
+from .settings import ConfigError, MetatextError, Names, Range, is_none, nearest
 
 COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "train": (
@@ -93,9 +93,15 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
         description=description or COMMANDS[command][0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        exit_on_error=False,
     )
-    parser.add_argument("config", nargs="?", help="YAML file of the settings below; flags win over it")
+    parser.add_argument(
+        "config",
+        nargs="?",
+        help="YAML file of the settings below; flags win over it; where a flag takes several values, the word none empties the file's list",
+    )
     known: dict[str, tuple[type, str]] = {}
+    lists: dict[str, bool] = {}  # flags of settings that are one -> whether it may be empty
     for cls in classes:
         group = parser.add_argument_group(cls.__name__, (cls.__doc__ or "").split("\n")[0])
         hints = typing.get_type_hints(cls)
@@ -105,11 +111,13 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
                 continue
             known[key] = (cls, item.name)
             hint = hints[item.name]
-            many = hint in ONE_OR_MORE or typing.get_origin(hint) is tuple
+            if typing.get_origin(hint) is tuple:
+                lists[key] = item.metadata["empty"]
+            many = hint in ONE_OR_MORE or key in lists
             choices = f" ({', '.join(typing.get_args(hint))})" if typing.get_origin(hint) is typing.Literal else ""
             options = {"nargs": "?", "const": "true"} if hint is bool else {"nargs": "+"} if many else {}
             shown = (
-                " ".join(map(str, item.default))
+                " ".join(map(str, item.default)) or "none"
                 if isinstance(item.default, tuple)
                 else str(item.default).lower()
                 if item.default in (None, True, False)
@@ -118,12 +126,18 @@ def parse(command: str, arguments: Sequence[str], description: str | None = None
             text = f"{item.metadata['help']}{choices} [{shown}]".replace("%", "%%")
             group.add_argument(f"--{key}", default=argparse.SUPPRESS, help=text, metavar="X", **options)
     switches = [key for key, (cls, name) in known.items() if typing.get_type_hints(cls)[name] is bool]
-    found, rest = parser.parse_known_args(_with_flags(list(arguments), WORDS.get(command, ()), switches))
+    try:
+        found, rest = parser.parse_known_args(_with_flags(list(arguments), WORDS.get(command, ()), switches))
+    except argparse.ArgumentError as error:  # a flag without a value
+        flag = error.argument_name
+        empty = f"; {flag} none is an empty list" if lists.get(flag.removeprefix("--")) else ""
+        raise ConfigError(f"{flag}: {error.message}{empty}") from None
     if rest:
         flag = rest[0].split("=")[0]
         raise ConfigError(f"unknown argument {rest[0]!r}{nearest(flag, [f'--{k}' for k in known])} See --help.")
     flags = vars(found)
     path = flags.pop("config")
+    flags |= {key: _as_list(key, flags[key]) for key in lists if key in flags}
     values = {**(_read_yaml(path) if path else {}), **flags}
     grouped: dict[type, dict[str, Any]] = {cls: {} for cls in classes}
     for key, value in values.items():
@@ -165,6 +179,16 @@ def _with_examples(arguments: list[str], switches: Sequence[str]) -> list[str]:
         if _is_word(part) and Path(part).suffix.lower() in ROWS and not waits:
             return [*_flagged(EXAMPLES, [part]), *arguments[:place], *arguments[place + 1 :]]
     return arguments
+
+
+def _as_list(key: str, values: list[str]) -> list[str]:
+    """The values of a flag; none where the word stands for them. Nothing behind a flag is an error instead: a shell variable that is
+    empty by mistake must not take a list away."""
+    if not any(map(is_none, values)):
+        return values
+    if len(values) > 1:
+        raise ConfigError(f"--{key}: the word none is an empty list and stands alone, got {' '.join(values)!r}")
+    return []
 
 
 def _is_word(part: str) -> bool:

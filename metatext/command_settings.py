@@ -37,8 +37,10 @@ class TrainData(Checked):
     test_heads: tuple[str, ...] = option(
         (), "heads shown beside the trained one on test_tasks: saved folders, names of released heads, repos on the Hub"
     )
-    test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks")
-    test_rows: tuple[int, ...] = option((4, 16), "the same where labels are no classes (multilabel, regression): rows in all")
+    test_shots: tuple[int, ...] = option((1, 5), "shots of the table on test_tasks", empty=False)
+    test_rows: tuple[int, ...] = option(
+        (4, 16), "the same where labels are no classes (multilabel, regression): rows in all", empty=False
+    )
     test_episodes: int = option(100, "episodes per test task and number of shots", low=2)
     cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
 
@@ -56,7 +58,7 @@ class TestData(Checked):
         "further heads, each on its own encoder, named in the same ways",
     )
     tasks: tuple[str, ...] = option(
-        ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'"
+        ("starter/test",), "unseen tasks: corpora of tasks_dir by name, Hub ids (id:config), paths, 'starter/test'", empty=False
     )
     tasks_dir: str | None = option(None, "folder of corpora that plain names are looked up in")
     class_splits: str | None = option(
@@ -69,7 +71,10 @@ class TestData(Checked):
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     encoding: str = option("utf-8", ENCODING)
     shots: tuple[int, ...] = option(
-        (1, 5), "support rows per class (where labels are no classes, in all), a table each; 0: the label names alone", low=0
+        (1, 5),
+        "support rows per class (where labels are no classes, in all), a table each; 0: the label names alone",
+        low=0,
+        empty=False,
     )
     metric: str | None = option(
         None,
@@ -77,18 +82,20 @@ class TestData(Checked):
         "squad_em, or where an answer may be that there is none, squad_v2_f1 or squad_v2_em; rouge_l or bleu; none: the first of its kind",
     )
     names: tuple[Literal["real", "numbered"], ...] = option(
-        ("real",), "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)"
+        ("real",),
+        "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)",
+        empty=False,
     )
     n_episodes: int = option(600, "episodes per task and number of shots (with class_splits: over all splits)", low=2)
     seed: int = option(0, "of the episodes", low=0)
     baselines: tuple[str, ...] = option(
         ("untrained", "label_names", "nearest_centroid", "knn", "naive_mean", "logistic_regression", "logistic_regression_names"),
         "measured on the same episodes; also logistic_regression_pretrained (on the encoder before it learned) and setfit (slow; needs "
-        "metatext[bench]); where labels are no classes the usual ones of the kind, fine_tuning of spans (slow), and prompted and copied of generation",
+        "metatext[bench]); where labels are no classes the usual ones of the kind, fine_tuning of spans (slow), and prompted and copied of generation; none: no baseline",
     )
     reference: tuple[str, ...] = option(
         ("logistic_regression", "label_names", "ridge_regression", "without_examples", "prompted"),
-        "the method that differences are to: the first of these that has an answer",
+        "the method that differences are to: the first of these that has an answer; none: no differences",
     )
     n_outside: int = option(
         0, "query rows per episode from the task's classes that are not in it; of spans, questions without an answer", low=0

@@ -25,9 +25,23 @@ class ConfigError(MetatextError, ValueError):
     """A setting that is unknown, of the wrong type, or outside what is allowed."""
 
 
-def option(default: Any, help: str, *, flag: str | None = None, low: float | None = None, high: float | None = None):
-    """A dataclass field with its help text, the name it bears as a flag and the bounds of its value (inclusive)."""
-    return field(default=default, metadata={"help": help, "flag": flag, "low": low, "high": high})
+def option(
+    default: Any,
+    help: str,
+    *,
+    flag: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    empty: bool = True,
+):
+    """A dataclass field with its help text, the name it bears as a flag, the bounds of its value (inclusive), and whether a list may be
+    empty."""
+    return field(default=default, metadata={"help": help, "flag": flag, "low": low, "high": high, "empty": empty})
+
+
+def is_none(value: Any) -> bool:
+    """Whether a text says that there is no value."""
+    return isinstance(value, str) and value.lower() in ("none", "null")
 
 
 def convert(value: Any, hint: Any, key: str) -> Any:
@@ -65,7 +79,7 @@ def convert(value: Any, hint: Any, key: str) -> Any:
         return names if len(names) > 1 else names[0]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):  # only `X | None` is used, where X may be one of the two above
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+        if value is None or is_none(value):
             return None
         return convert(value, Union[tuple(a for a in arguments if a is not type(None))], key)
     if origin is Literal:
@@ -126,6 +140,8 @@ class Checked:
             flag = item.metadata["flag"]
             called = f"{flag} ({item.name} of {type(self).__name__})" if flag else item.name
             value = convert(getattr(self, item.name), hints[item.name], called)
+            if value == () and not item.metadata["empty"]:
+                raise ConfigError(f"{called}: expected at least one value, got an empty list")
             low, high = item.metadata["low"], item.metadata["high"]
             for number in value if isinstance(value, tuple) else (value,):
                 if isinstance(number, (int, float)) and not isinstance(number, bool):

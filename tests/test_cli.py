@@ -871,6 +871,57 @@ def test_flags_win_over_the_file(tmp_path):
     assert settings[TrainConfig].meta_lr == 1e-4 and settings[TrainConfig].overwrite_output_dir is True
 
 
+def test_a_list_of_the_file_is_emptied_by_a_word(tmp_path):
+    """As in transformers' --report_to none; a task of that name in the file stays one."""
+    path = tmp_path / "settings.yaml"
+    path.write_text("eval_tasks: [none, b]\nwarm_start: a\nreport_to: [tensorboard]\ntask_weights: [a=2]\n")
+    settings = cli.parse("train", [str(path), "--warm_start", "none", "--report_to=None"])
+    assert settings[cli.TrainData].eval_tasks == ("none", "b") and settings[cli.TrainData].warm_start == ()
+    assert settings[TrainConfig].report_to == () and settings[TrainConfig].task_weights == ("a=2",)
+    assert cli.parse("train", [str(path), "--eval_tasks", "none"])[cli.TrainData].eval_tasks == ()
+    path.write_text("eval_tasks: []\n")
+    assert cli.parse("train", [str(path)])[cli.TrainData].eval_tasks == ()
+
+
+def test_every_list_is_emptied_alike_or_refuses():
+    refuse = []
+    for command, (_, classes) in cli.COMMANDS.items():
+        for cls in classes:
+            for item in (item for item in cls.__dataclass_fields__.values() if item.type.startswith("tuple")):
+                try:
+                    given = cli.parse(command, [f"--{item.metadata['flag'] or item.name}", "none"])[cls]
+                    assert getattr(given, item.name) == ()
+                except mt.ConfigError as error:
+                    assert str(error) == f"{item.name}: expected at least one value, got an empty list"
+                    refuse.append(item.name)
+    assert refuse == ["test_shots", "test_rows", "tasks", "shots", "names"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--eval_tasks", "--eval_tasks: expected at least one argument; --eval_tasks none is an empty list"),
+        ("--eval_tasks --seed 3", "--eval_tasks: expected at least one argument; --eval_tasks none is an empty list"),
+        ("--eval_tasks none cr", "--eval_tasks: the word none is an empty list and stands alone, got 'none cr'"),
+        ("--eval_tasks=", "eval_tasks: expected text, got '' (str)"),
+        ("--test_shots", "--test_shots: expected at least one argument"),
+        ("--test_shots none", "test_shots: expected at least one value, got an empty list"),
+        ("--seed", "--seed: expected one argument"),
+    ],
+)
+def test_an_empty_variable_of_the_shell_empties_no_list(words, message):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", *words.split()])
+    assert stopped.value.code == f"metatext train: {message}"
+
+
+def test_a_list_that_must_hold_something_is_refused_empty_from_a_file_too(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("shots: []\n")
+    with pytest.raises(mt.ConfigError, match=r"^shots: expected at least one value, got an empty list$"):
+        cli.parse("test", [str(path)])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
