@@ -102,7 +102,9 @@ class TestData(Checked):
     )
     outside: str | None = option(None, "a task whose rows belong to no class: further query rows of every episode")
     outside_rows: int | None = option(None, "how many of its rows an episode gets; none: all", low=1)
-    output: str | None = option(None, "JSON file for the figures; none: only tables (with --plot: runs/meta_test.json)")
+    output: str | None = option(
+        None, "JSON file for the figures and the score of every episode; none: only tables (with --plot: runs/meta_test.json)"
+    )
     plot: bool = option(False, "draw accuracy against shots, and errors against rows answered, beside the JSON file")
     cache_dir: str | None = option(None, "where features are kept; none: $METATEXT_CACHE, else the user's cache folder")
 

@@ -207,14 +207,22 @@ def _stage(folder: Path, staged: Path) -> tuple[dict[str, Any], int | None]:
 
 
 def _figures(metrics: Mapping[str, Any] | str | Path | None) -> dict[str, Any] | None:
-    """What is published of the metrics: nothing that may name a folder of this machine; config.json says which encoder it was."""
+    """What is published of the metrics: nothing that may name a folder of this machine (config.json says which encoder it was), and no
+    scores of single episodes, which may be megabytes that no card shows."""
     found = read_json(Path(metrics)) if isinstance(metrics, (str, Path)) else metrics
     if found is None:
         return None
-    found = {key: value for key, value in found.items() if key not in ("model", "heads")}
+    found = _without_scores({key: value for key, value in found.items() if key not in ("model", "heads")})
     if isinstance(settings := found.get("settings"), Mapping):
         found["settings"] = {key: value for key, value in settings.items() if key not in ("encoder", "language")}
     return found
+
+
+def _without_scores(values: Any) -> Any:
+    """The same, but for the ``scores`` of what has a ``metric``: the values of a report, wherever they stand."""
+    if not isinstance(values, Mapping):
+        return values
+    return {key: _without_scores(value) for key, value in values.items() if key != "scores" or "metric" not in values}
 
 
 def _commit(api: HfApi, staged: Path, repo: str, revision: str | None, create_pr: bool, message: str) -> CommitInfo:

@@ -104,17 +104,21 @@ class Report:
             cells.append([method, *(format(*pair) for pair in shown or [("-", "")] * len(keys))])
         return align(cells)
 
-    def to_dict(self, reference: Sequence[str] = ()) -> dict[str, Any]:
+    def to_dict(self, reference: Sequence[str] = (), scores: bool = False) -> dict[str, Any]:
         """Plain JSON values.
 
         Args:
             reference: see `Report.reference`; none: without ``differences``.
+            scores: with those of each episode, for a paired test of one's own, also across reports of one version whose ``settings`` are
+                equal: their episodes are the same, in the same order.
 
         Returns:
             ``settings``; ``versions``: of Python, metatext and the packages that decide figures; ``tasks``: task -> method -> figure,
             ``interval_95`` and `figures`; ``mean``: method -> the mean over the tasks; ``pooled``: method -> `figures` over the rows of all
             tasks, and ``risk_coverage``: method -> lists; and ``differences``: task or "mean over tasks" -> method -> [mean, half-width],
             ``reference`` the method they are to; of several tasks ``differences_over_tasks``: method -> the same of `difference_over_tasks`.
+            ``scores``: task -> method -> a list of `Report.scores` to six decimals, None where an episode has no answer, without methods
+            that answer none.
         """
 
         def entry(method: str, task: str | None = None) -> dict[str, Any]:
@@ -135,9 +139,10 @@ class Report:
                 for method, (coverage, error) in curves.items()
             },
         }
+        kept = {"scores": {task: _listed(methods) for task, methods in self.scores.items()}} if scores else {}
         to = self.reference(reference)
         if to is None:
-            return values
+            return {**values, **kept}
         answering = [m for m in self.methods if m != to and not np.isnan(self.mean(m)[0])]
         places = {**{task: task for task in self.scores}, MEAN: None}
         found = {
@@ -145,7 +150,7 @@ class Report:
         }
         if len(self.scores) > 1:
             values["differences_over_tasks"] = {m: [round(v, 6) for v in self.difference_over_tasks(m, to)] for m in answering}
-        return {**values, "reference": to, "differences": found}
+        return {**values, "reference": to, "differences": found, **kept}
 
     def __str__(self) -> str:
         by_class = any(self.metric in kind.metrics for kind in KINDS.values() if kind.by_class)
@@ -196,6 +201,12 @@ def align(cells: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]) for row in cells]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _listed(scores: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """Method -> scores of n episodes as JSON values, without methods that answer none."""
+    lists = {method: [None if np.isnan(v) else round(v, 6) for v in values.tolist()] for method, values in scores.items()}
+    return {method: values for method, values in lists.items() if set(values) != {None}}
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:

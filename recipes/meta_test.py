@@ -2,8 +2,8 @@
 
 What:   heads x shots x tasks: mean and 95 % interval per task (over its episodes) and over the tasks, paired differences to a
         reference, calibration (nll, Brier, ECE) and abstention (AUROC against rows of no class, risk-coverage) over all
-        query rows; with the real label names and with "class 1", "class 2" ...; tables as they come, figures as JSON,
-        pictures with --plot. Baselines use the same features: the untrained head, label names alone, nearest centroid,
+        query rows; with the real label names and with "class 1", "class 2" ...; tables as they come, figures and the score of
+        every episode as JSON, pictures with --plot. Baselines use the same features: the untrained head, label names alone, nearest centroid,
         nearest neighbours, mean of names and examples, logistic regression (also with the names as rows), and SetFit, which
         fine-tunes the encoder on every episode (--baselines setfit; needs metatext[bench], and patience or a GPU).
 Needs:  a folder that meta_train.py wrote, or the name of a head (then untrained); tasks that it has not seen.

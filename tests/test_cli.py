@@ -8,6 +8,7 @@ import logging
 import re
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -809,6 +810,34 @@ def test_heads_shots_names_and_pictures(tmp_path, tiny, capsys):
     heads = [line.split() for line in out.splitlines() if line.startswith("trained ")]
     assert len(heads[-1]) == 1 + 3  # the last table: real 0, real 2, numbered 2
     assert out.index("0 examples per class, real names") < out.index("2 examples per class, numbered names")
+
+
+def test_paired_differences_follow_from_the_files_alone(tmp_path, small_head):
+    """Those of one file from its scores by hand, and those of two methods that were measured in two runs, on two encoders."""
+    asked = ["--tasks", "starter/test/travel_diary", "starter/test/hobby_topics", *TINY, "--shots", "0", "2", "--names", "real"]
+    runs = {
+        "both": ["--model", str(small_head), "--heads", "ridge", "--baselines", "knn", "--reference", "untrained_ridge"],
+        "one": ["--model", str(small_head), "--baselines", "none"],
+        "other": ["--model", "ridge", "--baselines", "none"],
+    }
+    for name, words in runs.items():
+        cli.main(["test", *words, *asked, "--output", str(tmp_path / f"{name}.json")])
+    both, one, other = (json.loads((tmp_path / f"{name}.json").read_text())["names"]["real"] for name in runs)
+    for shots in ("0", "2"):
+        report, methods = both[shots], ["trained", "knn"] if shots == "2" else ["trained"]
+        assert one[shots]["settings"] == other[shots]["settings"] == report["settings"]
+        for task, scores in report["scores"].items():
+            assert list(scores) == ["trained", "untrained_ridge", *methods[1:]] and set(map(len, scores.values())) == {8}
+            assert one[shots]["scores"][task] == {"trained": scores["trained"]}
+            assert other[shots]["scores"][task] == {"untrained_ridge": scores["untrained_ridge"]}
+            for method in methods:
+                pairs = zip(scores[method], other[shots]["scores"][task]["untrained_ridge"], strict=True)
+                apart = [a - b for a, b in pairs]
+                half = 2.364624 * statistics.stdev(apart) / 8**0.5  # Student's t with 7 degrees of freedom
+                assert report["differences"][task][method] == pytest.approx([statistics.mean(apart), half], abs=3e-6)
+        means = [statistics.mean(scores["trained"]) for scores in report["scores"].values()]
+        assert report["mean"]["trained"]["accuracy"] == pytest.approx(statistics.mean(means), abs=2e-6)
+    assert "[0." in (tmp_path / "one.json").read_text(), "a line for the scores of a method, not one for each"
 
 
 def test_a_reference_that_is_no_method_shows_before_anything_is_measured(small_head, capsys):

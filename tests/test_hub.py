@@ -244,7 +244,8 @@ def test_the_command(hub, client, pushed, tmp_path):
     client.run("make(7).save_pretrained(folder)", folder=str(tmp_path / "run"))
     curve = b"\x89PNG"
     (tmp_path / "run" / "learning_curve.png").write_bytes(curve)
-    figures = {"model": "/a/folder/of/mine", "heads": [], "names": {"real": {"1": FIGURES}}}
+    of_episodes = {"scores": {"greetings": {"trained": [0.75, 1.0]}}}
+    figures = {"model": "/a/folder/of/mine", "heads": [], "names": {"real": {"1": {**FIGURES, **of_episodes}}}}
     figures["settings"] = {"encoder": {"name": "/a/folder/of/mine"}, "train": {"seed": 7}}
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     words = ["push", str(tmp_path / "run"), "alice/commanded", "--private", "--metrics", str(tmp_path / "figures.json")]
@@ -256,6 +257,7 @@ def test_the_command(hub, client, pushed, tmp_path):
     assert "| greetings | 87.5 ± 1.2 | 50.0 ± 25.0 |" in card and "![" in card
     published = files(hub, "alice/commanded")["metrics.json"]
     assert b"folder/of/mine" not in published and json.loads(published)["settings"] == {"train": {"seed": 7}}
+    assert json.loads(published)["names"] == {"real": {"1": FIGURES}}, "scores of single episodes stay here"
 
     (tmp_path / "run" / "README.md").write_text("---\nlicense: mit\n---\nBy hand.\n")
     (tmp_path / "run" / "learning_curve.png").unlink()

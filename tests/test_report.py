@@ -168,6 +168,15 @@ def test_to_dict():
     assert "differences" not in REPORT.to_dict() and "differences" not in REPORT.to_dict(["none"])
 
 
+def test_scores_of_each_episode_are_told_where_they_are_asked_for():
+    thirds = {"t": {"a": np.array([1, 1 / 3, np.nan]), "b": np.array([0.0, 2 / 3, 1.0]), "none": np.full(3, np.nan)}}
+    values = Report("accuracy", thirds, {}, SETTINGS).to_dict(scores=True)
+    assert values["scores"] == {"t": {"a": [1.0, 0.333333, None], "b": [0.0, 0.666667, 1.0]}}
+    json.dumps(values, allow_nan=False)
+    asked, bare = REPORT.to_dict(["base_line"], scores=True), REPORT.to_dict(["base_line"])
+    assert asked == {**bare, "scores": asked["scores"]} and "scores" not in bare
+
+
 def test_long_curves_are_thinned_and_keep_their_ends():
     rng = np.random.default_rng(0)
     many = rows(np.ones(1000), np.ones(1000), rng.random(1000), rng.random(1000) < 0.7)

@@ -134,6 +134,16 @@ def test_json_round_trip(tmp_path):
     assert "文" in (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
+def test_a_list_of_numbers_stands_on_one_line(tmp_path):
+    """Hundreds of lines for a curve help nobody; what looks like such a list in a text stays as it is."""
+    text = "[\n  1,\n  2\n]"
+    value = {"numbers": [0.5, None, -1e-7], "rows": [[1, 2], []], text: [text, "[1,  2]", "]"], "[": {"a": [True]}}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    lines = (tmp_path / "a.json").read_text().splitlines()
+    assert lines[1:5] == ['  "numbers": [0.5, null, -1e-07],', '  "rows": [', "    [1, 2],", "    []"]
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_json_refuses_what_json_lacks(old, number):
     with pytest.raises(ValueError, match="not JSON compliant"):

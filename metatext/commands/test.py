@@ -96,7 +96,7 @@ def main(settings: Settings) -> None:
     by_names = {n: {k: r for (names, k), r in reports.items() if names == n} for n in dict.fromkeys(n for n, _ in reports)}
     output = Path(data.output or "runs/meta_test.json")
     if data.output or data.plot:
-        figures = {names: {str(k): r.to_dict(data.reference) for k, r in found.items()} for names, found in by_names.items()}
+        figures = {n: {str(k): r.to_dict(data.reference, scores=True) for k, r in found.items()} for n, found in by_names.items()}
         asked = {"model": data.model, "heads": list(data.heads), "flags": flags_told(data)}
         write_json(output, {**asked, "names": figures})
         print(f"\nfigures  {output}")
