@@ -160,7 +160,11 @@ def _by_fit(
 
 
 def _untrained(model: MetaModel) -> Method:
-    """The head at its start, on the encoder as it was pretrained, which takes no steps."""
+    """The head at its start, on the encoder as it was pretrained, which takes no steps.
+
+    It starts from seed 0, whatever seed or warm start the model began with. No seed moves what a head of metatext answers at its start, but
+    for spans: what is random there is multiplied by numbers that start at 0. The start and end vectors of a `SpanHead` are random.
+    """
     language = model.language.pretrained() if model.language is not None else None
     fresh = MetaModel.from_encoder(model.encoder.pretrained(), replace(model.head_config, encoder_steps=0), language=language)
     return by_model(fresh.to(model.device).eval())

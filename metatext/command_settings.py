@@ -87,10 +87,11 @@ class TestData(Checked):
         empty=False,
     )
     n_episodes: int = option(600, "episodes per task and number of shots (with class_splits: over all splits)", low=2)
-    seed: int = option(0, "of the episodes", low=0)
+    seed: int = option(0, "of the episodes alone", low=0)
     baselines: tuple[str, ...] = option(
         ("untrained", "label_names", "nearest_centroid", "knn", "naive_mean", "logistic_regression", "logistic_regression_names"),
-        "measured on the same episodes; also logistic_regression_pretrained (on the encoder before it learned) and setfit (slow; needs "
+        "measured on the same episodes; untrained: the head at its start, from seed 0 (a seed moves its answers to spans only), on the encoder as it was "
+        "pretrained; also logistic_regression_pretrained (on the encoder before it learned) and setfit (slow; needs "
         "metatext[bench]); where labels are no classes the usual ones of the kind, fine_tuning of spans (slow), and prompted and copied of generation; none: no baseline",
     )
     reference: tuple[str, ...] = option(

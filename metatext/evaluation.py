@@ -62,7 +62,8 @@ def evaluate_tasks(
         episodes: their shape.
         n_episodes: per task, 2 at least.
         seed: of the episodes.
-        baselines: names out of `baselines.BASELINES`; None: those that suit the kind (`baselines.USUAL`).
+        baselines: names out of `baselines.BASELINES`; None: those that suit the kind (`baselines.USUAL`). "untrained" starts from seed 0, and a
+            seed moves its answers to spans only; for other starts give ``heads={"start 1": MetaModel.from_encoder(..., seed=1)}``.
         metric: the figure, out of those of `kinds.KINDS`; None: the kind's main one.
         heads: further models, by the names of their columns; each reads the episodes with its own encoder.
         outside: a task whose rows belong to no class: they become further query rows of every episode.

@@ -576,6 +576,12 @@ def test_two_processes_train_as_one(tiny_folder, tiny_writer_folder, tmp_path):
             assert max(np.abs(found[key] - expected[key]).max() for key in expected) < 1e-9
 
 
+def test_no_seed_moves_what_an_untrained_head_writes(tiny, tiny_writer):
+    models = [mt.MetaModel.from_encoder(tiny, seed=seed, language=tiny_writer) for seed in (0, 1)]
+    adapted = [model.adapt(INPUTS, TARGETS, kind="generation", description="backwards") for model in models]
+    assert torch.equal(*(writer.params["prompt"] for writer in adapted))
+
+
 def test_measured_beside_its_baselines(tiny, tiny_writer):
     task, model = reversed_letters(), mt.MetaModel.from_encoder(tiny, language=tiny_writer)
     shape = mt.EpisodeConfig(k_shot=3, n_query=4)

@@ -83,6 +83,17 @@ def test_table_and_config_name_the_same_heads():
     assert set(HEADS) == set(typing.get_args(typing.get_type_hints(HeadConfig)["name"]))
 
 
+@SHAPES
+def test_no_seed_moves_what_an_untrained_head_answers(config, shots):
+    """So the baseline "untrained" is no draw of a start, and says so."""
+    support, query = task(shots)
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found.append(answer(make_head(config, D).double().eval(), support, query))
+    assert torch.equal(found[0].values, found[1].values) and torch.equal(found[0].none, found[1].none)
+
+
 def test_make_head_takes_its_settings(config):
     head = make_head(config, D)
     assert type(head) is HEADS[config.name]

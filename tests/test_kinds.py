@@ -546,6 +546,17 @@ def test_kind_weights_scale_the_losses_of_a_kind(tiny, tmp_path):
 
 
 @BOTH
+def test_no_seed_moves_what_an_untrained_head_answers(kind):
+    support, query = episode(kind)
+    found = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        head = make_head(mt.HeadConfig("gp", rank=2), D, kind).double().eval()
+        found.append(answer(head, support, query).values)
+    assert torch.equal(*found)
+
+
+@BOTH
 def test_measured_beside_the_baselines_of_its_kind(tiny, kind):
     task = {"multilabel": letters_present, "regression": share_of_a}[kind](rows=60)
     model = mt.MetaModel.from_encoder(tiny)

@@ -446,6 +446,17 @@ def test_training_learns_to_find_answers_and_to_say_that_there_is_none(trained, 
     assert "squad_v2_em in %" in str(report)
 
 
+def test_untrained_starts_from_seed_0(tiny):
+    """Whose random vectors decide what it answers to spans: other starts stand beside it as further heads."""
+    first, other = (mt.MetaModel.from_encoder(tiny, seed=seed) for seed in (0, 1))
+    task, shape = find_the_run("new", rows=60, seed=5), mt.EpisodeConfig(k_shot=4, n_query=10)
+    report = mt.evaluate_tasks(
+        other, [task], shape, 4, seed=3, metric="squad_f1", baselines=("untrained",), heads={"seed 0": first}, progress=False
+    )
+    scores = report.scores["new"]
+    assert np.array_equal(scores["untrained"], scores["seed 0"]) and not np.array_equal(scores["untrained"], scores["trained"])
+
+
 def test_an_adapted_model_answers_in_the_words_of_the_context(trained, tmp_path):
     task = find_the_run("new", rows=30, seed=6)
     rows, asked = task.inputs()[:6], task.inputs()[6:]
