@@ -13,6 +13,7 @@ import torch
 
 from .answering import answer_rows, answer_table, best_answers, risk_of
 from .changes import add_class, add_examples, remove_class
+from .columns import Columns
 from .hub import push_folder, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS
@@ -45,6 +46,8 @@ class AdaptedModel:
         scale: of a regression what the scores were standardised by, see `targets.scale_of`.
         risk_curve: the model's `RiskCurve` when it adapted, or None.
         threshold: of several labels those with at least this probability are the answer; the model's when it adapted, and what a caller sets it to.
+        columns: what a row that is asked is made of, as the task of its examples had it: role -> column of its source, several where their texts were
+            joined; {} where that is not known. Commands read the columns of these names where none are named.
         params: task parameters, by name; of a fine-tuned model also those of `residual.corrected`.
         finetuning: what `finetune` measured, and whether its result was kept; None where it was not called.
     """
@@ -61,6 +64,7 @@ class AdaptedModel:
         scale: tuple[float, float] = (0.0, 1.0),
         residual: Mapping[str, torch.Tensor] | None = None,
         finetuning: Mapping[str, Any] | None = None,
+        columns: Columns | None = None,
     ):
         self.model = model
         self.support = support
@@ -78,6 +82,7 @@ class AdaptedModel:
         self.described = {**copy.deepcopy(model.describe()), "kinds": [kind]}
         self.residual = dict(residual or {})
         self.finetuning = finetuning
+        self.columns = dict(columns or {})
         self.params = self._make_params()
 
     @torch.no_grad()
@@ -227,7 +232,7 @@ class AdaptedModel:
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors (head, support features, what was trained of the encoder; no texts) to ``folder``,
+        """Write config.json and model.safetensors (head, support features, what was trained of the encoder; no texts, but the names of their columns) to ``folder``,
         atomically."""
         described = {**self.described, "threshold": self.threshold}  # a caller may have set it
         write_folder(folder, {"content": CONTENT, "task": describe_task(self), **described}, task_tensors(self))

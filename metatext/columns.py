@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from .settings import nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 KIND_NAMES = ("classification", "multilabel", "regression", "span", "generation")
 
@@ -165,6 +168,28 @@ def check_columns(present: Sequence[str], given: Columns, name: str) -> None:
                 raise DataError(f"task {name!r}: column {one!r} is named twice for the {role}")
 
 
+def with_defaults(present: Sequence[str], given: Columns, defaults: Columns, name: str) -> Columns:
+    """What a caller names, and for other roles the columns of a classifier's examples, where the table has all of these; where it does not, no
+    other is named, which is said.
+
+    Raises:
+        DataError: of several columns whose texts are joined some are there, some are not.
+    """
+    wanted = {role: (named,) if isinstance(named, str) else tuple(named) for role, named in defaults.items() if role not in given}
+    gone = {role: [column for column in named if column not in present] for role, named in wanted.items()}
+    if not any(gone.values()):
+        return {**{role: defaults[role] for role in wanted}, **given}
+    for role, named in wanted.items():
+        if 0 < len(gone[role]) < len(named):
+            raise DataError(
+                f"task {name!r}: the {role} of the examples stood in {' and '.join(map(repr, named))}; {gone[role][0]!r} is not there"
+                f"{nearest(gone[role][0], present, end='.')} Columns present: {', '.join(present)}; or name others: {_naming(role)}"
+            )
+    missing = " and ".join(repr(column) for columns in gone.values() for column in columns)
+    logger.warning("%s: no %s, as the examples had; columns are found by their usual names", name, missing)
+    return given
+
+
 def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> dict[str, str]:
     """Where text and text_pair stand; what ``given`` names is taken as it is."""
     found = {role: given[role] for role in ("text", "text_pair") if given.get(role)}
@@ -203,12 +228,17 @@ def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
         )
     close = next((n for n in names if nearest(n.lower(), (role, *usual[:1]))), None)
     guess = f"; did you mean {close!r}?" if close else "."
-    flag = next((flag for flag, *others in FLAGS if role in (flag, *others)), None)
-    shell = f" (--{flag}_column in the shell{'' if flag == role else '; adapt wants --kind too'})" if flag else ""
     raise DataError(
         f"task {task!r}: no column for the {role} found{guess} Columns present: {', '.join(names)}. "
-        f"Expected one of: {', '.join(usual)}; or name it: columns={{{role!r}: '<column>'}}{shell}."
+        f"Expected one of: {', '.join(usual)}; or name it: {_naming(role)}"
     )
+
+
+def _naming(role: str) -> str:
+    """How a caller names the column of a role."""
+    flag = next((flag for flag, *others in FLAGS if role in (flag, *others)), None)
+    shell = f" (--{flag}_column in the shell{'' if flag == role else '; adapt wants --kind too'})" if flag else ""
+    return f"columns={{{role!r}: '<column>'}}{shell}."
 
 
 def drop_unlabelled(rows: Dataset, columns: Mapping[str, str], known: Known) -> Dataset:

@@ -117,10 +117,10 @@ class Asked(Checked):
     text_column: Names | None = option(
         None,
         "column of the text, of the question or of the input; of several columns, as subject body, each row's texts are joined in this order; "
-        "none: one is found when its name is usual",
+        "none: that of a classifier's examples, where the file has it; else one is found when its name is usual",
     )
     text_pair_column: Names | None = option(
-        None, "column, or columns, of the second text of a pair; or the column of the context"
+        None, "column, or columns, of the second text of a pair; or the column of the context; none: as for text_column"
     )
     label_column: str | None = option(
         None, "column of the label, of the answer or of the target, where the file has one; none: found when its name is usual"

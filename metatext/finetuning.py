@@ -233,10 +233,12 @@ def _adapt(model, inputs, targets, label_names, description) -> tuple[list, Adap
     else:
         if label_names is not None or description is not None:
             raise DataError("finetune: a classifier has its own label_names and description; give a head to set others")
+        columns = inputs.input_columns if isinstance(inputs, Task) else model.columns
         if isinstance(inputs, Task):
             inputs, targets = inputs.inputs(), inputs.answers()
         rows = model.check_rows(inputs)
-        whole = extended(model.with_support(take_rows(model.support, np.zeros(0))), rows, targets, "finetune")
+        empty = model.with_support(take_rows(model.support, np.zeros(0)), columns=columns)
+        whole = extended(empty, rows, targets, "finetune")
     if not rows:
         raise DataError("finetune: there are no examples to learn from; adapt with label_names alone instead")
     return rows, whole

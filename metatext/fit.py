@@ -188,7 +188,8 @@ class Fit:
         model.to(support.x.device)
         model.heads[whole.kind].load_state_dict(whole.head.state_dict())
         model.risk = whole.risk_curve
-        return AdaptedModel(model, support, whole.labels, whole.label_names, whole.kind, whole.pairs, residual=residual, **values)
+        values |= {"residual": residual, "columns": whole.columns}
+        return AdaptedModel(model, support, whole.labels, whole.label_names, whole.kind, whole.pairs, **values)
 
     def _epoch(self, epoch: int, progress: Epochs) -> None:
         """One pass over the rows to learn from, in an order that follows from the seed."""

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .columns import INPUTS, ROLES, Columns, check_texts, find_columns, is_text, read_from, role_columns, text_columns
+from .columns import (
+    INPUTS,
+    ROLES,
+    Columns,
+    check_texts,
+    find_columns,
+    is_text,
+    read_from,
+    role_columns,
+    text_columns,
+    with_defaults,
+)
 from .csvs import with_numbers
 from .folders import READERS, reader
 from .rows import DataError
@@ -48,6 +59,7 @@ def load_inputs(
     kind: str = "classification",
     skip_bad_rows: bool = False,
     encoding: str = "utf-8",
+    default_columns: Columns | None = None,
 ) -> Inputs:
     """The rows of a file, which need no label.
 
@@ -57,7 +69,7 @@ def load_inputs(
         pairs: two texts per row are wanted.
         kind: of the task.
         skip_bad_rows: leave out rows with an empty text, with a warning that counts them, instead of an error.
-        encoding: as of `load_task`.
+        encoding, default_columns: as of `load_task`.
 
     Raises:
         DataError: no such file or column, or an empty text.
@@ -69,6 +81,7 @@ def load_inputs(
     answer = "label" if kind not in ROLES else ROLES[kind][-1]
     unlabelled = (columns or {}).get(answer) not in (None, *own)  # no other column may stand in for it
     given = {role: column for role, column in (columns or {}).items() if role != answer or column in own}
+    given = with_defaults(own, given, default_columns or {}, name)
     rows, given, joined = join_columns(rows, given, name)
     asked = {role: column for role, column in given.items() if role != answer}
     if kind in INPUTS:

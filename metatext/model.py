@@ -231,9 +231,8 @@ class MetaModel(nn.Module):
             takes_steps = self.adapts_encoder and given.rows
             encoder = adapted_encoder(self.encoder, self.head, given) if takes_steps else self.encoder.frozen()
             support = given.support(encoder)
-        return AdaptedModel(
-            self, support, given.labels, given.label_names, given.kind, given.pairs, encoder=encoder, scale=given.scale
-        )
+        values = {"encoder": encoder, "scale": given.scale, "columns": inputs.input_columns if isinstance(inputs, Task) else None}
+        return AdaptedModel(self, support, given.labels, given.label_names, given.kind, given.pairs, **values)
 
     describe, tensors, load_tensors = describe_model, learned_tensors, load_learned
     restore = classmethod(restore_model)

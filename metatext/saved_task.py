@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .columns import INPUTS, Columns
 from .kinds import KINDS
 from .representation import Support
 from .residual import residual_shapes
 from .saved import ENCODER, LANGUAGE
+from .settings import Names, convert
 from .storage import StorageError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def describe_task(model: AdaptedModel) -> dict[str, Any]:
     """What config.json says of a task."""
     task = {"kind": model.kind, "labels": model.labels, "label_names": list(model.label_names), "pairs": model.pairs}
     task |= {"scale": list(model.scale)} if KINDS[model.kind].scored else {}
+    task |= {"columns": model.columns} if model.columns else {}
     return task | ({"finetuning": model.finetuning} if model.finetuning else {})
 
 
@@ -57,6 +60,7 @@ class SavedTask:
     scale: tuple[float, float]
     finetuning: Mapping[str, Any] | None
     residual: Mapping[str, Tensor]
+    columns: Columns
 
 
 def read_task(config: Mapping[str, Any], tensors: Mapping[str, Tensor], kinds: Sequence[str], dim: int, where: str) -> SavedTask:
@@ -77,12 +81,16 @@ def read_task(config: Mapping[str, Any], tensors: Mapping[str, Tensor], kinds: S
         task = config["task"]
         labels, names, kind, pairs = (task[key] for key in ("labels", "label_names", "kind", "pairs"))
         scale = tuple(map(float, task.get("scale", (0.0, 1.0))))
+        columns = {role: convert(named, Names, f"columns: {role}") for role, named in dict(task.get("columns", {})).items()}
     except KeyError as error:
         raise StorageError(f"{where} is incomplete: {error} is missing") from None
     except (TypeError, ValueError) as error:
         raise StorageError(f"{where}/config.json is damaged: {error}") from None
     if kind not in kinds or len(scale) != 2:
         raise StorageError(f"{where}/config.json is damaged: its task is of kind {kind!r}, its head for {', '.join(kinds)}")
+    roles = INPUTS.get(kind, ("text", "text_pair"))
+    if other := next((role for role in columns if role not in roles), None):
+        raise StorageError(f"{where}/config.json is damaged: its task has columns for {other!r}, expected {' and '.join(roles)}")
     dims = 4 if kind == "span" else 3
     if support.y.ndim != dims:
         raise StorageError(f"{where}/model.safetensors: support.y has {support.y.ndim} dimensions, expected {dims}")
@@ -106,4 +114,4 @@ def read_task(config: Mapping[str, Any], tensors: Mapping[str, Tensor], kinds: S
     found = {name: tuple(tensor.shape) for name, tensor in residual.items()}
     if found != expected or not all(tensor.isfinite().all() for tensor in residual.values()):
         raise StorageError(f"{where}/model.safetensors: fine-tuned parameters are {found}, expected finite {expected}")
-    return SavedTask(support, labels, names, kind, pairs, scale, task.get("finetuning"), residual)
+    return SavedTask(support, labels, names, kind, pairs, scale, task.get("finetuning"), residual, columns)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .catalogue import ALIASES, KNOWN, Known
-from .columns import INPUTS, KIND_NAMES, ROLES, TEXTS, Columns, check_texts, drop_unlabelled, find_columns, is_text
+from .columns import INPUTS, KIND_NAMES, ROLES, TEXTS, Columns, check_texts, drop_unlabelled, find_columns, is_text, with_defaults
 from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 from .sources import read_source
@@ -76,6 +76,11 @@ class Task:
     def text_roles(self) -> tuple[str, ...]:
         """The columns of what is asked."""
         return tuple(name for name in self.rows.column_names if name in INPUTS.get(self.kind, TEXTS))
+
+    @property
+    def input_columns(self) -> dict[str, str | tuple[str, ...]]:
+        """Those of `columns` that hold what is asked."""
+        return {role: columns for role, columns in self.columns.items() if role in self.text_roles}
 
     @property
     def prompt(self) -> str:
@@ -184,6 +189,7 @@ def load_task(
     streaming: bool = False,
     max_rows: int | None = None,
     encoding: str = "utf-8",
+    default_columns: Columns | None = None,
 ) -> Task:
     """Load one task.
 
@@ -209,6 +215,8 @@ def load_task(
             is shuffled, ``load_dataset(..., streaming=True).shuffle(seed=0, buffer_size=10_000)``.
         max_rows: take the first so many rows, of any source; None: all.
         encoding: of a csv or tsv, such as "cp1252" or "latin-1", where it has no byte order mark that says it.
+        default_columns: what is taken for ``columns`` that are not named, where the source has all of these: ``clf.columns``, for further examples of
+            a classifier.
 
     Raises:
         DataError: a column is missing, a text is empty, a label is missing or unknown, a split does not exist, a stream without
@@ -217,12 +225,14 @@ def load_task(
     if kind is not None and kind not in KIND_NAMES:
         raise DataError(f"unknown kind {kind!r}{nearest(kind, KIND_NAMES, end='.')} Known: {', '.join(KIND_NAMES)}")
     check_is(columns, (Mapping, type(None)), "columns", "write {'text': 'body', 'label': 'queue'}", DataError)
+    check_is(default_columns, (Mapping, type(None)), "default_columns", "give those of a classifier, clf.columns", DataError)
     check_is(description, (str, type(None)), "description", "write one sentence, or leave it out", DataError)
     rows, found_name = read_source(source, config, split, revision, streaming, max_rows, encoding)
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}
-    rows, given, joined = join_columns(rows, {**hints, **(columns or {})}, name)
+    named = with_defaults(rows.column_names, columns or {}, default_columns or {}, name)
+    rows, given, joined = join_columns(rows, {**hints, **named}, name)
     columns = find_columns(rows, given, name, kind, skip_bad_rows)
     kind = columns.pop("kind")
     of_source = {role: joined.get(role, column) for role, column in columns.items()}

@@ -642,6 +642,7 @@ def test_a_text_of_several_columns_is_read_alike_in_examples_and_rows_to_answer(
             ["predict", str(settings), "--model", str(output), "--predict", str(asked), "--predictions", str(tmp_path / "b.csv")],
             tmp_path / "b.csv",
         ),
+        (["predict", "--predictions", str(tmp_path / "c.csv"), str(output), str(asked)], tmp_path / "c.csv"),  # which it knows
     )
     for command, predictions in commands:
         with caplog.at_level(logging.INFO, "metatext"):
@@ -652,7 +653,7 @@ def test_a_text_of_several_columns_is_read_alike_in_examples_and_rows_to_answer(
         assert [row["subject"] for row in found] == [row[0] for row in rows]
         assert [(row["predicted_label"], row["probability"]) for row in found] == expected
     assert "mail: text from 'subject' and 'mail body', label from 'label'" in caplog.messages
-    assert caplog.messages.count("more: text from 'subject' and 'mail body'") == 3
+    assert caplog.messages.count("more: text from 'subject' and 'mail body'") == 4
     tune = ["finetune", *model, *named, "--what", "params", "--num_train_epochs", "1", "--output_dir", str(tmp_path / "tuned")]
     cli.main([*tune, "--eval_examples", str(rest), "--predict", str(asked), str(half)])
     out = capsys.readouterr().out
@@ -665,6 +666,46 @@ def test_a_text_of_several_columns_is_read_alike_in_examples_and_rows_to_answer(
             SystemExit, match=r"task 'lone': column 'subject' \(for the text\) is not there.*Columns present: mail body, label"
         ):
             cli.main([*command, *named])
+    with pytest.raises(
+        SystemExit, match=r"'lone': the text of the examples stood in 'subject' and 'mail body'; 'subject' is not there"
+    ):
+        cli.main(["predict", str(output), str(lone)])
+    cli.main(["predict", "--text_column", "mail body", "--predictions", str(tmp_path / "d.csv"), str(output), str(lone)])
+    cli.main(["predict", "--predictions", str(tmp_path / "d.csv"), str(output), str(whole)])  # one column of the usual name
+    assert "whole: no 'subject' and 'mail body', as the examples had; columns are found by their usual names" in caplog.messages
+    with open(tmp_path / "d.csv", newline="") as file:
+        assert [row["predicted_label"] for row in csv.DictReader(file)] == [label for label, _ in expected]
+
+
+def test_a_classifier_that_is_learned_anew_reads_the_columns_that_it_knows(tmp_path, small_head, caplog):
+    """In its new examples, those that judge, and the rows to answer."""
+    task = make_task("letters", classes=3)
+    first, new, rest, asked = (tmp_path / f"{name}.csv" for name in ("first", "new", "rest", "asked"))
+    rows = [(text[:4], text[4:], label) for text, label in zip(task.inputs(), task.answers(), strict=True)]
+    for path, part in ((first, rows), (new, rows[::2]), (rest, rows[1::2]), (asked, rows[:3])):
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([("heading", "body", "label"), *part])
+    known, output = tmp_path / "known", tmp_path / "tuned"
+    cli.main(["adapt", "--model", str(small_head), "--text_column", "heading", "body", "--output_dir", str(known), str(first)])
+    tune = [
+        "finetune",
+        "--model",
+        str(known),
+        "--what",
+        "params",
+        "--num_train_epochs",
+        "1",
+        "--output_dir",
+        str(output),
+        str(new),
+    ]
+    with caplog.at_level(logging.INFO, "metatext"):
+        cli.main([*tune, "--eval_examples", str(rest), "--predict", str(asked)])
+    said = "text from 'heading' and 'body'"
+    assert {f"new: {said}, label from 'label'", f"rest: {said}, label from 'label'", f"asked: {said}"} <= {*caplog.messages}
+    assert mt.AdaptedModel.from_pretrained(output).columns == {"text": ("heading", "body")}
+    cli.main([*tune, "--text_column", "body"])
+    assert mt.AdaptedModel.from_pretrained(output).columns == {"text": "body"}
 
 
 def test_a_whole_folder_is_trained_on_as_far_as_the_head_goes(tmp_path, tiny_folder, caplog):
@@ -978,8 +1019,8 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["adapt", "--model", "nowhere"], "--examples is missing"),
         (["adapt", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
         (["test", "--model", "nowhere"], "nowhere is not a folder"),
-        (["finetune", "--model", "gp"], "--examples is missing"),
-        (["finetune", "--model", "nowhere", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["finetune", "--model", "nowhere"], "--examples is missing"),
+        (["finetune", "--model", "gp", "--examples", "nowhere.csv"], "nowhere.csv does not exist"),
         (["finetune", "--what", "head"], "what: expected one of 'lora', 'full', 'params', got 'head'"),
         (["push", "nowhere"], "nowhere does not exist; the first argument is a YAML file of settings"),
         (["push", "--model", "nowhere"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),

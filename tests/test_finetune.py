@@ -318,6 +318,23 @@ def test_folders_of_before_load(model, tmp_path):
     assert again.finetuning is None and not again.is_finetuned
 
 
+def test_columns_of_the_examples_are_kept(model, tuned, tmp_path):
+    """Through what learned, to disk and back; a classifier that learns anew takes those of its new examples, where these say them."""
+    assert tuned.columns == {"text": "text"}
+    tuned.save_pretrained(tmp_path / "clf")
+    assert (
+        AdaptedModel.from_pretrained(tmp_path / "clf", model.encoder if not tuned.encoder.learned else None).columns
+        == tuned.columns
+    )
+    rows = [{"letters": row["text"], "label": label} for row, label in zip(orders(20).rows, orders(20).answers())]
+    task = mt.load_task(rows, columns={"text": "letters"})
+    config = FinetuneConfig(what="params", num_train_epochs=1, **SMALL)
+    start = model.adapt(orders(20))
+    assert finetune(start, task, config=config).columns == {"text": "letters"}
+    assert finetune(start, task.inputs(), task.answers(), config=config).columns == {"text": "text"}
+    assert start.columns == {"text": "text"}
+
+
 @pytest.mark.parametrize("damage", ["missing", "shape", "nan"])
 def test_damaged_parameters(tuned, tmp_path, damage):
     tuned.save_pretrained(tmp_path / "clf")

@@ -502,6 +502,37 @@ def test_config_json(model, tmp_path):
     assert config["task"]["labels"] == ["late", "early"]
 
 
+@pytest.mark.parametrize(
+    ("columns", "saved"),
+    [
+        ({"text": "mail", "label": "queue"}, {"text": "mail"}),
+        ({"text": ["note", "mail"], "label": "queue"}, {"text": ["note", "mail"]}),
+        ({"text": "note", "text_pair": "mail", "label": "queue"}, {"text": "note", "text_pair": "mail"}),
+    ],
+)
+def test_a_classifier_knows_the_columns_of_its_examples(model, tmp_path, columns, saved):
+    """From the task to the folder and back, and through every change of the classifier."""
+    rows = [{"mail": text, "note": text[::-1], "queue": label} for text, label in zip(TEXTS, TARGETS)]
+    task = load_task(rows, columns=columns)
+    expected = {role: tuple(named) if isinstance(named, list) else named for role, named in saved.items()}
+    clf = model.adapt(task)
+    assert clf.columns == expected
+    clf.save_pretrained(tmp_path / "clf")
+    assert read_folder(tmp_path / "clf", "adapted")[0]["task"]["columns"] == saved
+    again = AdaptedModel.from_pretrained(tmp_path / "clf", model.encoder)
+    assert again.columns == expected
+    more = again.add_examples(task.inputs()[:1], TARGETS[:1]).add_class("new", task.inputs()[:1]).remove_class("new")
+    assert more.columns == expected
+    assert load_task(rows, columns={"label": "queue"}, default_columns=more.columns).inputs() == task.inputs()
+
+
+def test_a_classifier_of_texts_knows_no_columns_and_folders_of_before_load(model, tmp_path):
+    clf = model.adapt(TEXTS, TARGETS)
+    clf.save_pretrained(tmp_path / "clf")
+    assert "columns" not in read_folder(tmp_path / "clf", "adapted")[0]["task"]  # as older versions wrote
+    assert clf.columns == AdaptedModel.from_pretrained(tmp_path / "clf", model.encoder).columns == {}
+
+
 def other_weights(folder: Path) -> None:
     """The encoder in ``folder`` becomes another one of the same shape."""
     weights = load_file(folder / "model.safetensors")
@@ -621,6 +652,7 @@ def test_a_damaged_config(model, tmp_path, damage, what):
         put(["early"], "task", "labels"),  # the support knows two
         put(["early", "late", "never"], "task", "labels"),
         put(["early"], "task", "label_names"),
+        *(put(wrong, "task", "columns") for wrong in ("body", {"text": []}, {"text": ["body", 3]}, {"label": "queue"})),
     ],
     ids=lambda d: d.__name__,
 )

@@ -515,6 +515,58 @@ def test_columns_that_cannot_be_joined(columns, message):
         load_task([{**row, "number": 1, "tags": ["x"]} for row in MAIL], columns=columns, name="mail")
 
 
+def test_input_columns_are_those_of_what_is_asked():
+    assert load_task(MAIL, columns={"text": ["subject", "body"]}).input_columns == {"text": ("subject", "body")}
+    assert load_task(PAIR).input_columns == {"text": "premise", "text_pair": "hypothesis"}
+    assert load_task(OTHER_KINDS["span"]).input_columns == {"question": "question", "context": "context"}
+    assert load_task(OTHER_KINDS["generation"]).input_columns == {"input": "input"}
+
+
+BOTH = {"text": ("subject", "body")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "defaults", "expected"),
+    [
+        ([{"subject": "a", "body": "b"}], {}, BOTH, "a\nb"),
+        ([{"subject": "a", "body": "b"}], {"text": "body"}, BOTH, "b"),  # what is named wins
+        ([{"subject": "a", "body": "b"}], {"text": ["body", "subject"]}, BOTH, "b\na"),
+        ([{"title": "a", "text": "b"}], {}, {"text": "title"}, "a"),  # before the usual name
+        ([{"text": "b"}], {}, BOTH, "b"),  # none of them is there
+        ([{"text": "b", "note": "a"}], {}, {"text": "mail"}, "b"),
+        ([{"text": "b", "text_pair": "c", "body": "a"}], {}, {"text": "body"}, "a"),  # one text, as the examples were
+        ([{"a": "1", "b": "2", "c": "3"}], {}, {"text": ("a", "b"), "text_pair": "c"}, ("1\n2", "3")),
+        ([{"a": "1", "b": "2", "c": "3"}], {"text": "b"}, {"text": "a", "text_pair": "c"}, ("2", "3")),
+        ([{"a": "1", "premise": "2", "hypothesis": "3"}], {}, {"text": "a", "text_pair": "b"}, ("2", "3")),  # both or none
+    ],
+)
+def test_columns_of_examples_serve_where_none_are_named(tmp_path, rows, columns, defaults, expected):
+    path = write(tmp_path / "new.jsonl", [{**row, "label": label} for row in rows for label in "xy"])
+    found = load_inputs(path, columns, pairs=isinstance(expected, tuple), default_columns=defaults)
+    assert found.rows == [expected] * 2 and found.targets == ["x", "y"]
+    assert load_task(str(path), columns=columns, default_columns=defaults).inputs() == [expected] * 2
+
+
+def test_columns_of_examples_that_are_not_there_are_said(tmp_path, caplog):
+    """None of them: columns are found as ever; a part of them would be another text than that of the examples."""
+    path, half = write(tmp_path / "new.csv"), write(tmp_path / "half.csv", [{"body": "b", "subjekt": "a", "label": "x"}])
+    for read in (load_task, load_inputs):
+        caplog.clear()
+        read(str(path), default_columns=BOTH)
+        assert "new: no 'subject' and 'body', as the examples had; columns are found by their usual names" in caplog.messages
+        with pytest.raises(
+            DataError,
+            match=r"task 'half': the text of the examples stood in 'subject' and 'body'; 'subject' is not there; did you mean 'subjekt'\? "
+            r"Columns present: body, subjekt, label; or name others: columns=\{'text': '<column>'\} \(--text_column in the shell\)\.",
+        ):
+            read(str(half), default_columns=BOTH)
+        caplog.clear()
+        read(str(half), columns={"text": "body"}, default_columns=BOTH)
+        assert not any("examples" in message for message in caplog.messages)
+    with pytest.raises(DataError, match="default_columns: expected a dict or None, got 'body'; give those of a classifier"):
+        load_task(ROWS, default_columns="body")
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [

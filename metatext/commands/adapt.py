@@ -23,7 +23,7 @@ def main(settings: Settings) -> None:
             task = as_classes(data, task)
         elif data.label_names:
             task = load_examples(data, data.examples, data.split, task.kind)
-    asked = read_asked(data, task.kind, task.is_pair)
+    asked = read_asked(data, task.kind, task.is_pair, task.input_columns)
     classifier = model.adapt(task)
     classifier.save_pretrained(data.output_dir)
     shape = f" of {len(task.labels)} classes" if KINDS[task.kind].column == "label" else ""

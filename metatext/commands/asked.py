@@ -38,12 +38,15 @@ def columns_of(data: Asked, kind: str | None) -> Columns:
     return {own.get(flag, flag): column for flag, column in named.items() if column}
 
 
-def load_examples(data: Labelled, source: str, split: str | None, kind: str | None) -> Task:
+def load_examples(
+    data: Labelled, source: str, split: str | None, kind: str | None, default_columns: Columns | None = None
+) -> Task:
     """Labelled rows as a task: of a file, a folder of splits, or a data set on the Hub, "id:config"; ``kind`` None: found. Scores that
-    are found are not named yet: a head that knows none reads them as classes."""
+    are found are not named yet: a head that knows none reads them as classes. ``default_columns``: see `load_task`."""
     is_path = Path(source).exists() or reader(Path(source)) is not None  # one that is not there may have a colon, as of a disk
     name, _, part = (source, "", "") if is_path else source.partition(":")
-    options = {"columns": columns_of(data, kind), "skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
+    options = {"columns": columns_of(data, kind), "default_columns": default_columns}
+    options |= {"skip_bad_rows": data.skip_bad_rows, "encoding": data.encoding}
     load = partial(load_task, name, part or None, split=split, kind=kind, description=data.description, **options)
     task = load()
     if data.label_names and not (kind is None and task.kind == "regression"):
@@ -87,7 +90,7 @@ def label_names(entries: Sequence[str], task: Task) -> dict[Any, str]:
 def as_classes(data: AdaptData | FinetuneData, task: Task) -> Task:
     """Examples whose numbers were read as scores, with the numbers as classes."""
     logger.warning("the numbers in %r are read as classes, for this head knows no scores", task.columns.get("label"))
-    return load_examples(data, data.examples, data.split, "classification")
+    return load_examples(data, data.examples, data.split, "classification", task.input_columns)
 
 
 def check_output(data: AdaptData | FinetuneData) -> Path:
@@ -105,11 +108,12 @@ def check_predictions(path: str | Path, *inputs: str | None) -> None:
     check_file(path, inputs)
 
 
-def read_asked(data: Asked, kind: str, pairs: bool) -> Inputs | None:
-    """The file ``predict``, None where there is none; its rows are of this kind, pairs of texts or single ones, as the examples are."""
+def read_asked(data: Asked, kind: str, pairs: bool, default_columns: Columns) -> Inputs | None:
+    """The file ``predict``, None where there is none; its rows are of this kind, pairs of texts or single ones, as the examples are, and stand in
+    the columns of these where the settings name no others."""
     if data.predict is None:
         return None
-    return load_inputs(data.predict, columns_of(data, kind), pairs, kind, data.skip_bad_rows, data.encoding)
+    return load_inputs(data.predict, columns_of(data, kind), pairs, kind, data.skip_bad_rows, data.encoding, default_columns)
 
 
 def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float | None, path: str | Path) -> None:

@@ -27,19 +27,20 @@ def main(settings: Settings) -> None:
     predictions = check_output(data)
     if data.eval_split and not data.eval_examples and not data.split:
         raise ConfigError("eval_split: name the split of the examples too, --split; without it they are the rows of all splits")
-    task = load_examples(data, data.examples, data.split, None)
+    is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
+    model = load_model_or_classifier(data.model)
+    task = load_examples(data, data.examples, data.split, None, getattr(model, "columns", None))
     if task.kind == "regression":
         task = as_classes(data, task)
     if not KINDS[task.kind].by_class:
         raise DataError(
             f"--examples: classifications can be fine-tuned so far, {data.examples} is of kind {task.kind}; use adapt"
         )
-    asked = read_asked(data, task.kind, task.is_pair)
+    asked = read_asked(data, task.kind, task.is_pair, task.input_columns)
     judges = data.eval_examples or (data.eval_split and data.examples)
-    eval_task = load_examples(data, judges, data.eval_split, task.kind) if judges else None
-    is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
+    eval_task = load_examples(data, judges, data.eval_split, task.kind, task.input_columns) if judges else None
     classifier = finetune(
-        load_model_or_classifier(data.model),
+        model,
         task,
         config=settings[FinetuneConfig],
         eval_task=eval_task,

@@ -21,5 +21,5 @@ def main(settings: Settings) -> None:
     predictions = data.predictions or f"{Path(data.predict).stem}.predictions.csv"
     check_predictions(predictions, data.predict)
     classifier = AdaptedModel.from_pretrained(data.model).to(best_device())
-    asked = read_asked(data, classifier.kind, bool(classifier.pairs))
+    asked = read_asked(data, classifier.kind, bool(classifier.pairs), classifier.columns)
     write_predictions(classifier, asked, data.max_risk, predictions)
