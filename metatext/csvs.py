@@ -226,16 +226,16 @@ def _breaks(text: str) -> int:
     return len(re.findall("\r\n|\r|\n", text))
 
 
-def with_numbers(parts: Sequence[Dataset]) -> list[Dataset]:
-    """Files of one table, of which every cell is a text, with numbers in the columns that hold nothing else.
+def with_numbers(parts: Sequence[Dataset], texts: Sequence[str] = ()) -> list[Dataset]:
+    """Files of one table, of which every cell is a text, with numbers in the columns that hold nothing else and are none of ``texts``.
 
     One file speaks for the others: names with leading zeros in it stay texts in all, fractions make floats of whole numbers, and a column
     that is empty in one is of the type that it has elsewhere.
     """
-    names = {name for part in parts for name in _zero_columns(part)}
+    names = {*texts, *(name for part in parts for name in _zero_columns(part))}
     # a table of one column, which no task has, would be without rows in between
-    texts = [_texts(part) if len(part.column_names) > 1 else {} for part in parts]
-    read = [{name: values if name in names else _numbers(values) for name, values in part.items()} for part in texts]
+    cells = [_texts(part) if len(part.column_names) > 1 else {} for part in parts]
+    read = [{name: values if name in names else _numbers(values) for name, values in part.items()} for part in cells]
     for name in {name: None for part in read for name in part}:
         kinds = {str(part[name].type) for part in read if name in part and part[name].null_count < len(part[name])}
         kind = "double" if kinds == {"int64", "double"} else kinds.pop() if len(kinds) == 1 else None

@@ -28,15 +28,17 @@ def read_source(
     streaming: bool = False,
     max_rows: int | None = None,
     encoding: str = "utf-8",
+    texts: Sequence[str] = (),
 ) -> tuple[Dataset, str]:
-    """Any source as one table of its first ``max_rows`` rows (None: all), and a name for it; of a stream no row behind them is read."""
+    """Any source as one table of its first ``max_rows`` rows (None: all), and a name for it; of a stream no row behind them is read, and of a
+    csv the columns ``texts`` as they stand."""
     from datasets import IterableDataset
 
     if max_rows is not None:
         check_whole(max_rows, "max_rows")
     if streaming and max_rows is None:
         raise DataError("streaming=True needs max_rows, the number of rows to take; without it all would be downloaded")
-    rows, name = _find(source, config, split, revision, max_rows if streaming else None, encoding)
+    rows, name = _find(source, config, split, revision, max_rows if streaming else None, encoding, texts)
     if isinstance(rows, IterableDataset):
         if max_rows is None:
             raise DataError(
@@ -61,7 +63,13 @@ def _take(rows: IterableDataset, n: int, name: str) -> Dataset:
 
 
 def _find(
-    source: Any, config: str | None, split: str | None, revision: str | None, streamed: int | None, encoding: str
+    source: Any,
+    config: str | None,
+    split: str | None,
+    revision: str | None,
+    streamed: int | None,
+    encoding: str,
+    texts: Sequence[str],
 ) -> tuple[Dataset | IterableDataset, str]:
     """A source as one table or stream, and a name for it; ``streamed``: how many rows are taken where it is read as a stream."""
     from datasets import Dataset, IterableDataset, load_dataset
@@ -79,7 +87,7 @@ def _find(
         )
     path = Path(source)
     if path.is_file():
-        return read_files([path], path.name, encoding, streamed), path.stem
+        return read_files([path], path.name, encoding, streamed, texts), path.stem
     if path.is_dir():
         files = split_files(path)
         if not files:
@@ -93,7 +101,7 @@ def _find(
         if not wanted:
             raise DataError(f"{path.name} has no split {split!r}; it has {', '.join(sorted(files))}")
         paths = list(dict.fromkeys(wanted.values()))
-        return read_files(paths, path.name, encoding, streamed), path.name
+        return read_files(paths, path.name, encoding, streamed, texts), path.name
     if reader(path) or path.is_absolute() or str(source).startswith("."):
         raise DataError(f"{source} does not exist")
     try:
@@ -151,14 +159,17 @@ def _join(parts: list, where: str) -> Dataset | IterableDataset:
         raise DataError(f"{where}: its splits do not have the same columns and types: {error}") from None
 
 
-def read_files(paths: Sequence[Path], name: str, encoding: str, streamed: int | None = None) -> Dataset:
-    """Files one after the other, or the first ``streamed`` rows of their stream; csv columns of numbers, and nothing else, are numbers."""
+def read_files(
+    paths: Sequence[Path], name: str, encoding: str, streamed: int | None = None, texts: Sequence[str] = ()
+) -> Dataset:
+    """Files one after the other, or the first ``streamed`` rows of their stream; csv columns of numbers, and nothing else, are numbers but for
+    the columns ``texts``."""
     parts = [read_file(path, encoding, streamed) for path in paths]
     csvs = [number for number, path in enumerate(paths) if reader(path) == "csv"]
     if streamed is not None:
         taken = _take(_join(parts, name), streamed, name)
-        return with_numbers([taken])[0] if len(csvs) == len(paths) else taken
-    for number, part in zip(csvs, with_numbers([parts[number] for number in csvs]), strict=True):
+        return with_numbers([taken], texts)[0] if len(csvs) == len(paths) else taken
+    for number, part in zip(csvs, with_numbers([parts[number] for number in csvs], texts), strict=True):
         parts[number] = part
     return _join(parts, name)
 

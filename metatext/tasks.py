@@ -18,7 +18,7 @@ from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 from .sources import read_source
 from .targets import Targets, place_answers, read_targets
-from .text_parts import join_columns, say_second_text
+from .text_parts import join_columns, parts_of, say_second_text
 from .usable import usable_rows
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def load_task(
             where there is no label, are scores (regression), lists of labels are multilabel. Where "multilabel" is given, a text is
             labels with semicolons between them, as a csv may have them.
         columns: where what stands, e.g. ``{"text": "body", "label": "queue"}``; also ``text_pair`` and ``label_name``. A text, question or
-            input of several columns, ``{"text": ["subject", "body"]}``, is read with a line break between them, without those that are blank.
+            input of several columns, ``{"text": ["subject", "body"]}``, is read with a line break between them, without those that are blank; of a csv as
+            its cells stand, numbers too.
         label_names: readable text per class: a list in the order of the classes, or a dict {label: text}. Labels
             without a row are allowed in a dict. Of a regression: {lowest score: text, highest score: text}.
         name: the task's name; None: from the source.
@@ -227,7 +228,8 @@ def load_task(
     check_is(columns, (Mapping, type(None)), "columns", "write {'text': 'body', 'label': 'queue'}", DataError)
     check_is(default_columns, (Mapping, type(None)), "default_columns", "give those of a classifier, clf.columns", DataError)
     check_is(description, (str, type(None)), "description", "write one sentence, or leave it out", DataError)
-    rows, found_name = read_source(source, config, split, revision, streaming, max_rows, encoding)
+    parts = parts_of({**(default_columns or {}), **(columns or {})})
+    rows, found_name = read_source(source, config, split, revision, streaming, max_rows, encoding, parts)
     name = name or found_name
     known = _known(source if isinstance(source, str) else "", config, name)
     hints = known.columns if set(known.columns.values()) <= set(rows.column_names) else {}

@@ -22,6 +22,11 @@ JOIN = "\n"
 better where there are none: 80.1 beside 80.0 % (AG News, headline and text, 8 examples per class, general head)."""
 
 
+def parts_of(given: Columns) -> list[str]:
+    """The columns that `join_columns` joins: of a csv their cells are texts, also where all are numbers, as the next file may hold others."""
+    return [column for named in given.values() if isinstance(named, (list, tuple)) and len(named) > 1 for column in named]
+
+
 def join_columns(rows: Dataset, given: Columns, name: str) -> tuple[Dataset, dict[str, str | None], dict[str, tuple[str, ...]]]:
     """A table in which a text of several columns stands in one that is added.
 

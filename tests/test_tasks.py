@@ -451,6 +451,40 @@ def test_a_text_of_several_columns(tmp_path, suffix, columns, texts):
     )
 
 
+@pytest.mark.parametrize("cells", ["007 12", "7 12", "1.50 2", "+7 -1", "1e3 2.0", "TRUE False", "9" * 30 + " 1", "7 x", " 7"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_numbers_in_a_part_of_a_text_are_read_as_they_stand(tmp_path, suffix, cells):
+    """Alike in examples and in rows to answer, whatever the other rows of the file are; labels and other columns are numbers as ever."""
+    mark, (first, second) = "," if suffix == ".csv" else "\t", cells.split(" ")
+    rows = [["number", "body", "label", "score"], [first, "a", "1", "1"], [second, "b", "2", "2"], ["", "c", "2", "3"]]
+    path = raw(tmp_path / f"new{suffix}", "".join(mark.join(row) + "\n" for row in rows))
+    texts = [f"{first}\na" if first else "a", f"{second}\nb", "c"]
+    columns = {"text": ["number", "body"], "label": "label"}
+    task, asked = load_task(str(path), columns=columns), load_inputs(path, columns)
+    assert task.inputs() == asked.rows == texts and task.labels == (1, 2) and asked.targets == [1, 2, 2]
+    own = load_task(str(path), columns={"label": "label"}, default_columns=task.input_columns)
+    assert own.inputs() == load_inputs(path, default_columns=task.input_columns).rows == texts
+    assert load_task(str(path), columns=columns, streaming=True, max_rows=2).inputs() == texts[:2]
+    scores = load_task(str(path), kind="regression", columns={"text": ["number", "body"], "label": "score"})
+    assert scores.targets.tolist() == [1, 2, 3]
+
+
+def test_numbers_in_a_part_of_a_text_over_several_splits(tmp_path):
+    folder = tmp_path / "corpus"
+    raw(folder / "train.csv", "number,body,label\n1.50,a,x\n2,b,y\n")
+    raw(folder / "test.csv", "number,body,label\nnone,c,x\n")
+    assert load_task(str(folder), split=None, columns={"text": ["number", "body"]}).inputs() == ["none\nc", "1.50\na", "2\nb"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_a_part_of_a_text_that_is_of_numbers_by_its_type_is_refused_alike(tmp_path, suffix):
+    """How such a number is written nobody says: 3 may be 3.0 beside a missing one."""
+    path = write(tmp_path / f"new{suffix}", [{"number": n, "body": "a", "label": label} for n, label in ((1, "x"), (2, "y"))])
+    for read in (load_task, load_inputs):
+        with pytest.raises(DataError, match=r"task 'new': column 'number' \(for the text\) holds int64, expected texts"):
+            read(str(path), columns={"text": ["number", "body"]})
+
+
 def test_one_column_in_a_list_is_that_column():
     assert load_task(MAIL[:2], columns={"text": ["body"]}).columns == {"text": "body", "label": "label"}
     with pytest.raises(DataError, match="row 2 of column 'body' is empty"):
