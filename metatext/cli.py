@@ -64,6 +64,7 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
     A mistake in the settings or the data ends in one line on standard error and exit status 1, without a traceback; so does Ctrl-C, with
     status 130, and SIGTERM while a head is trained, with 143.
     """
+    settings: Settings = {}
     try:
         settings = parse(command, sys.argv[1:] if arguments is None else arguments, description)
         importlib.import_module(f"{__package__}.commands.{command}").main(settings)  # only now: --help must not wait for torch
@@ -74,9 +75,9 @@ def run(command: str, arguments: Sequence[str] | None = None, description: str |
         sys.exit(f"metatext {command}: {error}")
     except KeyboardInterrupt as error:
         if os.environ.get("RANK", "0") == "0":  # of the processes of a launch one speaks
-            on = (
-                "; the same command goes on from the last checkpoint, if there is one" if command in ("train", "finetune") else ""
-            )
+            overwrites = any(getattr(part, "overwrite_output_dir", False) for part in settings.values())
+            same = f"the same command{', without overwrite_output_dir,' * overwrites}"
+            on = f"; {same} goes on from the last checkpoint, if there is one" if command in ("train", "finetune") else ""
             print(f"metatext {command}: {str(error) or f'interrupted{on}'}", file=sys.stderr)
         sys.exit(128 + getattr(error, "signal", signal.SIGINT))
 

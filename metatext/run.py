@@ -142,7 +142,8 @@ class Run:
             self.accelerator.wait_for_everyone()  # where one process ends, the launcher ends the others
             name, kept = signal.Signals(asked).name, self.checkpoints.folder / f"checkpoint-{self.step}"
             done = f"step {self.step} of {self.config.meta_steps}: stopped by {name}"
-            raise Stopped(f"{done}; {kept} is kept, and the same command goes on from there", asked)
+            same = "the same command" + ", without overwrite_output_dir," * self.config.overwrite_output_dir
+            raise Stopped(f"{done}; {kept} is kept, and {same} goes on from there", asked)
 
     def finish(self, start: int, progress: Progress) -> None:
         """Write figures and curve, and leave the model with the weights that were kept, and what the unseen tasks say of them."""

@@ -92,8 +92,13 @@ def train_command(config: Mapping[str, Any], settings: Mapping[str, Any]) -> str
     found = {**told, **flags(encoder, EncoderConfig), **flags(config["head"], HeadConfig)}
     found |= flags(config.get("language") or {}, LanguageConfig)
     found |= {**flags(settings["episodes"], EpisodeConfig), **flags(settings["train"], TrainConfig)}
-    words = ["metatext", "train"]
-    for flag, value in {**found, "seed": settings["train"]["seed"]}.items():
+    return shell_command("train", {**found, "seed": settings["train"]["seed"]})
+
+
+def shell_command(command: str, found: Mapping[str, Any]) -> str:
+    """``metatext COMMAND`` with these flags, as `flags` gives them, for a shell."""
+    words = ["metatext", command]
+    for flag, value in found.items():
         if value != []:
             words += [f"--{flag}", *map(_word, value if isinstance(value, list) else [value])]
     return shlex.join(words)

@@ -1136,6 +1136,40 @@ def test_ctrl_c_ends_any_command_in_one_line(command, on, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([command])
     assert stopped.value.code == 130 and capsys.readouterr().err == f"metatext {command}: interrupted{on}\n"
+    if on:
+        with pytest.raises(SystemExit, match="130"):
+            cli.main([command, "--overwrite_output_dir"])  # the same command would begin anew
+        on = on.replace("command", "command, without overwrite_output_dir,")
+        assert capsys.readouterr().err == f"metatext {command}: interrupted{on}\n"
+
+
+@pytest.mark.parametrize("command", ["adapt", "finetune"])
+def test_ctrl_c_behind_the_saved_classifier_says_how_the_rows_are_answered(command, tmp_path, small_head, monkeypatch, capsys):
+    """The command that it names writes the predictions that this one would have written, from the classifier that is there."""
+    task, examples, output = make_task("letters", classes=3), tmp_path / "my examples.csv", tmp_path / "my classifier"
+    with open(examples, "w", newline="") as file:
+        csv.writer(file).writerows([("note", "body", "queue"), *(("x", *row) for row in zip(task.inputs(), task.answers()))])
+    words = [command, "--model", str(small_head), "--text_column", "note", "body", "--label_column", "queue"]
+    words += ["--output_dir", str(output), "--examples", str(examples)]
+    words += ["--what", "params", "--num_train_epochs", "1"] if command == "finetune" else []
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    rows = ["--predict", str(examples), "--max_risk", "0.5", "--skip_bad_rows"]
+    for asked in ([], rows):  # in the last line that is printed, or while rows are answered
+        with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):
+            patch.setattr(f"metatext.commands.{command}.{'write_predictions' if asked else 'print'}", interrupted, raising=False)
+            cli.main([*words, *asked])
+        said, mark, rest = capsys.readouterr().err.rstrip().splitlines()[-1].partition("; to answer the rows: ")
+        assert said == f"metatext {command}: interrupted; the classifier is saved in {output}" and bool(mark) == bool(asked)
+        assert not (output / "checkpoints").exists() and not (output / "predictions.csv").exists()
+    name, *arguments = shlex.split(rest)
+    assert name == "metatext"
+    cli.main(arguments)
+    answers = (output / "predictions.csv").read_bytes()
+    cli.main([*words, *rows])
+    assert (output / "predictions.csv").read_bytes() == answers
 
 
 @pytest.mark.parametrize(

@@ -461,6 +461,17 @@ def test_a_signal_ends_the_step_behind_a_checkpoint_and_the_run_ends_bit_for_bit
     assert (other.best, other.history, other.steps) == (result.best, result.history, result.steps)
 
 
+def test_a_run_that_overwrote_says_how_it_goes_on(tiny, tmp_path, monkeypatch, caplog):
+    """With overwrite_output_dir the same call would begin anew."""
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Stopped, match=r"is kept, and the same command, without overwrite_output_dir, goes on from there$"):
+            run(tiny, tmp_path / "run", **STOP, overwrite_output_dir=True)
+    with caplog.at_level("INFO", "metatext"):
+        run(tiny, tmp_path / "run", **STOP)
+    assert f"going on from {tmp_path / 'run' / 'checkpoints' / 'checkpoint-5'}" in caplog.messages
+
+
 def test_a_second_signal_ends_at_once(tiny, tmp_path, monkeypatch, capfd):
     def twice():
         signal.raise_signal(signal.SIGINT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..command_settings import AdaptData, Settings
 from ..kinds import KINDS
 from ..rows import DataError
-from .asked import as_classes, check_output, load_examples, read_asked, write_predictions
+from .asked import as_classes, check_output, load_examples, read_asked, saved, write_predictions
 from .common import load_model, log, of_shots
 
 
@@ -29,6 +29,7 @@ def main(settings: Settings) -> None:
     shape = f" of {len(task.labels)} classes" if KINDS[task.kind].column == "label" else ""
     shape = " of scores from {:g} to {:g}".format(*task.labels) if KINDS[task.kind].scored else shape
     shape = " of texts to write" if KINDS[task.kind].written else shape
-    print(f"{of_shots(len(task), by_class=False)}{shape} -> {data.output_dir}")
-    if asked is not None:
-        write_predictions(classifier, asked, data.max_risk, predictions)
+    with saved(data, predictions):
+        print(f"{of_shots(len(task), by_class=False)}{shape} -> {data.output_dir}")
+        if asked is not None:
+            write_predictions(classifier, asked, data.max_risk, predictions)

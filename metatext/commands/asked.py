@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import dataclasses
 import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ import numpy as np
 
 from ..adapted import AdaptedModel
 from ..columns import FLAGS, ROLES, Columns, read_from
-from ..command_settings import AdaptData, Asked, FinetuneData, Labelled
+from ..command_settings import AdaptData, Asked, FinetuneData, Labelled, PredictData
 from ..folders import reader
 from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
 from ..scoring import answer_figures
 from ..settings import ConfigError
+from ..snippets import flags, shell_command
 from ..storage import StorageError, check_file, check_folder, write_text
 from ..tasks import Task, load_task
 
@@ -114,6 +117,19 @@ def read_asked(data: Asked, kind: str, pairs: bool, default_columns: Columns) ->
     if data.predict is None:
         return None
     return load_inputs(data.predict, columns_of(data, kind), pairs, kind, data.skip_bad_rows, data.encoding, default_columns)
+
+
+@contextlib.contextmanager
+def saved(data: AdaptData | FinetuneData, predictions: Path) -> Iterator[None]:
+    """Within the block Ctrl-C says that the classifier is there, and what still answers the file ``predict``: the same command would make
+    another one first."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        asked = {item.name: getattr(data, item.name) for item in dataclasses.fields(Asked)}
+        told = flags(PredictData(**asked, model=str(data.output_dir), predictions=str(predictions)))
+        rest = f"; to answer the rows: {shell_command('predict', told)}" if data.predict else ""
+        raise KeyboardInterrupt(f"interrupted; the classifier is saved in {data.output_dir}{rest}") from None
 
 
 def write_predictions(classifier: AdaptedModel, asked: Inputs, max_risk: float | None, path: str | Path) -> None:

@@ -12,7 +12,7 @@ from ..model import MetaModel
 from ..rows import DataError
 from ..settings import ConfigError
 from ..storage import ContentError
-from .asked import as_classes, check_output, load_examples, read_asked, write_predictions
+from .asked import as_classes, check_output, load_examples, read_asked, saved, write_predictions
 from .common import load_model, log
 
 
@@ -49,10 +49,11 @@ def main(settings: Settings) -> None:
     )
     if not is_main:
         return
-    print(table(classifier.finetuning))
-    print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
-    if asked is not None:
-        write_predictions(classifier, asked, data.max_risk, predictions)
+    with saved(data, predictions):
+        print(table(classifier.finetuning))
+        print(f"{len(task)} examples of {len(task.labels)} classes -> {data.output_dir} ({classifier.finetuning['kept']})")
+        if asked is not None:
+            write_predictions(classifier, asked, data.max_risk, predictions)
 
 
 def load_model_or_classifier(name: str) -> MetaModel | AdaptedModel:
