@@ -94,16 +94,18 @@ def load_inputs(
             )
     logger.info("%s: %s", name, read_from({**found, **{role: joined[role] for role in found if role in joined}}))
     said = with_numbers([rows])[0] if reader(Path(path)) == "csv" else rows
+    texts = {part for parts in joined.values() for part in parts} - {given.get(answer)}
+    said = said.remove_columns(list(texts))  # one called "type" or "category" is no label of these rows
     if skip_bad_rows:
         good = usable(rows, lambda part: check_texts(part, found, name), name)
         rows, said = rows.select(good), said.select(good)
     check_texts(rows, found, name)
     table = rows.with_format("arrow")[:]
-    texts = {role: table.column(column).to_pylist() for role, column in found.items()}
+    read = {role: table.column(column).to_pylist() for role, column in found.items()}
     if len(INPUTS.get(kind, ())) > 1:
-        listed = [dict(zip(texts, row)) for row in zip(*texts.values(), strict=True)]
+        listed = [dict(zip(read, row)) for row in zip(*read.values(), strict=True)]
     else:
-        listed = list(zip(texts["text"], texts["text_pair"], strict=True)) if pairs else next(iter(texts.values()))
+        listed = list(zip(read["text"], read["text_pair"], strict=True)) if pairs else next(iter(read.values()))
     return Inputs(listed, rows.select_columns(own), None if unlabelled else known_answers(said, given, name, kind))
 
 

@@ -491,6 +491,14 @@ def test_one_column_in_a_list_is_that_column():
         load_task(MAIL, columns={"text": ["body"]})
 
 
+def test_a_column_that_is_part_of_a_text_is_no_label_of_rows_to_answer(tmp_path):
+    (path := tmp_path / "new.csv").write_text("type,body,queue\ncard,it is lost,a\nrent,it went up,b\n")
+    both = {"text": ("type", "body")}
+    assert load_inputs(path, both).targets is None  # "type" is a usual name of a label
+    assert load_inputs(path, {**both, "label": "queue"}).targets == ["a", "b"]
+    assert load_inputs(path, {**both, "label": "type"}).targets == ["card", "rent"]  # who names it means it
+
+
 def test_other_texts_of_several_columns():
     rows = [{"a": "1", "b": "2", "a + b": "3", "label": name} for name in "xy"]
     pairs = load_task(rows, columns={"text": "a + b", "text_pair": ["b", "a"]})
