@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -648,3 +652,24 @@ def test_names_that_say_nothing_are_not_believed(name):
     nothing, _ = task([0, 0, 0])
     nothing = dataclasses.replace(nothing, label_x=support.label_x, task_mask=support.task_mask)
     assert answer(head, nothing, axes[None]).values[0].argmax(-1).tolist() == [2, 0, 1]  # without rows there is nothing else
+
+
+def test_several_tasks_of_many_rows_with_threads_set_by_hand():
+    """`torch.set_num_threads` breaks torch's own batched LU (pytorch issue 142815), in a process that began with one thread."""
+    code = """
+import torch
+from metatext import HeadConfig
+from metatext.heads import make_head
+from test_heads import task
+
+support, query = task([90, 90], b=3, d=8)
+for name in ("gp", "ridge"):
+    head, answers = make_head(HeadConfig(name), 8).double(), []
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        answers.append(head.logits(head.adapt(support), query, torch.ones(query.shape[:2], dtype=bool)).values)
+    torch.testing.assert_close(*answers)
+"""
+    here = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **here}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

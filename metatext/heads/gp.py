@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..config import HeadConfig
 from ..representation import Representation, Support, alike_direction, likelihood_gain
+from . import solving
 from .metanet import MetaNetwork
 from .protocol import Logits, Novelty, Params, Temperature, mask_classes
 
@@ -67,7 +68,7 @@ class GPHead(nn.Module):
         noise = NOISE_ROW[0] + (NOISE_ROW[1] - NOISE_ROW[0]) * explained
         noise = torch.cat([noise / size.clamp_min(1), (NOISE_NAME / trust)[:, None].expand_as(task.count)], 1)
         real = torch.cat([size > 0, named & support.row_mask.any(1, keepdim=True)], 1)  # (b, n + w)
-        inverse = torch.linalg.inv(gram(rows, to_names, among_names, noise, real))
+        inverse = solving.inverse(gram(rows, to_names, among_names, noise, real))
 
         def solve(values: Tensor) -> Tensor:
             return inverse @ (values * real[..., None] * mask[:, None])

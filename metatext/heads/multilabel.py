@@ -9,6 +9,7 @@ from ..config import HeadConfig
 from ..representation import Representation, Support
 from .gp import gram, grouped, kernel
 from .protocol import Logits, Params, Temperature, mask_classes
+from .solving import solve
 
 NOISE_ROW, NOISE_NAME, OFFSET = 0.1, 0.15, 0.5  # names count for less than in `GPHead`, where they only have to be told apart
 
@@ -53,7 +54,7 @@ class MultilabelGPHead(nn.Module):
         prior = weight * (torch.cat([to_names, among_names], 1) - usual[:, None]) * named[:, None]
         target = torch.cat([y, torch.diag_embed(named.to(y.dtype))], 1) - share[:, None, None] - prior
         target = target * real[..., None] * mask[:, None]
-        dual = torch.linalg.solve(gram(rows, to_names, among_names, noise, real), target)  # (b, n + w, w)
+        dual = solve(gram(rows, to_names, among_names, noise, real), target)  # (b, n + w, w)
         shots = torch.log1p(n.to(y.dtype))
         base, by_rows, by_share = self.threshold
         return {

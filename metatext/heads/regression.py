@@ -9,6 +9,7 @@ from ..config import HeadConfig
 from ..representation import Representation, Support, alike_direction
 from .gp import grouped, kernel
 from .protocol import Logits, Params
+from .solving import solve
 
 
 class RegressionGPHead(nn.Module):
@@ -61,7 +62,7 @@ class RegressionGPHead(nn.Module):
         target = ((y - mean) / deviation - self._prior(told - centre)) * real[..., None]
         gram = self._kernel(rows @ rows.mT, told - centre, told - centre) * (real[:, None] & real[..., None])
         noise = torch.where(real, self.log_noise.exp() / size.clamp_min(1), 1.0)
-        dual = torch.linalg.solve(gram + torch.diag_embed(noise), target)
+        dual = solve(gram + torch.diag_embed(noise), target)
         return {"rows": rows, "label": label, "told": told, "centre": centre, "dual": dual, "mean": mean, "deviation": deviation}
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:

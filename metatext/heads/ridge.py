@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ..config import HeadConfig
 from ..representation import Representation, Support
 from .protocol import Logits, Novelty, Params, Temperature, mask_classes
+from .solving import solve
 
 
 class RidgeHead(nn.Module):
@@ -43,10 +44,10 @@ class RidgeHead(nn.Module):
         s, d = x.shape[1:]
         if s <= d:  # the solve in its (s, s) dual
             gram = x @ x.mT + lam * torch.eye(s, dtype=x.dtype, device=x.device)
-            weights = prior + (x.mT @ torch.linalg.solve(gram, residual)).mT
+            weights = prior + (x.mT @ solve(gram, residual)).mT
         else:
             gram = x.mT @ x + lam * torch.eye(d, dtype=x.dtype, device=x.device)
-            weights = prior + torch.linalg.solve(gram, x.mT @ residual).mT
+            weights = prior + solve(gram, x.mT @ residual).mT
         return {"weights": weights, "scale": self.temperature(task), **self.novelty.adapt(task)}
 
     def logits(self, params: Params, query: Tensor, query_mask: Tensor) -> Logits:

@@ -10,6 +10,7 @@ from ..config import HeadConfig
 from ..losses import MAX_ANSWER
 from ..representation import Support
 from .protocol import Logits, Params
+from .solving import solve
 
 RANK = 16  # of the map from a description to the vectors
 
@@ -70,7 +71,7 @@ class SpanHead(nn.Module):
         # in units of the scaled vectors a precision of lambda is lambda / scale^2
         precision = (self.log_precision - 2 * self.log_scale).exp()
         ridge = hessian + precision * torch.eye(d, dtype=x.dtype, device=x.device)
-        step = torch.cholesky_solve(gradient, torch.linalg.cholesky(ridge))[..., 0]
+        step = solve(ridge, gradient)[..., 0]
         first, last = support.y.argmax(2).unbind(-1)  # (b, s)
         length = self._length((last - first + 1).to(x.dtype), (first > 0) & support.row_mask.any(-1))
         return {"vectors": prior - self.log_step.exp() * step, "length": length}
