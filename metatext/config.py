@@ -44,6 +44,9 @@ class EncoderConfig(Checked):
         low=0.0,
         high=0.9,
     )
+    pretrained_pooling: Literal["same", "mean", "words", "cls", "max", "last"] = option(
+        "same", "how the states of that pretrained encoder become one vector (pretrained_share above 0); same: as pooling says"
+    )
     memory_tokens: int | None = option(
         None,
         "tokens (padding included) whose activations a trained encoder keeps for the backward pass; batches beyond are computed "

@@ -32,7 +32,7 @@ class Encoder(TextReader):
         base: the pretrained backbone, which reads beside the trained one where `EncoderConfig.pretrained_share` is above 0; else
             None.
         learned: of a copy that `frozen` made, the weights by which it differs from the pretrained encoder.
-        pooling, max_length, prompt: as resolved from the config and the model's own files.
+        pooling, max_length, prompt: as resolved from the config and the model's own files; base_pooling: that of `base`.
         fingerprint: of the pretrained weights, in hex; equal for equal float32 weights wherever they came from.
         reference: (id, commit) to write down, never a path of this machine for the embedded encoder.
     """
@@ -93,7 +93,7 @@ class Encoder(TextReader):
         if dtype != torch.float32:
             said.append(str(dtype))
         if self.base is not None:
-            said.append(self.config.pretrained_share)
+            said += [self.config.pretrained_share, *([self.base_pooling] if self.base_pooling != self.pooling else [])]
         return hashlib.blake2b(json.dumps(said).encode(), digest_size=12).hexdigest()
 
     @cached_property

@@ -21,7 +21,7 @@ from .storage import StorageError
 if TYPE_CHECKING:
     from .model import MetaModel
 
-TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share")
+TUNING = ("tuning", "lora_rank", "lora_alpha", "lora_targets", "pretrained_share", "pretrained_pooling")
 ENCODER, LANGUAGE = "encoder.", "language."  # prefixes of their weights in model.safetensors
 
 # a name that is a folder is written down as it was given, relative to another one perhaps

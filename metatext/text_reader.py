@@ -61,7 +61,8 @@ class TextReader(nn.Module):
                 logger.warning(
                     "%s was trained with %s pooling, which metatext does not have; the mean is taken", config.name, written
                 )
-        if self.pooling == "words":
+        self.base_pooling = self.pooling if config.pretrained_pooling == "same" else config.pretrained_pooling
+        if self.pooling == "words" or (base is not None and self.base_pooling == "words"):
             self.register_buffer("token_weight", word_weights(tokenizer), persistent=False)
         self.prompt = config.prompt if config.prompt is not None else folder_settings.get("prompt", "")
         positions = getattr(backbone.config, "max_position_embeddings", None) or 512
@@ -103,24 +104,24 @@ class TextReader(nn.Module):
         the mean of both readings' cosines, the pretrained one's with the weight p = ``pretrained_share``.
         """
         segments = {"token_type_ids": token_type_ids} if self.reads_segments and token_type_ids is not None else {}
-        vectors = self._read(self.backbone, input_ids, attention_mask, segments, pooled)
+        vectors = self._read(self.backbone, input_ids, attention_mask, segments, self.pooling if pooled else None)
         if self.base is None:
             return vectors
         share = self.config.pretrained_share
         with torch.no_grad():
-            pretrained = self._read(self.base, input_ids, attention_mask, segments, pooled)
+            pretrained = self._read(self.base, input_ids, attention_mask, segments, self.base_pooling if pooled else None)
         return torch.cat([math.sqrt(1 - share) * vectors, math.sqrt(share) * pretrained.to(vectors.dtype)], -1)
 
     def _read(
-        self, backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor, segments: dict[str, Tensor], pooled: bool
+        self, backbone: nn.Module, input_ids: Tensor, attention_mask: Tensor, segments: dict[str, Tensor], pooling: str | None
     ) -> Tensor:
         states = backbone(input_ids=input_ids, attention_mask=attention_mask, **segments).last_hidden_state
         states = states.to(torch.promote_types(states.dtype, torch.float32))
-        if self.pooling == "words":
+        if pooling == "words":
             weight = self.token_weight[input_ids] * attention_mask
             attention_mask = torch.where(weight.any(1, keepdim=True), weight, attention_mask)  # a text may have no word
         with torch.autocast(states.device.type, enabled=False):
-            return nn.functional.normalize(pool(states, attention_mask, self.pooling) if pooled else states, dim=-1)
+            return nn.functional.normalize(pool(states, attention_mask, pooling) if pooling else states, dim=-1)
 
     @contextlib.contextmanager
     def _attention(self) -> Iterator[None]:

@@ -251,6 +251,8 @@ def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeC
             logger.warning("%s has no effect: %s", name, why)
     if model.encoder.config.pretrained_share and not model.encoder.is_tuned:
         logger.warning("pretrained_share has no effect: the encoder is frozen")
+    elif model.encoder.config.pretrained_pooling != "same" and model.encoder.base is None:
+        logger.warning("pretrained_pooling has no effect: pretrained_share is 0")
 
 
 def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig) -> dict[str, Any]:

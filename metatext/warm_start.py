@@ -43,7 +43,7 @@ def _saved_weights(model: MetaModel, folder: str) -> dict[str, Tensor]:
     if not saved.encoder.is_tuned:  # its head may begin any tuning
         own["encoder"] = {key: value for key, value in own["encoder"].items() if key in its["encoder"]}
     for said in (own, its):  # the fingerprint says which encoder it is, wherever it lies; shapes are compared below
-        for key in ("name", "revision", "dim", "pretrained_share"):
+        for key in ("name", "revision", "dim", "pretrained_share", "pretrained_pooling"):
             said["encoder"].pop(key, None)
     other = [
         f"{part} {key}: {its[part].get(key)!r}, the settings say {own[part].get(key)!r}"

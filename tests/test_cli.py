@@ -1306,7 +1306,19 @@ def test_a_warm_start(corpora, tiny_folder, tmp_path, capsys):
     ):
         with pytest.raises(SystemExit, match=rf"warm_start: .* has .*{said}"):
             train(str(tmp_path / "other"), "--warm_start", first, f"--{flag}", value)
-    train(str(tmp_path / "beside"), "--warm_start", first, "--pretrained_share", "0.3", "--encoder_lr", "0", "--meta_lr", "0")
+    train(
+        str(tmp_path / "beside"),
+        "--warm_start",
+        first,
+        "--pretrained_share",
+        "0.3",
+        "--encoder_lr",
+        "0",
+        "--meta_lr",
+        "0",
+        "--pretrained_pooling",
+        "words",
+    )
     beside = mt.MetaModel.from_pretrained(tmp_path / "beside")
     assert beside.encoder.dim == 64 and all((before[name] == tensor).all() for name, tensor in beside.tensors().items())
     wide = str(tmp_path / "wide")

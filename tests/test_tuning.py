@@ -121,6 +121,21 @@ def test_cosines_are_means_of_both_readings(tiny, tiny_folder, how):
     assert len({encoder.frozen().key, alone.frozen().key, encoder_of(tiny_folder, how, pretrained_share=0.25).frozen().key}) == 3
 
 
+def test_the_pretrained_encoder_may_pool_in_another_way(tiny_folder, tmp_path):
+    model = model_of(tiny_folder, "lora", "gp", pretrained_share=0.25, pretrained_pooling="words")
+    words = mt.Encoder.load(mt.EncoderConfig(str(tiny_folder), pooling="words")).encode(TEXTS)
+    alone = shaken(encoder_of(tiny_folder, "lora"))
+    encoder, same = shaken(model.encoder), shaken(encoder_of(tiny_folder, "lora", pretrained_share=0.25))
+    assert not torch.allclose(encoder.encode(TEXTS), same.encode(TEXTS), atol=1e-3)
+    assert torch.allclose(encoder.encode(TEXTS), torch.cat([0.75**0.5 * alone.encode(TEXTS), 0.5 * words], 1), atol=1e-5)
+    assert encoder.frozen().key != same.frozen().key  # neither reads the other's features
+    tokens = [reader.learn(reader.tokenize(TEXTS), pooled=False) for reader in (encoder, same)]
+    assert torch.equal(*tokens)
+    model.save_pretrained(tmp_path / "saved")
+    loaded = mt.MetaModel.from_pretrained(tmp_path / "saved").encoder
+    assert torch.allclose(loaded.encode(TEXTS), encoder.encode(TEXTS), atol=1e-6) and loaded.base_pooling == "words"
+
+
 @pytest.mark.parametrize("head", ["gp", "attention", "metanet"])
 def test_the_pretrained_encoder_beside_it_is_trained_with_and_saved_by_name_only(tiny_folder, tmp_path, head):
     model = model_of(tiny_folder, "lora", head, pretrained_share=0.25, dropout=0.2)
@@ -453,6 +468,13 @@ def test_settings_of_a_learning_encoder_are_said_to_have_no_effect_on_a_frozen_o
     assert "max_text_tokens has no effect" in caplog.text
     assert "encoder_share" not in caplog.text
     assert not any("distillation" in point for point in result.history)
+    meta_train(
+        model_of(tiny_folder, pretrained_pooling="words"),
+        letter_tasks(2),
+        episodes=EPISODES,
+        config=loop(tmp_path / "x", encoder_lr=0.0),
+    )
+    assert "pretrained_pooling has no effect: pretrained_share is 0" in caplog.text
 
 
 def test_distillation_is_logged(tiny_folder, tmp_path):
