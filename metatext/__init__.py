@@ -21,7 +21,7 @@ _PUBLIC = {
     "ConfigError": "settings",
     "Task": "tasks",
     "DataError": "rows",
-    "load_task": "tasks",
+    "load_task": "task_loading",
     "load_tasks": "corpora",
     "Encoder": "encoder",
     "LanguageModel": "language",
@@ -63,5 +63,6 @@ if TYPE_CHECKING:
     from .rows import DataError
     from .settings import ConfigError
     from .store import FeatureStore
-    from .tasks import Task, load_task
+    from .task_loading import load_task
+    from .tasks import Task
     from .training import TrainResult, meta_train

@@ -14,7 +14,8 @@ from .rows import DataError
 from .settings import nearest
 from .sources import read_schema
 from .storage import StorageError, read_json
-from .tasks import Task, load_task
+from .task_loading import load_task
+from .tasks import Task
 
 logger = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from .folders import READERS, reader
 from .rows import DataError
 from .sources import read_file
 from .targets import place_answers, read_targets
-from .tasks import Task, usable
+from .tasks import Task
 from .text_parts import join_columns
-from .usable import usable_rows
+from .usable import usable, usable_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from .rows import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 
 def usable_rows(rows: Dataset, check: Callable[[Dataset], object]) -> tuple[np.ndarray, DataError | None]:
@@ -44,3 +47,12 @@ def usable_rows(rows: Dataset, check: Callable[[Dataset], object]) -> tuple[np.n
 
     found = good(np.arange(len(rows))) if len(rows) else []
     return np.concatenate([np.zeros(0, np.int64), *found]), first
+
+
+def usable(rows: Dataset, check: Callable[[Dataset], object], name: str) -> Sequence[int]:
+    """The numbers of the rows that pass `usable_rows`; how many do not is logged."""
+    good, error = usable_rows(rows, check)
+    if error is None:
+        return range(len(rows))
+    logger.warning("%s: left out %d of %d rows; the first: %s", name, len(rows) - len(good), len(rows), error)
+    return good

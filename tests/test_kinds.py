@@ -16,8 +16,7 @@ from scripts.train_head import find_the_run, letters_present, share_of_a
 from test_heads import close, unit
 
 import metatext as mt
-from metatext import targets
-from metatext import tasks as tasks_module
+from metatext import targets, task_loading
 from metatext.baselines import USUAL
 from metatext.card import make_card
 from metatext.columns import KIND_NAMES
@@ -78,7 +77,7 @@ def test_a_kind_of_ones_own_is_the_rows_that_the_readme_names(tiny, tmp_path, mo
     """Another kind of scores, from the table of its rows to an answer."""
     monkeypatch.setitem(KINDS, "stars", dataclasses.replace(KINDS["regression"], name="stars", metrics=("rmse", "spearman")))
     monkeypatch.setitem(targets.ENCODERS, "stars", targets.encode_scores)
-    monkeypatch.setattr(tasks_module, "KIND_NAMES", (*KIND_NAMES, "stars"))
+    monkeypatch.setattr(task_loading, "KIND_NAMES", (*KIND_NAMES, "stars"))
     monkeypatch.setitem(USUAL, "stars", ("untrained",))
     monkeypatch.setitem(KIND_HEADS, "stars", KIND_HEADS["regression"])
     monkeypatch.setitem(EXAMPLES, "stars", "# how it is used")

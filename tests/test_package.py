@@ -34,6 +34,7 @@ LEVELS = [
     ["report", "targets", "text_parts", "readings", "usable", "csvs", "folders"],
     ["sources"],
     ["tasks", "encoder"],
+    ["task_loading"],
     ["corpora", "inputs", "scoring"],
     ["layout"],
     ["decoding"],

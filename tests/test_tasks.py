@@ -20,7 +20,7 @@ from metatext.inputs import load_inputs
 from metatext.readings import as_scale, joined
 from metatext.rows import DataError, encode_labels, readable
 from metatext.targets import encode_label_sets, encode_scores, read_targets
-from metatext.tasks import load_task
+from metatext.task_loading import load_task
 
 
 def assert_is_rows(task):

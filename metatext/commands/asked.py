@@ -27,7 +27,8 @@ from ..scoring import answer_figures
 from ..settings import ConfigError
 from ..snippets import flags, shell_command
 from ..storage import StorageError, check_file, check_folder, write_text
-from ..tasks import Task, load_task
+from ..task_loading import load_task
+from ..tasks import Task
 
 logger = logging.getLogger(__name__)
 
