@@ -206,6 +206,9 @@ def _task(config: Mapping[str, Any], examples: int | None) -> str:
     what = "questions and contexts" if task["kind"] == "span" else "pairs of texts" if task["pairs"] else "texts"
     lines = [f"- kind: {task['kind']}, of {what}"]
     lines += [] if examples is None else [f"- examples: {examples}"]
+    for role, columns in task.get("columns", {}).items():
+        joined = [columns] if isinstance(columns, str) else columns
+        lines.append(f"- {role} of a table: {', '.join(f'column {_code(column)}' for column in joined)}")
     for label, name in zip(task["labels"], task["label_names"], strict=True):
         known = f", read as {_code(name)}" if name is not None and name != label else ""
         lines.append(f"- {'end of the scale' if scored else 'label'} {_code(label)}{known}")

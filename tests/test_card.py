@@ -220,6 +220,15 @@ def test_a_classifier(tiny, tmp_path, pairs):
     assert "- examples: 3" in text and "- label `` x`|<b> ``, read as `the [first](http://x)`" in text and "- label `y`\n" in text
     assert ('[("a first text", "and a second one")]' if pairs else '["a text to judge"]') in text
     assert "never their texts" in text
+    assert "of a table" not in text  # where the rows came from is not known
+
+
+def test_a_classifier_names_the_columns_of_its_rows(tiny, tmp_path):
+    rows = [{"subject": c, "body": c * 2, "queue": "xy"[i % 2]} for i, c in enumerate("abcd")]
+    task = mt.load_task(rows, columns={"text": ["subject", "body"], "label": "queue"})
+    mt.MetaModel.from_encoder(tiny).adapt(task).save_pretrained(tmp_path)
+    text = make_card(json.loads((tmp_path / "config.json").read_text()), "me/clf").text
+    assert "of texts\n- text of a table: column `subject`, column `body`\n- label `x`" in text
 
 
 def test_examples_of_questions_are_counted_as_rows(tiny, tmp_path):
