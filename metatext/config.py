@@ -101,8 +101,10 @@ class LanguageConfig(Checked):
 class HeadConfig(Checked):
     """Which meta-network head turns a task representation into task parameters."""
 
-    name: Literal["gp", "prototype", "ridge", "metanet", "attention", "inner_loop"] = option(
-        "gp", "the meta-network head", flag="head"
+    name: str = option(
+        "gp",
+        "the meta-network head: gp, prototype, ridge, metanet, attention, inner_loop, or one of your own in metatext.heads.HEADS",
+        flag="head",
     )
     rank: int = option(0, "rank of the learned residual map of the features; 0: features as they are", low=0)
     hidden_dim: int = option(64, "width of the hidden layer of the head `metanet`", low=1)

@@ -17,7 +17,7 @@ from .episode_features import EpisodeFeatures
 from .examples import check_examples, check_served
 from .features import EpisodeTexts
 from .generation import GenerationTexts
-from .heads import NO_LANGUAGE, Head, Logits, is_untrained, kinds_of, make_head
+from .heads import NO_LANGUAGE, Head, Logits, check_head, is_untrained, kinds_of, make_head
 from .hub import push_folder, read_pretrained
 from .kinds import KINDS
 from .language import ANSWER_TOKENS, LanguageModel
@@ -90,15 +90,17 @@ class MetaModel(nn.Module):
                 a config without a name: none.
 
         Raises:
+            ConfigError: there is no head of that name.
             EncoderError, LanguageError: see `Encoder.load`, `LanguageModel.load`.
         """
         check_is(head, (HeadConfig, str), "head", "write HeadConfig(...) or its name")
+        head = HeadConfig(head) if isinstance(head, str) else head
+        check_head(head)  # before anything is loaded
         if isinstance(language, LanguageConfig) and language.name is None:
             language = None
         if language is not None and not isinstance(language, LanguageModel):
             language = LanguageModel.load(language)
         encoder = encoder if isinstance(encoder, Encoder) else Encoder.load(encoder)
-        head = HeadConfig(head) if isinstance(head, str) else head
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(encoder, head, language=language)

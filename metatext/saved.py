@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .config import EncoderConfig, HeadConfig, LanguageConfig
 from .encoder import Encoder
+from .heads import check_head
 from .kinds import KINDS
 from .language import LanguageError, LanguageModel
 from .loading import EMBEDDED_ID, SMOLLM2, Access, EncoderError
@@ -134,6 +135,7 @@ def read_saved(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: 
         expected, dim = said.pop("fingerprint"), said.pop("dim")
         encoder = from_dict(EncoderConfig, {k: v for k, v in said.items() if v not in (None, "")}, where)
         head = from_dict(HeadConfig, config["head"], where)
+        check_head(head)
         kinds, notes = tuple(config["kinds"]), config.get("training")
         risk = RiskCurve.from_dict(config["risk"]) if config.get("risk") else None
         threshold = float(config.get("threshold", 0.5))

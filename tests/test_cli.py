@@ -997,7 +997,7 @@ def test_a_list_that_must_hold_something_is_refused_empty_from_a_file_too(tmp_pa
     [
         ("meta_stps: 3", r"unknown key 'meta_stps'; did you mean 'meta_steps'"),
         ("meta_steps: many", "meta_steps: expected a whole number, got 'many'"),
-        ("head: transformer", r"^head \(name of HeadConfig\): expected one of"),
+        ("language_tuning: full", r"^language_tuning \(tuning of LanguageConfig\): expected one of"),
         ("language_lora_rank: 0", r"^language_lora_rank \(lora_rank of LanguageConfig\): must be at least 1, got 0"),
         ("- a\n- b", "must hold `key: value` lines, got list"),
         ("a: [", "is not valid YAML"),

@@ -32,8 +32,8 @@ def test_ranges(given, want):
             r"name_noise: must be at most 1 together with name_dropout, got 0.7 \+ 0.4",
         ),
         (
-            lambda: mt.HeadConfig(name="protoype"),
-            r"head \(name of HeadConfig\): expected one of .*'ridge'.*, got 'protoype' \(str\); did you mean 'prototype'\?$",
+            lambda: mt.EncoderConfig(tuning="lorra"),
+            r"^tuning: expected one of 'frozen', 'lora', 'full', got 'lorra' \(str\); did you mean 'lora'\?$",
         ),
         (lambda: mt.TrainConfig(meta_lr="fast"), "meta_lr: expected a number, got 'fast'"),
         (lambda: mt.TrainConfig(meta_lr=float("nan")), "meta_lr: expected a number, got nan"),

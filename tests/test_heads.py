@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import typing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu, normalize
 
-from metatext import HeadConfig
+from metatext import ConfigError, HeadConfig
 from metatext.heads import HEADS, Logits, gp, make_head
 from metatext.heads.metanet import MetaNetwork
 from metatext.heads.protocol import Novelty
@@ -83,8 +82,21 @@ def close(one: Logits, other: Logits, tolerance: float = 1e-8) -> None:
 SHAPES = pytest.mark.parametrize("shots", [[1, 1], [5, 5, 5], [0, 0, 0], [3, 0, 1], [0, 9], [8, 1, 0, 4]], ids=str)
 
 
-def test_table_and_config_name_the_same_heads():
-    assert set(HEADS) == set(typing.get_args(typing.get_type_hints(HeadConfig)["name"]))
+def test_the_help_names_every_head():
+    said = next(item.metadata["help"] for item in dataclasses.fields(HeadConfig) if item.name == "name")
+    assert f": {', '.join(HEADS)}, or one of your own" in said
+
+
+def test_a_head_that_nobody_has():
+    expected = r"head: expected one of gp, .*, got 'rigde'; did you mean 'ridge'\? A head of your own needs a row in metatext.heads.HEADS"
+    with pytest.raises(ConfigError, match=expected):
+        make_head(HeadConfig("rigde"), D)
+
+
+def test_a_head_without_parameters(monkeypatch):
+    monkeypatch.setitem(HEADS, "nothing", lambda dim, config: torch.nn.Identity())
+    with pytest.raises(ConfigError, match="head: 'nothing' has no parameter, so nothing could be learned"):
+        make_head(HeadConfig("nothing"), D)
 
 
 @SHAPES

@@ -638,9 +638,7 @@ def test_a_damaged_config(model, tmp_path, damage, what):
     with pytest.raises(StorageError, match=re.escape(str(tmp_path / "saved"))) as error:
         (MetaModel if what == "head" else AdaptedModel).from_pretrained(tmp_path / "saved", model.encoder)
     if "newest" in damage.__name__:  # a head of one's own, loaded by who does not have it
-        assert "config.json is of a metatext with other settings, or damaged: head (name of HeadConfig): expected" in str(
-            error.value
-        )
+        assert "config.json is of a metatext with other settings, or damaged: head: expected one of" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
+
+import pytest
 
 import metatext as mt
 from metatext import cli
+from metatext.heads import HEADS
+from metatext.storage import StorageError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,6 +39,28 @@ def test_the_snippet_on_other_kinds(tmp_path, monkeypatch, embedded):
     assert tags.predict_proba(["is it sunny in Paris?"])[0].argmax() in (1, 2)
     bad, good = stars.predict(["awful, cold and rude", "wonderful food"])
     assert 1 <= bad < good <= 5
+
+
+def test_a_head_of_ones_own(tmp_path, tiny, monkeypatch):
+    """In a script: it is trained, measured, saved, and loaded by whoever has it."""
+    monkeypatch.setitem(HEADS, "mean", None)  # put away again after the test
+    snippet = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if 'HEADS["mean"]' in code)
+    names: dict = {"mt": mt}
+    exec(compile(textwrap.dedent(snippet), "README.md", "exec"), names)
+    texts, targets = ["where is my parcel", "I want my money back", "still no parcel"], ["delivery", "refund", "delivery"]
+    assert names["model"].adapt(texts, targets).predict(["give me my cash back"]) == ["refund"]
+    tasks = [task for task in mt.load_tasks("starter/train") if task.kind == "classification"][:3]
+    model = mt.MetaModel.from_encoder(tiny, "mean")
+    mt.meta_train(model, tasks, config=mt.TrainConfig(output_dir=tmp_path / "run", meta_steps=3))
+    assert model.head.scale != 20.0
+    report = mt.evaluate_tasks(model, tasks[:1], mt.EpisodeConfig(n_way=2, k_shot=2, n_query=2), n_episodes=3)
+    assert "untrained" in str(report)
+    clf = mt.MetaModel.from_pretrained(tmp_path / "run").adapt(texts, targets)
+    clf.save_pretrained(tmp_path / "clf")
+    assert (mt.AdaptedModel.from_pretrained(tmp_path / "clf").predict_proba(texts) == clf.predict_proba(texts)).all()
+    monkeypatch.delitem(HEADS, "mean")
+    with pytest.raises(StorageError, match=r"clf.*head: expected one of .*, got 'mean'.*needs a row in metatext.heads.HEADS"):
+        mt.AdaptedModel.from_pretrained(tmp_path / "clf")
 
 
 def test_the_path_of_a_newcomer(tmp_path, monkeypatch):

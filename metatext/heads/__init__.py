@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ..config import HeadConfig
-from ..settings import ConfigError
+from ..settings import ConfigError, nearest
 from .attention import AttentionHead
 from .gp import GPHead
 from .inner_loop import InnerLoopHead
@@ -32,6 +32,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "attention": AttentionHead,
     "inner_loop": InnerLoopHead,
 }
+"""Name -> head of classifications. A head of one's own is one more row, put there before its name is used."""
 
 KIND_HEADS: dict[str, dict[str, type[nn.Module]]] = {
     "classification": HEADS,
@@ -43,6 +44,15 @@ KIND_HEADS: dict[str, dict[str, type[nn.Module]]] = {
 """Kind of task -> name -> head. A model has one of the same name for every kind that it is trained on."""
 
 
+def check_head(config: HeadConfig) -> None:
+    """Raises `ConfigError` where no head has the name that ``config`` asks for."""
+    if not any(config.name in heads for heads in KIND_HEADS.values()):
+        raise ConfigError(
+            f"head: expected one of {', '.join(HEADS)}, got {config.name!r}{nearest(config.name, HEADS, end='.')} A head of your own needs a "
+            f"row in metatext.heads.HEADS before it is named"
+        )
+
+
 def make_head(config: HeadConfig, dim: int, kind: str = "classification", language: LanguageModel | None = None) -> Head:
     """The head that ``config`` names for tasks of a kind, for features of length ``dim``, untrained.
 
@@ -50,16 +60,20 @@ def make_head(config: HeadConfig, dim: int, kind: str = "classification", langua
         language: whose soft prompts the head of generation makes.
 
     Raises:
-        ConfigError: there is no head of that name for this kind, or it needs a language model.
+        ConfigError: there is no head of that name, or none for this kind, or it needs a language model.
     """
+    check_head(config)
     known = KIND_HEADS.get(kind, {})
     if config.name not in known:
         raise ConfigError(f"head: {config.name!r} has no form for the kind {kind!r}; {', '.join(known) or 'no head'} has")
-    if kind != "generation":
-        return known[config.name](dim, config)
-    if language is None:
+    if kind == "generation" and language is None:
         raise ConfigError(NO_LANGUAGE)
-    return known[config.name](dim, config, language)
+    head = known[config.name](dim, config, language) if kind == "generation" else known[config.name](dim, config)
+    if not any(True for _ in head.parameters()):
+        raise ConfigError(
+            f"head: {config.name!r} has no parameter, so nothing could be learned; give it one, a temperature for instance"
+        )
+    return head
 
 
 def kinds_of(config: HeadConfig, writes: bool = True) -> tuple[str, ...]:
@@ -77,4 +91,4 @@ NO_LANGUAGE = (
     "MetaModel.from_encoder(..., language='smollm2')"
 )
 
-__all__ = ["HEADS", "KIND_HEADS", "NO_LANGUAGE", "Head", "Logits", "is_untrained", "kinds_of", "make_head"]
+__all__ = ["HEADS", "KIND_HEADS", "NO_LANGUAGE", "Head", "Logits", "check_head", "is_untrained", "kinds_of", "make_head"]
