@@ -466,12 +466,15 @@ def test_folders_that_cannot_be_learned_in(model, tmp_path):
     assert AdaptedModel.from_pretrained(tmp_path / "two", model.encoder).finetuning["held_out"] == 0
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_it_ends_bit_for_bit_alike(tiny_folder, tmp_path, processes):
-    config = {"num_train_epochs": 3, "encoder_lr": 1e-2, "early_stopping_patience": None}
+@pytest.mark.parametrize(
+    ("processes", "what", "precision"), [(1, "lora", "no"), (2, "lora", "no"), (1, "lora", "bf16"), (1, "full", "bf16")]
+)
+def test_killed_it_ends_bit_for_bit_alike(tiny_folder, tmp_path, processes, what, precision):
+    config = {"what": what, "num_train_epochs": 3, "early_stopping_patience": None, **FAST[what]}
     common = {"encoder": str(tiny_folder), "rows": 81, "config": config, "save_to": str(tmp_path / "{rank}.npz")}
+    common["double"] = precision == "no"
     one, other = ({**common, "output_dir": str(tmp_path / name)} for name in ("killed", "whole"))
-    env = {"ACCELERATE_USE_CPU": "true", "METATEXT_CACHE": str(tmp_path / "cache")}
+    env = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": precision, "METATEXT_CACHE": str(tmp_path / "cache")}
     launcher = [*LAUNCH, free_port()] if processes == 2 else []
     with started("finetune_orders.py", [{**one, "die_at": 2}], tmp_path, launcher=launcher, **env) as process:
         assert process.wait(240) != 0
@@ -481,6 +484,7 @@ def test_killed_it_ends_bit_for_bit_alike(tiny_folder, tmp_path, processes):
     with started("finetune_orders.py", [one, other], tmp_path, launcher=launcher, **env) as process:
         finish(process, 240)
     assert alike(tmp_path / "killed", tmp_path / "whole")
+    assert (np.load(tmp_path / "0.npz")["half"] > 0) == (precision == "bf16")
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -152,18 +152,19 @@ def test_a_signal_to_one_process_stops_all_behind_one_checkpoint(tiny_folder, tm
         assert [key for key in before if not np.array_equal(after[key], before[key])] == []
 
 
-@pytest.mark.parametrize("how", ["lora", "full"])
-def test_killed_run_ends_bit_for_bit_alike(tiny_folder, tmp_path, how):
+@pytest.mark.parametrize(("how", "precision"), [("lora", "no"), ("full", "no"), ("full", "bf16")])
+def test_killed_run_ends_bit_for_bit_alike(tiny_folder, tmp_path, how, precision):
     config = {"meta_steps": 24, "save_steps": 4, "eval_steps": 6, "eval_episodes": 4, "logging_steps": 5}
     encoder = {"dropout": 0.1}  # its random numbers follow from the step
     common = dict(double=False, unseen=True, config=config, encoder=encoder)
     whole = settings(tmp_path, tiny_folder, "whole", how, 1, **common)
     killed = settings(tmp_path, tiny_folder, "killed", how, 1, **common)
     checkpoints = tmp_path / "run killed" / "checkpoints"
-    with started("train_head.py", [{**killed, "pause": 0.05}], tmp_path) as process:
+    env = {"ACCELERATE_USE_CPU": "true", "ACCELERATE_MIXED_PRECISION": precision}
+    with started("train_head.py", [{**killed, "pause": 0.05}], tmp_path, **env) as process:
         kill_when(process, lambda: (checkpoints / "checkpoint-8").is_dir())
     assert len(list(checkpoints.glob("checkpoint-*"))) <= 2  # rotated
-    with started("train_head.py", [killed, whole], tmp_path) as process:
+    with started("train_head.py", [killed, whole], tmp_path, **env) as process:
         finish(process)
     after, before = final(tmp_path, "killed-0"), final(tmp_path, "whole-0")
     assert [key for key in before if not np.array_equal(after[key], before[key])] == []

@@ -48,22 +48,29 @@ def run(
     *,
     output_dir: str | None = None,
     die_at: int | None = None,
+    double: bool = True,
 ) -> None:
-    """Fine-tune, and save answers to other rows."""
+    """Fine-tune, and save answers to other rows, and how often a layer computed in bfloat16."""
     import torch
+    from torch.nn.modules.module import register_module_forward_hook
 
     import metatext as mt
 
     torch.set_num_threads(1)
     if die_at is not None:
         die(die_at)
-    model = mt.MetaModel.from_encoder(encoder).double()  # Adam makes rounding larger
-    clf = mt.finetune(model, orders(rows), config=mt.FinetuneConfig(**config), output_dir=output_dir)
+    model = mt.MetaModel.from_encoder(encoder)
+    if double:  # Adam makes rounding larger; but autocast leaves float64 as it is
+        model.double()
+    half = []
+    with register_module_forward_hook(lambda module, inputs, out: half.append(getattr(out, "dtype", None) == torch.bfloat16)):
+        clf = mt.finetune(model, orders(rows), config=mt.FinetuneConfig(**config), output_dir=output_dir)
     answers = clf.predict_proba(orders(40, seed=1).inputs())
     residual = {name: tensor.cpu().numpy() for name, tensor in clf.residual.items()}
     np.savez(
         save_to.format(rank=os.environ.get("LOCAL_RANK", "0")),
         answers=answers,
+        half=sum(half),
         loss=clf.finetuning["fine-tuned"]["loss"],
         **residual,
     )
