@@ -187,7 +187,7 @@ def _settings(
     config: FinetuneConfig,
     accelerator,
 ) -> dict:
-    """What decides what is learned: two calls with equal settings end alike. No text stands in it.
+    """What decides what is learned: two calls with equal settings, in one precision, end alike. No text stands in it.
 
     Args:
         model: as it was given.

@@ -256,7 +256,7 @@ def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeC
 
 
 def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig) -> dict[str, Any]:
-    """What decides the weights of a run: two runs with equal settings end alike."""
+    """What decides the weights of a run: two runs with equal settings, launched in one precision, end alike."""
     loop = to_dict(config)
     for name in ("output_dir", "overwrite_output_dir", "logging_steps", "save_steps", "save_total_limit", "report_to"):
         loop.pop(name)
