@@ -169,16 +169,17 @@ def check_columns(present: Sequence[str], given: Columns, name: str) -> None:
 
 
 def with_defaults(present: Sequence[str], given: Columns, defaults: Columns, name: str) -> Columns:
-    """What a caller names, and for other roles the columns of a classifier's examples, where the table has all of these; where it does not, no
-    other is named, which is said.
+    """What a caller names, and for other roles the columns of a classifier's examples, where the table has all of these, be it with other
+    capitals or blanks; where it does not, no other is named, which is said.
 
     Raises:
         DataError: of several columns whose texts are joined some are there, some are not.
     """
     wanted = {role: (named,) if isinstance(named, str) else tuple(named) for role, named in defaults.items() if role not in given}
+    wanted = {role: tuple(_alike(column, present) for column in named) for role, named in wanted.items()}
     gone = {role: [column for column in named if column not in present] for role, named in wanted.items()}
     if not any(gone.values()):
-        return {**{role: defaults[role] for role in wanted}, **given}
+        return {**{role: named if len(named) > 1 else named[0] for role, named in wanted.items()}, **given}
     for role, named in wanted.items():
         if 0 < len(gone[role]) < len(named):
             raise DataError(
@@ -188,6 +189,13 @@ def with_defaults(present: Sequence[str], given: Columns, defaults: Columns, nam
     missing = " and ".join(repr(column) for columns in gone.values() for column in columns)
     logger.warning("%s: no %s, as the examples had; columns are found by their usual names", name, missing)
     return given
+
+
+def _alike(column: str, present: Sequence[str]) -> str:
+    """The column of a table, or the one that differs from it by capitals and blanks alone; itself where there is none or there are several."""
+    folded = "".join(column.split()).casefold()
+    alike = [other for other in present if "".join(other.split()).casefold() == folded]
+    return alike[0] if column not in present and len(alike) == 1 else column
 
 
 def text_columns(present: Sequence[str], given: Mapping[str, str | None], name: str) -> dict[str, str]:

@@ -576,6 +576,9 @@ BOTH = {"text": ("subject", "body")}
         ([{"title": "a", "text": "b"}], {}, {"text": "title"}, "a"),  # before the usual name
         ([{"text": "b"}], {}, BOTH, "b"),  # none of them is there
         ([{"text": "b", "note": "a"}], {}, {"text": "mail"}, "b"),
+        ([{"mail text ": "a", "comment": "b"}], {}, {"text": "Mail Text"}, "a"),  # blanks and capitals alone are no other column
+        ([{"SUBJECT": "a", "body": "b"}], {}, BOTH, "a\nb"),
+        ([{"mail": "a", "MAIL": "b", "text": "c"}], {}, {"text": "Mail"}, "c"),  # which of them is open
         ([{"text": "b", "text_pair": "c", "body": "a"}], {}, {"text": "body"}, "a"),  # one text, as the examples were
         ([{"a": "1", "b": "2", "c": "3"}], {}, {"text": ("a", "b"), "text_pair": "c"}, ("1\n2", "3")),
         ([{"a": "1", "b": "2", "c": "3"}], {"text": "b"}, {"text": "a", "text_pair": "c"}, ("2", "3")),
