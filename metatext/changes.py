@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from .features import encode_inputs
 from .kinds import KINDS
 from .representation import Support
-from .rows import DataError, list_targets, readable
+from .rows import DataError, as_known, list_targets, readable
 from .settings import nearest
 from .targets import ENCODERS, scale_of
 
@@ -199,7 +199,8 @@ def more_targets(model: AdaptedModel, targets: list, called: str) -> tuple[Tenso
     """
     kind, labels, y = KINDS[model.kind], model.labels, model.support.y[0]
     if kind.by_class:
-        targets = [check_label(target, labels, f"{called}: targets: row {i}", new=False) for i, target in enumerate(targets)]
+        where = f"{called}: targets: row"
+        targets = [check_label(target, labels, f"{where} {i}", new=False) for i, target in enumerate(as_known(targets, labels))]
     if not targets:
         return y, np.zeros((0, y.shape[1]), np.float32), model.scale
     array = ENCODERS[kind.name](targets, dict(zip(labels, model.label_names)) or None, f"{called}: targets")[0]

@@ -157,6 +157,13 @@ def as_list(
     return list(entries)
 
 
+def as_known(targets: Sequence, labels: Sequence) -> list:
+    """Targets as a classifier's labels have them: a file in which all labels are numbers is read as numbers, one with an n/a among them as texts."""
+    known, texts = set(labels), {str(label): label for label in labels}
+    plain = (str, int, np.generic)  # a gap is no label, were one called None
+    return [texts.get(str(target), target) if isinstance(target, plain) and target not in known else target for target in targets]
+
+
 def check_whole(number: Any, name: str, low: int = 1) -> None:
     """Raises `DataError` where an argument is no whole number, or a lower one."""
     if isinstance(number, bool) or not isinstance(number, Integral) or number < low:

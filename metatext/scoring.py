@@ -10,7 +10,7 @@ import numpy as np
 from .inputs import right_texts
 from .kinds import KINDS
 from .metrics import METRICS
-from .rows import DataError, as_list, check_questions, list_targets
+from .rows import DataError, as_known, as_list, check_questions, list_targets
 from .targets import ENCODERS, encode_answers
 from .tasks import Task
 
@@ -74,7 +74,7 @@ def known_classes(labels: Sequence, targets: Sequence) -> np.ndarray:
     Raises:
         DataError: one is not there, or missing.
     """
-    return ENCODERS["classification"](targets, dict.fromkeys(labels))[0]
+    return ENCODERS["classification"](as_known(targets, labels), dict.fromkeys(labels))[0]
 
 
 def _judged(kind: str, inputs: Sequence | Task, targets: Sequence | None) -> tuple[list, list]:

@@ -474,6 +474,10 @@ def test_answers_are_judged_where_the_file_is_labelled(tmp_path, small_head, cap
         "1 rows have labels that no example has, and are not in the figures: c (1); 50.0 % of all 2 labelled rows" in caplog.text
     )
     assert "2 of 3 rows can be judged" in caplog.text and "on 1 of the 2 rows that are labelled" in capsys.readouterr().out
+    examples.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for c in ("a", "None") for i in range(5)))
+    asked.write_text("text,label\na a,a\nb,\n")  # a row without a label is none of the class None
+    cli.main(arguments)
+    assert "on 1 of the 1 rows that are labelled" in capsys.readouterr().out
 
 
 @pytest.fixture

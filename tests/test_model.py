@@ -935,6 +935,18 @@ def test_training_on_does_not_reach_a_changed_classifier(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("own", "read"), [(["1", "2", "n/a"], [2, 1]), ([1, 2, 3], ["2", "1"]), (["True", "False", "?"], [False, True])]
+)
+def test_labels_of_a_further_table_may_be_read_as_another_type(model, own, read):
+    """A csv whose labels are 1, 2 and n/a has texts, one without n/a has numbers."""
+    texts = ["aa", "bb", "cc"]
+    clf, right = model.adapt(texts, own), [own[1], own[0]]
+    assert clf.evaluate(texts[:2], read) == clf.evaluate(texts[:2], right)
+    expected = clf.add_examples(["ab", "ba"], right).predict_proba(texts)
+    np.testing.assert_array_equal(clf.add_examples(["ab", "ba"], read).predict_proba(texts), expected)
+
+
+@pytest.mark.parametrize(
     "given, method, arguments, message",
     [
         ("texts", "add_class", ("early", ["a"]), "there is a class 'early' already; give it more examples with add_examples"),

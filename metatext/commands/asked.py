@@ -23,6 +23,7 @@ from ..folders import reader
 from ..inputs import Inputs, load_inputs
 from ..kinds import KINDS
 from ..metrics import UNITS
+from ..rows import as_known
 from ..scoring import answer_figures
 from ..settings import ConfigError
 from ..snippets import flags, shell_command
@@ -155,9 +156,7 @@ def judge(classifier: AdaptedModel, answers: dict[str, Any], targets: Sequence) 
     """Print the figures of the rows that were answered and whose right answer is known; rows whose label no example has are counted apart."""
     kind, labels = KINDS[classifier.kind], set(classifier.labels)
     said = answers[kind.column] if kind.column else [dict(zip(answers, row)) for row in zip(*answers.values())]
-    if kind.by_class:  # a file of few rows may have read as numbers what the examples have as texts
-        texts = {str(label): label for label in labels}
-        targets = [target if target in labels else texts.get(str(target), target) for target in targets]
+    targets = as_known(targets, classifier.labels) if kind.by_class else targets
     known = [i for i, target in enumerate(targets) if target is not None]
     judged, foreign = known, Counter()
     if kind.column == "label":
