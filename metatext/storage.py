@@ -21,6 +21,12 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 NEW, PREVIOUS = ".model.safetensors.new", ".model.safetensors.previous"
 
 
+try:
+    import fcntl
+except ImportError:  # on Windows, where folders are not locked
+    fcntl = None
+
+
 class StorageError(MetatextError, ValueError):
     """A file or folder that cannot be read as what it should be, or cannot be written."""
 
@@ -179,12 +185,35 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
     """Write config.json and model.safetensors to ``folder`` so that a kill at any moment leaves one loadable pair.
 
     The config names the digest of its weights, and the weights that stood there before keep a second name until the
-    new config is in place: `read_folder` takes whichever file the config describes. Other files are left alone.
+    new config is in place: `read_folder` takes whichever file the config describes. Other files are left alone. Of two
+    processes that save at once one waits for the other.
     """
     folder = Path(folder)
     if folder.is_file():
         raise StorageError(f"{folder} is a file; give a folder to save to")
-    _check_held(folder, config.get("content"))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _check_held(folder, config.get("content"))
+        _write_pair(folder, config, tensors)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Within the block no other process saves to ``folder``; whoever comes second waits, for what is saved is soon written."""
+    handle = None
+    with contextlib.suppress(OSError):  # a file system without locks
+        handle = os.open(folder, os.O_RDONLY) if fcntl else None
+        if handle is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _write_pair(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """`write_folder` in a folder that no other process saves to meanwhile: the names of its temporary files are always the same."""
     weights, new, previous = folder / WEIGHTS, folder / NEW, folder / PREVIOUS
     write_tensors(new, tensors)  # a full disk shows here, before anything is replaced
     description = {"library": "metatext", "format_version": FORMAT_VERSION, "weights": file_digest(new), **config}

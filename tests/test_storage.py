@@ -8,6 +8,7 @@ import os
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -599,3 +600,18 @@ def test_what_others_saved_is_not_overwritten(tmp_path, other):
         write_folder(tmp_path, {"content": "head"}, {"w": torch.zeros(1)})
     assert (tmp_path / "model.safetensors").read_bytes() == b"theirs"
     assert json.loads((tmp_path / "config.json").read_text()) == other
+
+
+def test_two_that_save_at_once_leave_one_whole_save(tmp_path):
+    """Processes, or as here threads: neither config of one beside weights of the other, nor an error."""
+
+    def save(number):
+        for turn in range(10):
+            who = 10 * number + turn
+            write_folder(tmp_path, {"content": "adapted", "who": who}, {"who": torch.full((50_000,), float(who))})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save, range(4)))
+    config, tensors = read_folder(tmp_path, "adapted")
+    assert tensors["who"].eq(config["who"]).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
