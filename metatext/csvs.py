@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import itertools
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from .settings import check_is
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".tsv")
 MARKS = {",": "a comma", ";": "a semicolon", "|": "a bar", "\t": "a tab"}
@@ -160,6 +163,25 @@ def check_encoding(encoding: Any) -> None:
         raise DataError(
             f"encoding: expected the name of an encoding of texts, such as utf-8, utf-16, cp1252 or latin-1, got {encoding!r}"
         ) from None
+
+
+def warn_of_utf8(path: Path, encoding: str) -> None:
+    """Say that a file is likely UTF-8 and not of this encoding: other texts beyond ASCII are hardly ever UTF-8 by chance. Its first MB is
+    looked at."""
+    with open(path, "rb") as raw:
+        own, start = _encoding(raw, encoding), raw.read(2**20)
+    if own != encoding or codecs.lookup(own).name == "utf-8" or start.isascii():
+        return
+    with contextlib.suppress(UnicodeDecodeError):
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+        if word := re.search(r"\w*[^\W\x00-\x7f]\w*|[^\x00-\x7f]", text):
+            logger.warning(
+                "%s: read as %s, but what it holds is UTF-8: %r is read as %r; leave the encoding out for this file",
+                path,
+                encoding,
+                word[0][:20],
+                word[0][:20].encode().decode(encoding, "replace"),
+            )
 
 
 def check_bytes(path: Path, encoding: str) -> None:

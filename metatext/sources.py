@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .csvs import check_bytes, check_encoding, check_quotes, csv_options, has_long_rows, read_opening, why_unread, with_numbers
+from .csvs import (
+    check_bytes,
+    check_encoding,
+    check_quotes,
+    csv_options,
+    has_long_rows,
+    read_opening,
+    warn_of_utf8,
+    why_unread,
+    with_numbers,
+)
 from .folders import READERS, are_splits, reader, split_files
 from .rows import DataError, check_whole
 from .settings import first_line
@@ -215,6 +225,7 @@ def read_file(path: Path, encoding: str, streamed: int | None = None) -> Dataset
 
 def _read_csv(path: Path, encoding: str, streamed: int | None) -> Dataset | IterableDataset:
     opening = read_opening(path, encoding)
+    warn_of_utf8(path, encoding)
     options = csv_options(opening)
     if streamed is not None:
         check_quotes(opening, streamed)

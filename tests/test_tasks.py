@@ -1753,3 +1753,18 @@ def test_rows_to_answer_that_say_nothing_are_counted(tmp_path, caplog, kind, row
     asked = load_inputs(write(tmp_path / "new.jsonl", rows), kind=kind)
     assert asked.targets == targets and len(asked.rows) == len(rows)
     assert caplog.messages == [f"new: {said}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "said", "warned"),
+    [("für", "utf-8", "cp1252", True), ("für", "cp1252", "cp1252", False), ("fur", "utf-8", "cp1252", False), ("für", "utf-8-sig", "cp1252", False), ("für", "utf-8", "UTF8", False)],
+)  # fmt: skip
+def test_a_utf8_file_said_to_be_another_is_warned_of(tmp_path, caplog, text, written, said, warned):
+    """The encoding of the examples is told for the rows to answer too, which may be written otherwise."""
+    path = raw(tmp_path / "new.csv", f"text,label\n{text},a\nb,b\n", written)
+    load_task(str(path), encoding=said)
+    found = [message for message in caplog.messages if "UTF-8" in message]
+    expected = (
+        f"{path}: read as cp1252, but what it holds is UTF-8: 'für' is read as 'fÃ¼r'; leave the encoding out for this file"
+    )
+    assert found == [expected] * warned
