@@ -256,7 +256,8 @@ def read_config(folder: str | Path, content: str) -> dict[str, Any]:
     if config.get("content") != content:
         other = {"head": "MetaModel.from_pretrained", "adapted": "AdaptedModel.from_pretrained"}.get(config.get("content"))
         way = f"; {other} loads it" if other and content in ("head", "adapted") else ""
-        way += ", and metatext adapt --model makes a classifier of it" if content == "adapted" and way else ""
+        shell = {"adapted": "metatext adapt --model makes a classifier of it", "head": "metatext finetune --model learns it anew"}
+        way += f", and {shell[content]}" if way else ""
         raise ContentError(f"{folder} holds {config.get('content')!r}, expected {content!r}{way}")
     return config
 
