@@ -203,7 +203,8 @@ def _flagged(names: Sequence[str], words: Sequence[str]) -> list[str]:
 def _read_yaml(path: str) -> dict[str, Any]:
     import yaml
 
-    rows = "; a file of rows is no settings" if Path(path).suffix.lower() in ROWS else ""
+    no_settings = "; a file of rows is no settings and goes behind its flag, --examples rows.json for one"
+    rows = no_settings if Path(path).suffix.lower() in ROWS else ""
     try:
         with open(path, encoding="utf-8") as file:
             values = yaml.safe_load(file)
@@ -216,5 +217,7 @@ def _read_yaml(path: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}{rows}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, got {type(values).__name__}{rows}")
+        raise ConfigError(
+            f"{path} must hold `key: value` lines, got {type(values).__name__}{no_settings if isinstance(values, list) else rows}"
+        )
     return values

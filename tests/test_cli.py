@@ -1003,7 +1003,10 @@ def test_a_list_that_must_hold_something_is_refused_empty_from_a_file_too(tmp_pa
         ("meta_steps: many", "meta_steps: expected a whole number, got 'many'"),
         ("language_tuning: full", r"^language_tuning \(tuning of LanguageConfig\): expected one of"),
         ("language_lora_rank: 0", r"^language_lora_rank \(lora_rank of LanguageConfig\): must be at least 1, got 0"),
-        ("- a\n- b", "must hold `key: value` lines, got list"),
+        (
+            "- a\n- b",
+            "must hold `key: value` lines, got list; a file of rows is no settings and goes behind its flag, --examples",
+        ),
         ("a: [", "is not valid YAML"),
     ],
 )
