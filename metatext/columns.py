@@ -238,8 +238,14 @@ def _pick(names, usual: Sequence[str], role: str, task: str) -> str:
     guess = f"; did you mean {close!r}?" if close else "."
     raise DataError(
         f"task {task!r}: no column for the {role} found{guess} Columns present: {', '.join(names)}. "
-        f"Expected one of: {', '.join(usual)}; or name it: {_naming(role)}"
+        f"Expected one of: {', '.join(usual)}; or name it: {_naming(role)}{_headless(names)}"
     )
+
+
+def _headless(names: Sequence[str]) -> str:
+    """What to do about a csv without a header, where a column's name may be the first row's text."""
+    text = next((name for name in names if len(name.split()) > 3), None)
+    return "" if text is None else f" If {text!r} is a text and no name: the first line of a csv has to name the columns."
 
 
 def _naming(role: str) -> str:

@@ -652,6 +652,10 @@ def test_a_second_text_that_is_not_read_is_said_once(caplog, columns, expected):
             r"no column for the text found\. Columns present: zzz, label\. Expected one of: text, sentence,",
         ),
         (
+            {"this parcel is late": "where is my money", "delivery": "refund"},  # a csv without a header
+            r"If 'this parcel is late' is a text and no name: the first line of a csv has to name the columns\.$",
+        ),
+        (
             {"text": "a", "zzz": 0},
             r"no column for the label found\. Columns present: text, zzz\. Expected one of: label, labels,",
         ),
