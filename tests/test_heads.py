@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import gelu, normalize
 
 from metatext import ConfigError, HeadConfig
-from metatext.heads import HEADS, Logits, gp, make_head
+from metatext.heads import HEADS, Logits, gp, make_head, solving
 from metatext.heads.metanet import MetaNetwork
 from metatext.heads.protocol import Novelty
 from metatext.losses import classification, meta_loss
@@ -664,6 +664,14 @@ def test_names_that_say_nothing_are_not_believed(name):
     nothing, _ = task([0, 0, 0])
     nothing = dataclasses.replace(nothing, label_x=support.label_x, task_mask=support.task_mask)
     assert answer(head, nothing, axes[None]).values[0].argmax(-1).tolist() == [2, 0, 1]  # without rows there is nothing else
+
+
+def test_systems_are_solved_where_rounding_took_a_matrix_out_of_the_positive_definite_ones():
+    good, bad = torch.tensor([[2.0, 1.0], [1.0, 2.0]]), torch.tensor([[1.0, 2.0], [2.0, 1.0]])  # eigenvalues 3 and 1, 3 and -1
+    for matrix in (good[None], torch.stack([good, bad])):
+        torch.testing.assert_close(solving.inverse(matrix) @ matrix, torch.eye(2).expand_as(matrix))
+        values = torch.ones(len(matrix), 2, 1)
+        torch.testing.assert_close(solving.solve(matrix, values), values / 3)
 
 
 def test_several_tasks_of_many_rows_with_threads_set_by_hand():
