@@ -219,9 +219,12 @@ class TrainConfig(Checked):
     kind_weights: tuple[str, ...] = option((), "kind=factor: the losses of tasks of this kind count so many times")
     distillation: float = option(
         0.0,
-        "weight of a second loss that keeps a trained encoder near the pretrained one: the mean squared difference of the cosines "
-        "between the texts of an episode",
+        "weight of a second loss that keeps a trained encoder near a teacher: the mean squared difference of their cosines between "
+        "the texts of an episode",
         low=0.0,
+    )
+    distillation_teacher: str | None = option(
+        None, "that teacher, a larger encoder for example: a Hub id or a local folder; none: the encoder as it was pretrained"
     )
     distillation_tasks: tuple[str, ...] = option((), "tasks whose episodes have that loss; none: all")
     encoder_share: float = option(

@@ -131,11 +131,13 @@ class Encoder(TextReader):
         """
         tuning.put(self.backbone, tensors, EncoderError, f"the encoder {self.config.name!r} (tuning {self.config.tuning})")
 
-    def pretrained(self) -> Encoder:
-        """The encoder as it was before it learned, frozen; itself if it is frozen."""
+    def pretrained(self, max_length: int | None = None) -> Encoder:
+        """The encoder as it was before it learned, frozen; itself if it is frozen. ``max_length``: tokens that it reads; None: as many as
+        this one."""
         if not self.is_tuned:
             return self
-        config = replace(self.config, tuning="frozen", pretrained_share=0.0, revision=self.reference[1])
+        length = max_length or self.config.max_length
+        config = replace(self.config, tuning="frozen", pretrained_share=0.0, revision=self.reference[1], max_length=length)
         loaded = Encoder.load(config, expected_fingerprint=self.fingerprint, access=self.access)
         return loaded.to(next(self.backbone.parameters()))  # its device and precision
 

@@ -140,12 +140,13 @@ def cosine_drift(student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor])
 
     Args:
         student: (b, n, d) unit vectors of the texts, and (b, n) bool, which of them are there.
-        teacher: the same of the other encoder; its d may differ.
+        teacher: the same of the other encoder; its d may differ, and texts may be missing.
 
     Returns:
         (b,), over pairs of two different texts; 0 for an episode of one text.
     """
-    (x, mask), (fixed, _) = student, teacher
+    (x, mask), (fixed, known) = student, teacher
+    mask = mask & known
     pairs = mask[:, None] & mask[..., None] & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
     difference = (x @ x.mT - fixed @ fixed.mT).square()  # (b, n, d) @ (b, d, n) -> (b, n, n)
     return torch.where(pairs, difference, 0.0).sum((1, 2)) / pairs.sum((1, 2)).clamp_min(1)

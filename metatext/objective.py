@@ -23,6 +23,7 @@ from .model import MetaModel
 from .settings import ConfigError, nearest
 from .spans import SpanTexts
 from .tasks import Task
+from .teacher import Teacher
 
 
 class MetaLoss(nn.Module):
@@ -30,14 +31,13 @@ class MetaLoss(nn.Module):
 
     Args:
         model: encoder and head.
-        teacher: the pretrained encoder, or None.
-        distilled: names of the tasks whose episodes are compared with the teacher.
+        teacher: what episodes are compared with, or None.
         anew: see `reads_anew`.
     """
 
-    def __init__(self, model: MetaModel, teacher: Encoder | None, distilled: Sequence[str], anew: bool):
+    def __init__(self, model: MetaModel, teacher: Teacher | None, anew: bool):
         super().__init__()
-        self.model, self.teacher, self.distilled, self.anew = model, teacher, frozenset(distilled), anew
+        self.model, self.teacher, self.anew = model, teacher, anew
 
     def forward(
         self, data: Sequence[EpisodeFeatures | EpisodeTexts | SpanTexts | GenerationTexts]
@@ -66,20 +66,13 @@ class MetaLoss(nn.Module):
         drift = torch.zeros_like(losses)
         if self.teacher is None or not isinstance(data, EpisodeTexts):
             return losses, drift
-        compared = np.array([task.name in self.distilled for task in data.source.tasks])[data.batch.task]
+        compared = self.teacher.teaches(data)
         if compared.any():
-            with torch.no_grad():
-                taught = data[compared].read(self.teacher)
+            taught = self.teacher.read(data[compared])
             place = torch.from_numpy(np.flatnonzero(compared)).to(losses.device)
             with torch.autocast(losses.device.type, enabled=False):  # differences of cosines have no place in half precision
                 drift = drift.index_put((place,), cosine_drift(_rows(episodes.select(place)), _rows(taught)))
         return losses, drift
-
-    def train(self, mode: bool = True) -> MetaLoss:
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
 
 
 def reads_anew(model: MetaModel, config: TrainConfig) -> bool:
@@ -116,7 +109,7 @@ def task_weights(tasks: Sequence[Task], config: TrainConfig) -> np.ndarray:
     return weights
 
 
-def distilled_tasks(tasks: Sequence[Task], config: TrainConfig) -> list[str]:
+def distilled_tasks(tasks: Sequence[Task], config: TrainConfig) -> list[Task]:
     """The tasks in ``distillation_tasks``, all where it is empty.
 
     Raises:
@@ -128,7 +121,7 @@ def distilled_tasks(tasks: Sequence[Task], config: TrainConfig) -> list[str]:
             raise ConfigError(
                 f"distillation_tasks: no task is called {name!r}{nearest(name, names, end='.')} Known: {', '.join(names)}"
             )
-    return list(config.distillation_tasks or names)
+    return [task for task in tasks if task.name in (config.distillation_tasks or names)]
 
 
 def kind_weights(kinds: Sequence[str], config: TrainConfig) -> np.ndarray:
@@ -172,7 +165,7 @@ def averaged(encoder: Encoder, base: Encoder | None, share: float) -> Iterator[N
 
 
 def _rows(episodes: EpisodeFeatures) -> tuple[Tensor, Tensor]:
-    """All texts of b episodes, (b, s + q + w, d), and which of them are there."""
+    """All texts of b episodes, (b, s + q + w, d), and which of them are there; what was not read is zeros."""
     support = episodes.support
     x = torch.cat([support.x, episodes.query, support.label_x], 1)
-    return x, torch.cat([support.row_mask, episodes.query_mask, support.label_mask], 1)
+    return x, torch.cat([support.row_mask, episodes.query_mask, support.label_mask], 1) & (x != 0).any(-1)

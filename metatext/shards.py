@@ -18,17 +18,15 @@ from torch import Tensor
 from .launch import TrainingError
 
 if TYPE_CHECKING:
-    from .encoder import Encoder
     from .model import MetaModel
 
 
-def to_shard(model: MetaModel, teacher: Encoder | None, accelerator) -> MetaModel:
+def to_shard(model: MetaModel, accelerator) -> MetaModel:
     """A copy of ``model`` that `Accelerator.prepare` may cut, with the launch set to cut no more than that; where the launch does not cut
     weights the model itself.
 
     Args:
         model: stays whole.
-        teacher: of the same `MetaLoss`, stays whole too; None: it has none.
         accelerator: of the launch.
 
     Raises:
@@ -54,7 +52,7 @@ def to_shard(model: MetaModel, teacher: Encoder | None, accelerator) -> MetaMode
     plugin.auto_wrap_policy = None
     plugin.mixed_precision_policy = None  # autocast decides, as under DDP: a solve has no place in half precision
     plugin.cpu_ram_efficient_loading = False  # every process has loaded the weights
-    plugin.ignored_modules = [module for module in (learner.heads, base, teacher) if module is not None]
+    plugin.ignored_modules = [module for module in (learner.heads, base) if module is not None]
     return learner
 
 

@@ -72,6 +72,13 @@ class KeyIndex:
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         return np.where(self._keys[at] == keys, self._ids[at], -1)
 
+    @property
+    def keys(self) -> np.ndarray:
+        """(n,) keys in the order of their numbers."""
+        keys = np.empty_like(self._keys)
+        keys[self._ids] = self._keys
+        return keys
+
     def append(self, parts: Sequence[np.ndarray]) -> None:
         """Number further keys from the count of those that are known; of a key that comes again the first number is found."""
         keys = np.concatenate([self._keys, *parts])
@@ -102,6 +109,11 @@ class TokenStore:
             self._parts.append(self.encoder.tokenize([inputs[i] for i in rows], self.max_length))
             self._index.append([keys[rows]])
         return self._index.find(keys)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """(n,) `text_keys` of all its texts, in the order of their numbers."""
+        return self._index.keys
 
     def tokens(self, ids: np.ndarray) -> Tokens:
         """The tokens of (n,) texts."""
@@ -193,6 +205,10 @@ class FeatureStore:
             self._load_segments()
             ids = self._index.find(keys)
         return ids
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) numbers for `gather` of the texts of (n,) `text_keys`, -1 for those that it does not hold."""
+        return self._index.find(keys)
 
     def gather(self, ids: np.ndarray) -> np.ndarray:
         """Vectors of ids of any shape: float32 (..., d); zeros where an id is -1."""

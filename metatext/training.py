@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .checkpoints import Checkpoint, Checkpoints, restore
+from .checkpoints import Checkpoints, restore
 from .config import EpisodeConfig, TrainConfig
+from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .episodes import train_episodes
 from .features import encode_tasks
@@ -39,6 +40,7 @@ from .stopping import StopSignals
 from .storage import check_folder
 from .store import FeatureStore, TokenStore, local_share
 from .tasks import Task, check_tasks
+from .teacher import Teacher, load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -109,15 +111,16 @@ def meta_train(
     _check_parts(accelerator, config)
     kinds = list(dict.fromkeys(task.kind for task in tasks))
     drawn = task_weights(tasks, config), distilled_tasks(tasks, config), kind_weights(kinds, config)
+    teacher = load_teacher(model.encoder, config) if config.distillation > 0 and reads_anew(model, config) else None
     if accelerator.is_main_process:
         _warn(model, kinds, eval_tasks, episodes, config, reads_anew(model, config))
-    run = Run(model, config, accelerator, _settings(model, tasks, eval_tasks, episodes, config))
+    run = Run(model, config, accelerator, _settings(model, teacher, tasks, eval_tasks, episodes, config))
     with run.folder() as resume:
-        _train(run, tasks, eval_tasks, episodes, drawn, store, resume)
+        _train(run, tasks, eval_tasks, episodes, drawn, teacher, store, resume)
     return TrainResult(run.output_dir, run.step, run.best, run.history)
 
 
-def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, store, resume: Checkpoint | None) -> None:
+def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, teacher, store, resume) -> None:
     """Encode the tasks and take the steps of a run. ``drawn``: weights of the tasks, those that distil, factors of the kinds."""
     model, config, accelerator = run.model, run.config, run.accelerator
     anew = reads_anew(model, config)
@@ -125,13 +128,13 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
     parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
     groups, features = _encoded(run, tasks, eval_tasks, episodes, store)
     pools = [group.pool for group in features]
-    distills = config.distillation > 0 and anew
-    if distills or (config.encoder_share < 1 and model.encoder.config.tuning == "full"):
+    if config.encoder_share < 1 and model.encoder.config.tuning == "full":
         run.base = model.encoder.pretrained()
+    if teacher:
+        teacher = _taught(teacher, distilled, features, episodes, accelerator)
     run.begin(resume)
-    teacher = run.base if distills else None
-    learner = run.learner = to_shard(model, teacher, accelerator)
-    objective = MetaLoss(learner, teacher, distilled, anew)
+    learner = run.learner = to_shard(model, accelerator)
+    objective = MetaLoss(learner, teacher, anew)
     optimizer = torch.optim.AdamW(parameter_groups(learner, config))
     schedule = _schedule(optimizer, config)
     with compiled(accelerator, learner.encoder, learner.adapts_encoder and not learner.head_config.first_order):
@@ -178,7 +181,7 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, s
             if run.is_due(config.logging_steps):
                 loss, drift_seen = progress.means()
                 point = {"step": run.step, "loss": loss, "lr": config.meta_lr * schedule(run.step - 1)}
-                if distills:
+                if teacher:
                     point["distillation"] = config.distillation * drift_seen  # as much as it adds to the loss of an episode
                 run.log(point)
                 progress.show(run.step, loss, run.best)
@@ -234,6 +237,15 @@ def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store) -> tup
     return groups, features
 
 
+def _taught(encoder: Encoder, tasks: Sequence[Task], features: Sequence, episodes: EpisodeConfig, accelerator) -> Teacher:
+    """What ``encoder`` teaches the one that learns about ``tasks``; the texts are read on the launch's device, which it then leaves."""
+    encoder.to(accelerator.device)
+    store = FeatureStore(encoder, progress=accelerator.is_local_main_process, share=local_share())
+    teacher = Teacher(store, tasks, features[0].store, episodes.needs_varied_names)
+    encoder.cpu()
+    return teacher
+
+
 def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeConfig, config: TrainConfig, anew: bool) -> None:
     """Say what the settings leave out, or ask for in vain."""
     if any(KINDS[kind].by_class for kind in kinds) and not episodes.n_outside:
@@ -246,7 +258,7 @@ def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeC
     if anew:
         return
     why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"
-    for name in ("distillation", "encoder_share", "max_text_tokens"):
+    for name in ("distillation", "distillation_teacher", "encoder_share", "max_text_tokens"):
         if getattr(config, name) != getattr(TrainConfig(), name):
             logger.warning("%s has no effect: %s", name, why)
     if model.encoder.config.pretrained_share and not model.encoder.is_tuned:
@@ -255,7 +267,9 @@ def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeC
         logger.warning("pretrained_pooling has no effect: pretrained_share is 0")
 
 
-def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig) -> dict[str, Any]:
+def _settings(
+    model: MetaModel, teacher: Encoder | None, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig
+) -> dict[str, Any]:
     """What decides the weights of a run: two runs with equal settings, launched in one precision, end alike."""
     loop = to_dict(config)
     for name in ("output_dir", "overwrite_output_dir", "logging_steps", "save_steps", "save_total_limit", "report_to"):
@@ -268,6 +282,7 @@ def _settings(model: MetaModel, tasks, eval_tasks, episodes: EpisodeConfig, conf
         "head": described["head"],
         "encoder": described["encoder"],
         "language": described["language"],
+        "teacher": teacher.fingerprint if teacher and config.distillation_teacher else None,
         "warm_start": model.notes.get("warm_start"),
         "episodes": to_dict(episodes),
         "train": loop,

@@ -44,7 +44,7 @@ LEVELS = [
     ["saved", "saved_task"],
     ["spans", "generation"],
     ["questions", "features", "maml"],
-    ["examples", "changes", "pipeline", "answering"],
+    ["examples", "changes", "pipeline", "answering", "teacher"],
     ["crossfit"],
     ["model"],
     ["adapted", "methods"],

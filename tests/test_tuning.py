@@ -10,15 +10,18 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, random_encoder
 from scripts.train_head import letter_task, letter_tasks, pairs_task
+from transformers import AutoConfig, AutoModel
 
 import metatext as mt
 from metatext import objective, tuning
 from metatext.encoder import Encoder
+from metatext.episodes import train_episodes
 from metatext.features import encode_inputs, encode_tasks
 from metatext.loading import EncoderError
 from metatext.settings import ConfigError
 from metatext.storage import StorageError
 from metatext.store import FeatureStore, TokenStore
+from metatext.teacher import Teacher, load_teacher
 from metatext.training import meta_train
 
 EPISODES = mt.EpisodeConfig(n_way=(2, 4), k_shot=(0, 3), n_query=3, n_outside=2)
@@ -353,6 +356,61 @@ def test_distillation_holds_the_encoder_back(tiny_folder, tmp_path):
     assert drift(distillation=100.0) < free / 4
     assert drift(distillation=100.0, distillation_tasks=["task 0"]) < free / 2
     assert drift(distillation=0.0, distillation_tasks=["task 0"]) == pytest.approx(free, rel=1e-3)
+
+
+def test_an_encoder_learns_from_a_wider_one(tiny_folder, tmp_path):
+    tasks = letter_tasks(2)
+    shutil.copytree(tiny_folder, tmp_path / "teacher")
+    shape = AutoConfig.from_pretrained(tiny_folder, hidden_size=48)
+    torch.manual_seed(1)
+    AutoModel.from_config(shape).save_pretrained(tmp_path / "teacher")
+    teacher = encoder_of(tmp_path / "teacher", "frozen")
+    texts = tasks[0].inputs()
+    taught = teacher.encode(texts) @ teacher.encode(texts).T
+
+    def distance(encoder) -> float:
+        vectors = encoder.frozen().encode(texts)
+        return float((vectors @ vectors.T - taught).square().mean())
+
+    model = model_of(tiny_folder, "full")
+    start = distance(model.encoder)
+    config = loop(
+        tmp_path / "run", meta_steps=30, encoder_lr=3e-3, distillation=300.0, distillation_teacher=str(tmp_path / "teacher")
+    )
+    result = meta_train(model, tasks, episodes=EPISODES, config=config)
+    assert distance(model.encoder) < start / 3
+    again = meta_train(model_of(tiny_folder, "full"), tasks, episodes=EPISODES, config=config)
+    assert again.history == result.history
+    AutoModel.from_config(shape).save_pretrained(tmp_path / "teacher")  # other weights under the same name
+    with pytest.raises(ConfigError, match="teacher"):
+        meta_train(model_of(tiny_folder, "full"), tasks, episodes=EPISODES, config=config)
+
+
+def test_a_teacher_that_is_not_there_ends_a_run_before_it_begins(tiny_folder, tmp_path):
+    config = loop(tmp_path / "run", distillation=1.0, distillation_teacher=str(tmp_path / "none"))
+    with pytest.raises(EncoderError, match="none"):
+        meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_reads_the_texts_of_its_tasks_and_no_more_of_them_than_the_learner(tiny_folder, tmp_path):
+    encoder, tasks = encoder_of(tiny_folder), letter_tasks(2)
+    frozen = load_teacher(encoder, loop(tmp_path, max_text_tokens=5))
+    tokens = TokenStore(encoder, 5)
+    features = encode_tasks(tokens, tasks, vary_names=True)
+    store = FeatureStore(frozen, tmp_path / "features", progress=False)
+    teacher = Teacher(store, tasks[1:], tokens, vary_names=True)
+    noisy = mt.EpisodeConfig(n_way=4, k_shot=2, n_query=3, name_noise=0.8)
+    batch = train_episodes([features.pool], noisy, np.ones(2), 40, seed=0, step=0).part(np.arange(40))[0][1]
+    texts = features.gather(batch)
+    assert teacher.teaches(texts).tolist() == (batch.task == 1).tolist()
+    own = texts[batch.task == 1]
+    read, expected = teacher.read(own), own.read(frozen)
+    assert torch.allclose(read.query, expected.query, atol=1e-5)  # cut alike
+    assert torch.allclose(read.support.x, expected.support.x, atol=1e-5)
+    missing = (read.support.label_x == 0).all(-1) & read.support.label_mask
+    assert 0 < missing.sum() < missing.numel() / 2  # names borrowed from the other task
+    assert torch.allclose(read.support.label_x[~missing], expected.support.label_x[~missing], atol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["task_weights", "distillation_tasks"])
