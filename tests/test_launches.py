@@ -91,8 +91,9 @@ def test_same_trajectory_on_any_launch(launches, how, name):
 
 @pytest.mark.parametrize("name", ["2x1-0", "2x1-1", "2sx1-0", "2sx1-1"])
 def test_same_trajectory_with_distillation_and_bounded_memory(launches, name):
+    """The teacher's vectors are kept in float32, and these launches do not share them: an ulp of a vector is what they may differ by."""
     weights, expected = final(launches, f"options {name}"), final(launches, "options 1x1-0")
-    assert max(np.abs(weights[key] - expected[key]).max() for key in expected) < 1e-9
+    assert max(np.abs(weights[key] - expected[key]).max() for key in expected) < 5e-7
 
 
 @pytest.mark.parametrize("name", LAUNCHES)
@@ -261,7 +262,7 @@ def test_what_shards_do_not_have(tiny_folder, monkeypatch, asked, match):
     head = mt.HeadConfig("inner_loop", encoder_steps=1) if asked == "maml" else "gp"
     model = mt.MetaModel.from_encoder(mt.EncoderConfig(str(tiny_folder), tuning="lora"), head)
     with pytest.raises(TrainingError, match=match):
-        to_shard(model, None, launch)
+        to_shard(model, launch)
 
 
 def test_a_loss_that_is_no_number_ends_a_run_with_a_scaler(tiny_folder, tmp_path, monkeypatch):

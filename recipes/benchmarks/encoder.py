@@ -93,7 +93,7 @@ def _steps(
     model = mt.MetaModel.from_encoder(mt.EncoderConfig(tuning=tuning, gradient_checkpointing=checkpointing), "gp").to(device)
     if compiled:
         model.encoder.backbone.compile(dynamic=True)
-    objective = MetaLoss(model, None, (), anew=True).train()
+    objective = MetaLoss(model, None, anew=True).train()
     optimizer = torch.optim.AdamW(parameter_groups(model, mt.TrainConfig()))
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
 
