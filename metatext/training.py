@@ -256,6 +256,8 @@ def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeC
     if len(eval_tasks) and alone:
         logger.warning("no eval_tasks of kind %s: the other kinds choose the step that is kept", ", ".join(alone))
     if anew:
+        if config.distillation_teacher and not config.distillation:
+            logger.warning("distillation_teacher has no effect: distillation, the weight of its loss, is 0; 10 to 100 is usual")
         return
     why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"
     for name in ("distillation", "distillation_teacher", "encoder_share", "max_text_tokens"):

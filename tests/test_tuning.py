@@ -386,6 +386,12 @@ def test_an_encoder_learns_from_a_wider_one(tiny_folder, tmp_path):
         meta_train(model_of(tiny_folder, "full"), tasks, episodes=EPISODES, config=config)
 
 
+def test_a_teacher_whose_loss_has_no_weight_is_told(tiny_folder, tmp_path, caplog):
+    config = loop(tmp_path / "run", distillation_teacher=str(tmp_path / "none"))
+    meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
+    assert "distillation_teacher has no effect: distillation, the weight of its loss, is 0" in caplog.text
+
+
 def test_a_teacher_that_is_not_there_ends_a_run_before_it_begins(tiny_folder, tmp_path):
     config = loop(tmp_path / "run", distillation=1.0, distillation_teacher=str(tmp_path / "none"))
     with pytest.raises(EncoderError, match="none"):
