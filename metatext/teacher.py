@@ -40,11 +40,12 @@ class Teacher:
 
     def read(self, texts: EpisodeTexts) -> EpisodeFeatures:
         """The tensors of b episodes as this encoder sees them; zeros for a text that it has not read: a label name that an episode borrows
-        from a task that is not compared."""
+        from a task that is not compared. What is kept as float32 is reckoned with as widely as the learner does."""
+        dtype = torch.promote_types(next(texts.source.store.encoder.parameters()).dtype, torch.float32)
 
         def take(ids: np.ndarray) -> torch.Tensor:
             places = np.where(ids >= 0, self._place[ids], -1)
-            return torch.from_numpy(self.store.gather(places)).to(texts.device)
+            return torch.from_numpy(self.store.gather(places)).to(texts.device, dtype)
 
         return texts.source.assemble(texts.batch, take, texts.device)
 
