@@ -100,11 +100,20 @@ def unit(x: Tensor) -> Tensor:
     return x * x.square().sum(-1, keepdim=True).clamp_min(1e-12).rsqrt()
 
 
+def alike_plane(features: Tensor) -> Tensor:
+    """(2, d) orthonormal: where the features of pairs say how alike their two texts are, made for features of length d.
+
+    Along the first of its directions pairs are in the order of the cosines of their texts (`features.combine_pair`).
+    """
+    angles = torch.arange(1, features.shape[-1] + 1, dtype=torch.float64).square()  # as good as random, and the same everywhere
+    first, second = torch.sin(angles), torch.cos(angles)
+    second = second - (first @ second) / (first @ first) * first
+    return torch.stack([first / first.norm(), second / second.norm()]).to(features)
+
+
 def alike_direction(features: Tensor) -> Tensor:
-    """(d,) of unit length, along which the features of pairs say how alike their two texts are; made for features of length d."""
-    d = features.shape[-1]
-    direction = torch.sin(torch.arange(1, d + 1, dtype=torch.float64).square())  # as good as random, and the same everywhere
-    return (direction / direction.norm()).to(features)
+    """(d,) the first direction of the `alike_plane`."""
+    return alike_plane(features)[0]
 
 
 @dataclass(frozen=True)

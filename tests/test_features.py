@@ -22,7 +22,7 @@ from metatext import store as stores
 from metatext.episodes import draw_episodes
 from metatext.features import combine_pair, encode_inputs, encode_tasks
 from metatext.label_names import MEANINGLESS, STYLES
-from metatext.representation import alike_direction, unit
+from metatext.representation import alike_direction, alike_plane, unit
 from metatext.store import FeatureStore, default_folder, text_keys
 
 
@@ -558,12 +558,49 @@ def test_inputs_that_are_not_kept(tiny):
     assert encode_inputs(tiny, []).shape == (0, tiny.dim)
 
 
-def test_a_pair_says_how_alike_its_texts_are_in_the_order_of_their_cosines():
-    """Along one direction, whatever the joint reading says there."""
-    joint, first, second = (unit(torch.randn(60, 16, generator=torch.Generator().manual_seed(seed))) for seed in range(3))
-    alike = combine_pair(joint, first, second) @ alike_direction(joint)
-    assert torch.equal(alike.argsort(), (first * second).sum(-1).argsort())
-    assert torch.equal(alike > 0, (first * second).sum(-1) > 0.7)
+def test_a_pair_by_numpy():
+    """The formula of `combine_pair`, written down again, of texts that share little, much, nothing and everything."""
+    d = 6
+    joint, first, second = (
+        unit(torch.randn(5, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)) for seed in (1, 2, 5)
+    )
+    second = unit(torch.tensor([1.0, 2.0, 0.5, 0.0, -3.0], dtype=torch.float64)[:, None] * first + second)
+    second[3] = first[3]
+    cosine = (first * second).sum(-1).numpy()
+    assert cosine[4] < 0 < cosine[0] and cosine[3] == pytest.approx(1)
+    u = np.sin(np.arange(1, d + 1) ** 2.0)
+    v = np.cos(np.arange(1, d + 1) ** 2.0)
+    u /= np.linalg.norm(u)
+    v -= u * (u @ v)
+    v /= np.linalg.norm(v)
+    for i, feature in enumerate(combine_pair(joint, first, second).numpy()):
+        c = np.clip(cosine[i], 0, 1)
+        read = joint[i].numpy() - u * (u @ joint[i].numpy()) - v * (v @ joint[i].numpy())
+        read /= np.linalg.norm(read)
+        if i != 3:  # two texts that are the same differ in nothing
+            read += (first[i] - second[i]).numpy() / np.linalg.norm(first[i] - second[i])
+        read -= u * (u @ read) + v * (v @ read)
+        read /= np.linalg.norm(read)
+        np.testing.assert_allclose(feature, (read - u * np.cos(np.pi * c) + v * np.sin(np.pi * c)) / np.sqrt(2), atol=1e-7)
+
+
+def test_pairs_are_near_those_that_are_as_alike_as_they_are():
+    """Along one direction they are in the order of the cosines of their texts; half of the cosine of two pairs is this alone."""
+    joint, first, other = (unit(torch.randn(60, 16, generator=torch.Generator().manual_seed(seed))) for seed in range(3))
+    second = unit(first + torch.linspace(-0.2, 3, 60)[:, None] * other)
+    pairs, cosine = combine_pair(joint, first, second), (first * second).sum(-1).clamp(0, 1)
+    assert torch.allclose(pairs.norm(dim=-1), torch.ones(60), atol=1e-5)
+    assert torch.equal((pairs @ alike_direction(joint)).argsort(), cosine.argsort())
+    plane = alike_plane(joint)
+    told = pairs @ plane.mT
+    assert torch.allclose(told @ told.mT, 0.5 * torch.cos(torch.pi * (cosine[:, None] - cosine)), atol=1e-5)
+
+
+def test_a_pair_of_equal_texts_has_a_gradient():
+    """The difference of its texts has no direction there."""
+    joint, text = (unit(torch.randn(3, 8, generator=torch.Generator().manual_seed(seed))).requires_grad_() for seed in range(2))
+    combine_pair(joint, text, text).square().sum(0)[0].backward()
+    assert torch.isfinite(joint.grad).all() and torch.isfinite(text.grad).all()
 
 
 def test_processes_that_miss_different_texts_do_not_wait_for_ever(tiny, tmp_path, monkeypatch):

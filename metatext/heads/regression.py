@@ -34,12 +34,12 @@ class RegressionGPHead(nn.Module):
     def __init__(self, dim: int, config: HeadConfig):
         super().__init__()
         self.representation = Representation(dim, config.rank, learned=False)
-        self.slope = nn.Parameter(torch.tensor([1.0, 1.5]))  # beta
+        self.slope = nn.Parameter(torch.tensor([1.0, 2.0]))  # beta
         self.log_spread = nn.Parameter(torch.tensor([2.0, 2.0]).log())  # gamma
         self.log_alpha = nn.Parameter(torch.tensor(0.5).log())
         self.log_noise = nn.Parameter(torch.tensor(0.5).log())
         self.log_rows = nn.Parameter(torch.tensor([6.0, 4.0]).log())  # a, b
-        self.centre = nn.Parameter(torch.tensor([0.0, 0.0]))  # of f
+        self.centre = nn.Parameter(torch.tensor([0.0, 0.2]))  # of f: scored pairs are rather alike than not
 
     def adapt(self, support: Support) -> Params:
         """``rows`` (b, n, d), ``label`` (b, d), ``told`` (b, n, 2) the numbers f of the rows, ``centre`` (b, 1, 2), ``dual`` (b, n, 1),
