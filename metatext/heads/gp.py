@@ -15,8 +15,8 @@ ROWS = 4096  # support rows in the solve; beyond, rows of a class are averaged i
 # Found on development corpora and not learned: training narrows the kernel and raises the prior for a better likelihood, at
 # 0.1 to 0.3 points of accuracy each on corpora it has not seen.
 TAU = 2.0
-NOISE_ROW, NOISE_NAME = (0.3, 0.1), 0.05  # of rows that no name explains, and that names explain wholly
-OFFSET, LACK, SHARPNESS = 0.7, 3.0, 12.0
+NOISE_ROW, NOISE_NAME = (0.35, 0.05), 0.07  # of rows that no name explains, and that names explain wholly
+OFFSET, LACK, SHARPNESS = 0.6, 5.0, 12.0
 STATISTICS = ("log shots", "names explain rows", "rows are predicted left out", "left-out predictions are too timid")
 
 
@@ -27,12 +27,12 @@ class GPHead(nn.Module):
 
     - ``u`` and ``g``: how well the names explain the support and the trust that follows, see `representation.gate`.
     - prior mean ``m_c(z) = g p (z.l_c - its mean over the classes)``.
-    - ``A = K^-1 (Y - 1/w - m(Z))`` with ``K = k(Z, Z) + diag(0.3 - 0.2 max(u, 0) for rows, 0.05 / g for names)``; 0 without rows: then
+    - ``A = K^-1 (Y - 1/w - m(Z))`` with ``K = k(Z, Z) + diag(0.35 - 0.3 max(u, 0) for rows, 0.07 / g for names)``; 0 without rows: then
       the prior alone decides, a multiple of the cosine to the name.
-    - ``p = 0.7 + max(u, 0)^2 + 3 (u - v)`` between u - v = 0 and 1, where v is `likelihood_gain` of 12 times what each row is predicted by
-      all others at p without its last term: the prior counts for more where the names alone say more of a row than they do together with
-      the other rows. Leaving row i out changes its prediction by ``A_i / (K^-1)_ii`` (Rasmussen and Williams 2006, Eq. 5.12), and
-      A is linear in p, so this needs no second solve.
+    - ``p = 0.6 + 5 (1 - max(u, 0)) (u - v)`` between u - v = 0 and 1, where v is `likelihood_gain` of 12 times what each row is predicted
+      by all others at p = 0.6: the prior counts for more where the names alone say more of a row than they do together with the other
+      rows, less so the better they explain all. Leaving row i out changes its prediction by ``A_i / (K^-1)_ii`` (Rasmussen and Williams
+      2006, Eq. 5.12), and A is linear in p, so this needs no second solve.
     - logits ``T (m(q) + k(q, Z) A)``. ``T`` is the `Temperature` of shots and ways times what a `MetaNetwork` reads in the
       task itself: how well each row is predicted by the others, and whether these predictions are too timid or too bold.
 
@@ -81,9 +81,9 @@ class GPHead(nn.Module):
         def left_out(dual: Tensor) -> Tensor:
             return row_y - chance - dual[:, :n] / others
 
-        share = (OFFSET + explained.square())[..., None]
-        predicted = likelihood_gain(SHARPNESS * left_out(of_labels - share * of_names), labels, mask)
-        share = share + LACK * (task.explained - predicted).clamp(0, 1)[:, None, None]
+        predicted = likelihood_gain(SHARPNESS * left_out(of_labels - OFFSET * of_names), labels, mask)
+        lack = (task.explained - predicted).clamp(0, 1) * (1 - task.explained.clamp_min(0))
+        share = (OFFSET + LACK * lack)[:, None, None]
         dual = of_labels - share * of_names
         weight = trust[:, None, None] * share
         scale = self.temperature(task)
