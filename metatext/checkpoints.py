@@ -21,6 +21,8 @@ from .storage import StorageError, fsync_folder, read_json, read_tensors, write_
 
 logger = logging.getLogger(__name__)
 
+LATER = ("mixed_precision",)  # settings that earlier checkpoints do not say: theirs may have been any
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -179,10 +181,15 @@ def put_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, torch.Te
 
 
 def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir: Path) -> None:
-    """Refuse to go on with other settings, whatever ``flags`` asked for them.
+    """Refuse to go on with other settings. ``flags`` decide nothing, and what a checkpoint does not say of `LATER` is no other setting.
+
+    Args:
+        before: the settings that the checkpoint says.
+        now: those of this start.
+        output_dir: of the run, for the message.
 
     Raises:
-        ConfigError: names every setting that differs, with both values.
+        ConfigError: names the settings that differ, the first eight with both values.
     """
 
     def flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -190,6 +197,7 @@ def check_same_run(before: Mapping[str, Any], now: Mapping[str, Any], output_dir
             return {prefix: value}
         return {k: v for key, part in value.items() for k, v in flat(part, f"{prefix}.{key}" if prefix else key).items()}
 
+    before = {**{key: now[key] for key in LATER if key in now}, **before}
     old, new = (flat({key: value for key, value in settings.items() if key != "flags"}) for settings in (before, now))
     changed = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted({*old, *new}) if old.get(k) != new.get(k)]
     if changed:

@@ -79,7 +79,7 @@ def finetune(
         DataError: the task is no classification; ``eval_task`` is of other labels, or all of its rows are among the examples; see
             `MetaModel.adapt`.
         ConfigError: a class weight of an unknown label; a head that takes steps on the encoder itself; ``output_dir`` holds a checkpoint of
-            other examples, settings or another model, those of another program, or a run that is still going on.
+            other examples, settings or another model, one in another precision, those of another program, or a run that is still going on.
         EncoderError: other weights of the encoder have learned before than those that ``what`` names.
         StorageError: ``output_dir`` cannot be written, or holds something else.
         TrainingError: the loss is no longer a number; see `meta_train` for launches.
@@ -187,7 +187,7 @@ def _settings(
     config: FinetuneConfig,
     accelerator,
 ) -> dict:
-    """What decides what is learned: two calls with equal settings, in one precision, end alike. No text stands in it.
+    """What decides what is learned: two calls with equal settings end alike. No text stands in it.
 
     Args:
         model: as it was given.
@@ -204,6 +204,7 @@ def _settings(
         **{name: whole.described[name] for name in ("head", "encoder")},
         "weights": digest(weights),
         "finetune": loop,
+        "mixed_precision": accelerator.mixed_precision,
         "task": {"labels": of([whole.labels, whole.label_names]), "description": of(description)},
         "examples": {"rows": n, "texts": of(rows[:n]), "labels": of(y[:n].tolist())},
         "eval_task": {"rows": len(rows) - n, "texts": of(rows[n:]), "labels": of(y[n:].tolist())},

@@ -91,8 +91,8 @@ def meta_train(
             folder, its work shared among the processes of a launch. An encoder that learns keeps none.
 
     Raises:
-        ConfigError: ``output_dir`` holds a run with other settings, data, or order of tasks, checkpoints of another program, or a run that is
-            still going on; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or ``distillation_tasks``; the head has no form for the kind of a task.
+        ConfigError: ``output_dir`` holds a run with other settings, precision, data, or order of tasks, checkpoints of another program, or a
+            run that is still going on; ``store`` is of another encoder; an unknown tracker, or task in ``task_weights`` or ``distillation_tasks``; the head has no form for the kind of a task.
         DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``; a target that is longer than the language model's
             ``max_target_tokens``.
         EpisodeError: a task has too few classes or rows for such episodes.
@@ -114,7 +114,9 @@ def meta_train(
     teacher = load_teacher(model.encoder, config) if config.distillation > 0 and reads_anew(model, config) else None
     if accelerator.is_main_process:
         _warn(model, kinds, eval_tasks, episodes, config, reads_anew(model, config))
-    run = Run(model, config, accelerator, _settings(model, teacher, tasks, eval_tasks, episodes, config))
+    run = Run(
+        model, config, accelerator, _settings(model, teacher, tasks, eval_tasks, episodes, config, accelerator.mixed_precision)
+    )
     with run.folder() as resume:
         _train(run, tasks, eval_tasks, episodes, drawn, teacher, store, resume)
     return TrainResult(run.output_dir, run.step, run.best, run.history)
@@ -270,9 +272,9 @@ def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeC
 
 
 def _settings(
-    model: MetaModel, teacher: Encoder | None, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig
+    model: MetaModel, teacher: Encoder | None, tasks, eval_tasks, episodes: EpisodeConfig, config: TrainConfig, precision: str
 ) -> dict[str, Any]:
-    """What decides the weights of a run: two runs with equal settings, launched in one precision, end alike."""
+    """What decides the weights of a run: two runs with equal settings end alike. ``precision``: of the launch."""
     loop = to_dict(config)
     for name in ("output_dir", "overwrite_output_dir", "logging_steps", "save_steps", "save_total_limit", "report_to"):
         loop.pop(name)
@@ -286,6 +288,7 @@ def _settings(
         "language": described["language"],
         "teacher": teacher.fingerprint if teacher and config.distillation_teacher else None,
         "warm_start": model.notes.get("warm_start"),
+        "mixed_precision": precision,
         "episodes": to_dict(episodes),
         "train": loop,
         "tasks": {task.name: len(task) for task in tasks},

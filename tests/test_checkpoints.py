@@ -216,6 +216,14 @@ def test_other_settings_are_named():
     )
 
 
+def test_another_precision_is_another_run_but_where_a_checkpoint_does_not_say_its_own():
+    before = {"train": {"seed": 0}}
+    check_same_run(before, {"mixed_precision": "bf16", **before}, Path("x"))
+    check_same_run({"mixed_precision": "bf16", **before}, {"mixed_precision": "bf16", **before}, Path("x"))
+    with pytest.raises(ConfigError, match=r"other settings \(mixed_precision: 'bf16' -> 'no'\)"):
+        check_same_run({"mixed_precision": "bf16", **before}, {"mixed_precision": "no", **before}, Path("x"))
+
+
 def test_many_other_settings_are_counted_not_cut_silently():
     now = {"tasks": {f"task {i:02d}": 1 for i in range(12)}}
     with pytest.raises(ConfigError, match=r"task 07.*overwrite_output_dir") as caught:

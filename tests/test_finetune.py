@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from letters import make_task
 from scripts.finetune_orders import orders, run
 from scripts.processes import LAUNCH, finish, free_port, started
@@ -444,6 +445,15 @@ def test_a_checkpoint_of_other_examples_or_settings_is_refused(model, tmp_path, 
     clf = learn(model, tmp_path, what="params", rows=82, overwrite_output_dir=True)
     assert clf.finetuning["rows"] == 82 and not kept.exists()
     assert learn(model, tmp_path, what="params").finetuning["rows"] == 80  # a classifier that is done is replaced, as before
+
+
+def test_a_checkpoint_in_another_precision_is_refused(model, tmp_path, monkeypatch):
+    cut_off(model, tmp_path, monkeypatch, what="params")
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceleratorState(cpu=True), "_mixed_precision", "bf16")  # of all accelerators in this process
+        with pytest.raises(ConfigError, match=r"other settings \(mixed_precision: 'no' -> 'bf16'\)"):
+            learn(model, tmp_path, what="params")
+    assert learn(model, tmp_path, what="params").finetuning["rows"] == 80
 
 
 def test_a_damaged_checkpoint_is_passed_over(model, tmp_path, monkeypatch, caplog):

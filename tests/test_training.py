@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from scripts.processes import LAUNCH, finish, free_port, kill_when, started
 from scripts.train_head import letter_task, letter_tasks, train
@@ -389,6 +390,17 @@ def test_going_on_with_other_settings_is_refused(tiny, tmp_path, change, message
     with pytest.raises(ConfigError, match=message + ".*overwrite_output_dir"):
         run(tiny, tmp_path / "run", **change)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+
+
+def test_going_on_in_another_precision_is_refused(tiny, tmp_path, monkeypatch):
+    """Half of the steps in bfloat16 and half in float32 are the weights of neither launch."""
+    first, _ = run(tiny, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(AcceleratorState(cpu=True), "_mixed_precision", "bf16")  # of all accelerators in this process
+        with pytest.raises(ConfigError, match=r"mixed_precision: 'no' -> 'bf16'.*overwrite_output_dir"):
+            run(tiny, tmp_path / "run")
+    again, _ = run(tiny, tmp_path / "run")
+    assert same(copy_of(first.heads), copy_of(again.heads))
 
 
 @pytest.mark.parametrize("change", ["labels", "label names", "a text", "description", "order"])
