@@ -152,6 +152,17 @@ class Run:
             self.collect()
             with averaged(model.encoder, self.base, self.config.encoder_share):
                 self.keep({"step": self.step})
+        self.accelerator.wait_for_everyone()
+        _load_best(model, output_dir)
+        kept = model.notes.get("kept", self.best)
+        if self.best and kept != self.best:  # a start that was killed kept them behind its last checkpoint
+            self.best = kept
+            if self.accelerator.is_main_process:
+                logger.warning(
+                    "the weights kept are those of step %d of an earlier start that was killed; this one, which went on from a checkpoint before "
+                    "that step, found none that it would keep",
+                    kept["step"],
+                )
         if self.accelerator.is_main_process:
             figures = {
                 "settings": self.settings,
@@ -174,7 +185,6 @@ class Run:
             if self.best and not self.best["step"] and self.step > start:
                 logger.warning("no step was better on the unseen tasks than the start, whose weights are kept")
         self.accelerator.wait_for_everyone()
-        _load_best(model, output_dir)
         _learn_limits(model, self.unseen, output_dir, self.config, self.accelerator)
         if self.accelerator.is_main_process:
             for tracker in self.accelerator.trackers:  # not end_training(): it would part processes that have more to do together

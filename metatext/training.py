@@ -52,8 +52,8 @@ class TrainResult:
     Attributes:
         output_dir: holds the best model (config.json, model.safetensors), metrics.json, learning_curve.png, checkpoints/.
         steps: outer steps done, fewer than ``meta_steps`` when training stopped early.
-        best: step, ``eval_loss`` and ``eval_<figure>`` (accuracy, for classifications) of the evaluation whose head was kept; {} without
-            unseen tasks.
+        best: step, ``eval_loss`` and ``eval_<figure>`` (accuracy, for classifications) of the evaluation whose head was kept, be it one of an
+            earlier start of the run; {} without unseen tasks.
         history: points of the training curve, oldest first.
     """
 

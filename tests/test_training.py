@@ -441,6 +441,22 @@ def test_a_finished_run_knows_its_own_model(tiny, tmp_path, caplog, monkeypatch)
     assert "began with other weights" not in caplog.text
 
 
+def test_figures_are_of_the_weights_that_a_killed_start_kept(tiny, tmp_path, monkeypatch, caplog):
+    """It kept those of step 6 behind the checkpoint of step 4; on another machine the next start does not find them again."""
+    heads = scripted_evaluations(monkeypatch, [1.0, 0.9, 0.8, 0.7, 0.81, 0.9])
+    settings = {"unseen": True, "meta_steps": 8, "save_steps": 4}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 6)
+        run(tiny, tmp_path / "run", **settings)
+    for _ in range(2):  # and called again when it is done
+        model, result = run(tiny, tmp_path / "run", **settings)
+        assert result.best == read_metrics(tmp_path / "run")["best"] == model.notes["kept"]
+        assert (result.best["step"], result.best["eval_loss"]) == (6, 0.7)
+        assert same(copy_of(model.heads), heads[3])
+        assert "the weights kept are those of step 6 of an earlier start" in caplog.text
+        caplog.clear()
+
+
 def test_a_folder_whose_run_began_with_another_model_says_so(tiny, tmp_path, caplog):
     """Two seeds of a head and one output_dir: the second would be the first's model, without a word."""
     heads = [mt.MetaModel.from_encoder(tiny, mt.HeadConfig("metanet"), seed=seed) for seed in (0, 0, 1)]
