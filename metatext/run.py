@@ -53,9 +53,10 @@ class Run:
         self.start = given = digest(self.model.tensors())
         if resume:
             self.start = resume.state.get("start", given)
-            own = {self.start, digest(resume.tensors)}
-            with contextlib.suppress(StorageError):  # none is kept yet
+            own, kept = {self.start, digest(resume.tensors)}, False
+            with contextlib.suppress(StorageError):  # none is kept yet, or it was deleted
                 own.add(digest(read_folder(self.output_dir, CONTENT)[1]))  # what a model that was trained here holds
+                kept = True
             if given not in own and self.accelerator.is_main_process:
                 logger.warning(
                     "%s began with other weights than those of the model given, which are left aside; to train that one give another "
@@ -66,6 +67,14 @@ class Run:
             self.step, self.best, self.history, self.stale = (resume.state[k] for k in ("step", "best", "history", "stale"))
             if self.accelerator.is_main_process:
                 logger.info("going on from %s", resume.folder)
+            if self.best and not kept:
+                if self.accelerator.is_main_process:
+                    logger.warning(
+                        "%s no longer holds the best weights so far, those of step %d; those of the checkpoint take their place",
+                        self.output_dir,
+                        self.best["step"],
+                    )
+                self.best, self.stale = {}, 0
         elif self.config.overwrite_output_dir:
 
             def clear() -> None:

@@ -147,7 +147,7 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, t
     if trackers(config):
         accelerator.init_trackers("metatext", config={k: str(v) for k, v in to_dict(config).items()})
 
-    if run.unseen and not run.history:
+    if run.unseen and not run.best:  # the start, or a checkpoint whose best weights are gone
         run.evaluate()
     start = run.step
     progress = Progress(accelerator, config.meta_steps, start, resume and resume.state.get("seen"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import errno
@@ -455,6 +456,23 @@ def test_figures_are_of_the_weights_that_a_killed_start_kept(tiny, tmp_path, mon
         assert same(copy_of(model.heads), heads[3])
         assert "the weights kept are those of step 6 of an earlier start" in caplog.text
         caplog.clear()
+
+
+@pytest.mark.parametrize("steps", [4, 8])  # of which 4 were done: nothing is left to do, and something is
+def test_a_checkpoint_whose_kept_model_is_gone(tiny, tmp_path, monkeypatch, caplog, steps):
+    """The best weights so far are lost; the best of those that are left take their place, and the run does not fail at its end."""
+    heads = scripted_evaluations(monkeypatch, [1.0, 0.5, 0.6, 0.7, 0.9, 0.8])
+    settings = {"unseen": True, "meta_steps": steps, "save_steps": 4}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) if steps > 4 else contextlib.nullcontext():
+        interrupt_at(patch, 5)
+        run(tiny, tmp_path / "run", **settings)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "run" / name).unlink()
+    model, result = run(tiny, tmp_path / "run", **settings)
+    assert "no longer holds the best weights so far, those of step 2; those of the checkpoint take their place" in caplog.text
+    assert (result.steps, result.best["step"], result.best["eval_loss"]) == (steps, 4, 0.7)
+    assert same(copy_of(model.heads), heads[3]) and same(heads[3], heads[2])
+    assert read_metrics(tmp_path / "run")["best"] == result.best
 
 
 def test_a_folder_whose_run_began_with_another_model_says_so(tiny, tmp_path, caplog):
