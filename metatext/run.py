@@ -124,8 +124,11 @@ class Run:
         """Write the model as it is to the folder of the run."""
         if self.accelerator.is_main_process:
             told = {k: v for k, v in self.settings.items() if k not in ("encoder", "head", "language")}
-            self.model.notes = {"settings": told, "kept": kept}
-            self.model.save_pretrained(self.output_dir)
+            given, self.model.notes = self.model.notes, {"settings": told, "kept": kept}
+            try:
+                self.model.save_pretrained(self.output_dir)
+            finally:  # until the run ends the model has its own: a call that goes on is known by them
+                self.model.notes = given
 
     def save(self, optimizer, progress: Progress) -> None:
         """Write a checkpoint."""

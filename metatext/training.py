@@ -285,7 +285,7 @@ def _settings(
     return {
         "head": described["head"],
         "encoder": described["encoder"],
-        "language": described["language"],
+        "language": described["language"] if any(KINDS[task.kind].written for task in tasks) else None,  # else it is let go
         "teacher": teacher.fingerprint if teacher and config.distillation_teacher else None,
         "warm_start": model.notes.get("warm_start"),
         "mixed_precision": precision,

@@ -292,6 +292,15 @@ def test_the_prompt_starts_as_a_sentence_and_does_not_mind_order_or_padding(tiny
     torch.testing.assert_close(head.adapt(hidden)["prompt"][0], head.adapt(hidden)["prompt"][1])
 
 
+def test_a_language_model_without_a_task_to_write_is_no_part_of_a_run(tiny, tiny_writer, tmp_path):
+    """The run lets it go: the same call on the same object is the same run."""
+    model = mt.MetaModel.from_encoder(tiny, language=tiny_writer)
+    config = mt.TrainConfig(output_dir=str(tmp_path), meta_steps=1, meta_batch_size=2)
+    for _ in range(2):
+        result = mt.meta_train(model, letter_tasks(1), episodes=mt.EpisodeConfig(n_way=2, k_shot=1, n_query=2), config=config)
+        assert result.steps == 1 and model.language is None
+
+
 def test_without_a_language_model_the_kind_is_refused_clearly(tiny, tmp_path):
     with pytest.raises(ConfigError, match="kind 'generation' needs a language model, and this model has none; name one"):
         make_head(mt.HeadConfig("gp"), 6, "generation")

@@ -35,6 +35,7 @@ from metatext.stopping import Stopped
 from metatext.storage import read_folder
 from metatext.store import FeatureStore
 from metatext.training import TrainingError, meta_train
+from metatext.warm_start import warm_start
 
 EPISODES = mt.EpisodeConfig(n_way=(2, 4), k_shot=(0, 4), n_query=3, n_outside=2)
 
@@ -431,6 +432,21 @@ def test_the_same_model_object_goes_on_after_an_interruption(tiny, tmp_path, mon
         run(tiny, tmp_path / "run", model=model)
     run(tiny, tmp_path / "run", model=model)
     assert same(copy_of(whole.heads), copy_of(model.heads))
+
+
+def test_a_warm_started_model_object_goes_on_after_an_interruption(tiny, tmp_path, monkeypatch):
+    """What it began with stands in its notes, which say of a saved model what it was trained with."""
+    fresh(tiny).save_pretrained(tmp_path / "before")
+    model = fresh(tiny)
+    warm_start(model, [str(tmp_path / "before")])
+    began = model.notes
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 5)
+        run(tiny, tmp_path / "run", model=model, unseen=True)
+    assert model.notes == began
+    assert "kept" in read_folder(tmp_path / "run", "head")[0]["training"]
+    _, result = run(tiny, tmp_path / "run", model=model, unseen=True)
+    assert result.steps == 6 and model.notes["kept"] == result.best
 
 
 def test_a_finished_run_knows_its_own_model(tiny, tmp_path, caplog, monkeypatch):
