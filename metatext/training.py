@@ -71,6 +71,7 @@ def meta_train(
     episodes: EpisodeConfig = EpisodeConfig(),
     config: TrainConfig = TrainConfig(),
     store: FeatureStore | None = None,
+    cache_dir: str | Path | None = None,
 ) -> TrainResult:
     """Train the heads of ``model``, one for each kind of task, and its encoder as far as `EncoderConfig.tuning` says, on episodes of many tasks; afterwards
     the model holds the best weights.
@@ -87,8 +88,9 @@ def meta_train(
             risk.
         episodes: the shape of the training episodes.
         config: the loop.
-        store: where the features of a frozen encoder (or one that has learned, at ``encoder_lr`` 0) are kept; None: the default
-            folder, its work shared among the processes of a launch. An encoder that learns keeps none.
+        store: where the features of a frozen encoder (or one that has learned, at ``encoder_lr`` 0) are kept; None: in
+            ``cache_dir``, the work shared among the processes of a launch. An encoder that learns keeps none.
+        cache_dir: folder for the features of a teacher, and of the encoder where no ``store`` is given; None: the default folder.
 
     Raises:
         ConfigError: ``output_dir`` holds a run with other settings, precision, data, or order of tasks, checkpoints of another program, or a
@@ -105,6 +107,7 @@ def meta_train(
     check_is(episodes, EpisodeConfig, "episodes", "write EpisodeConfig(...)")
     check_is(config, TrainConfig, "config", "write TrainConfig(...)")
     tasks, eval_tasks = check_tasks(tasks, eval_tasks)
+    check_is(cache_dir, (str, Path, type(None)), "cache_dir", "name a folder, or leave it out")
     check_folder(config.output_dir, CONTENT)
     tasks = _in_order(model, tasks, eval_tasks)
     accelerator = make_accelerator(config)
@@ -118,22 +121,22 @@ def meta_train(
         model, config, accelerator, _settings(model, teacher, tasks, eval_tasks, episodes, config, accelerator.mixed_precision)
     )
     with run.folder() as resume:
-        _train(run, tasks, eval_tasks, episodes, drawn, teacher, store, resume)
+        _train(run, tasks, eval_tasks, episodes, drawn, teacher, store, cache_dir, resume)
     return TrainResult(run.output_dir, run.step, run.best, run.history)
 
 
-def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, teacher, store, resume) -> None:
+def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, teacher, store, cache_dir, resume) -> None:
     """Encode the tasks and take the steps of a run. ``drawn``: weights of the tasks, those that distil, factors of the kinds."""
     model, config, accelerator = run.model, run.config, run.accelerator
     anew = reads_anew(model, config)
     weights, distilled, factors = drawn
     parts = accelerator.num_processes * accelerator.gradient_accumulation_steps
-    groups, features = _encoded(run, tasks, eval_tasks, episodes, store)
+    groups, features = _encoded(run, tasks, eval_tasks, episodes, store, cache_dir)
     pools = [group.pool for group in features]
     if config.encoder_share < 1 and model.encoder.config.tuning == "full":
         run.base = model.encoder.pretrained()
     if teacher:
-        teacher = _taught(teacher, distilled, features, episodes, accelerator)
+        teacher = _taught(teacher, distilled, features, episodes, accelerator, cache_dir)
     run.begin(resume)
     learner = run.learner = to_shard(model, accelerator)
     objective = MetaLoss(learner, teacher, anew)
@@ -213,7 +216,7 @@ def _check_parts(accelerator, config: TrainConfig) -> None:
         )
 
 
-def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store) -> tuple[list[list[Task]], list]:
+def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store, cache_dir) -> tuple[list[list[Task]], list]:
     """The tasks of each kind and their features; those of the unseen tasks go to ``run``."""
     model, config, accelerator = run.model, run.config, run.accelerator
     kinds = list(dict.fromkeys(task.kind for task in tasks))
@@ -229,7 +232,7 @@ def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store) -> tup
     elif store is not None and store.encoder.key != model.encoder.frozen().key:
         raise ConfigError("store: its features are of another encoder; make a new FeatureStore of the model's")
     elif store is None:
-        store = whole = FeatureStore(model.encoder, progress=accelerator.is_local_main_process, share=local_share())
+        store = whole = FeatureStore(model.encoder, cache_dir, progress=accelerator.is_local_main_process, share=local_share())
     groups = [[task for task in tasks if task.kind == kind] for kind in kinds]
     features = [encode_tasks(store, group, vary_names=episodes.needs_varied_names) for group in groups]
     run.unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
@@ -239,10 +242,12 @@ def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store) -> tup
     return groups, features
 
 
-def _taught(encoder: Encoder, tasks: Sequence[Task], features: Sequence, episodes: EpisodeConfig, accelerator) -> Teacher:
+def _taught(
+    encoder: Encoder, tasks: Sequence[Task], features: Sequence, episodes: EpisodeConfig, accelerator, cache_dir
+) -> Teacher:
     """What ``encoder`` teaches the one that learns about ``tasks``; the texts are read on the launch's device, which it then leaves."""
     encoder.to(accelerator.device)
-    store = FeatureStore(encoder, progress=accelerator.is_local_main_process, share=local_share())
+    store = FeatureStore(encoder, cache_dir, progress=accelerator.is_local_main_process, share=local_share())
     teacher = Teacher(store, tasks, features[0].store, episodes.needs_varied_names)
     encoder.cpu()
     return teacher

@@ -19,7 +19,7 @@ import torch
 import yaml
 from letters import make_task
 from scripts.processes import kill_when
-from scripts.train_head import find_the_run
+from scripts.train_head import find_the_run, letter_tasks
 
 import metatext as mt
 from metatext import cli, run_folder
@@ -1271,6 +1271,19 @@ def test_tasks_that_would_leak_are_refused(tiny_folder, tmp_path):
 def test_version():
     done = subprocess.run([sys.executable, "-m", "metatext", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"metatext {mt.__version__}"
+
+
+def test_the_features_of_a_teacher_are_kept_where_cache_dir_says(tiny_folder, tmp_path):
+    for task in letter_tasks(2):
+        (tmp_path / "tables").mkdir(exist_ok=True)
+        with open(tmp_path / "tables" / f"{task.name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *zip(task.inputs(), task.answers(), strict=True)])
+    encoder = ["--encoder", str(tiny_folder), "--tuning", "lora", "--distillation", "1", "--cache_dir", str(tmp_path / "kept")]
+    shape = ["--n_way", "2", "--k_shot", "1", "--n_query", "2", "--n_outside", "1", "--meta_steps", "1", "--meta_batch_size", "2"]
+    data = ["--tasks_dir", str(tmp_path / "tables"), "--test_tasks", "none", "--output_dir", str(tmp_path / "run")]
+    cli.main(["train", *encoder, *shape, *data])
+    assert list((tmp_path / "kept").glob("*/*.keys.npy"))
+    assert not (tmp_path / "features").exists()  # the default folder of this test
 
 
 def test_a_warm_start(corpora, tiny_folder, tmp_path, capsys):

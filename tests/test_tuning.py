@@ -419,6 +419,16 @@ def test_a_teacher_reads_the_texts_of_its_tasks_and_no_more_of_them_than_the_lea
     assert torch.allclose(read.support.label_x[~missing], expected.support.label_x[~missing], atol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["lora", "frozen"])  # whose teacher reads, and which reads itself
+def test_features_are_kept_in_the_folder_that_is_named(tiny_folder, tmp_path, how):
+    config = loop(tmp_path / "run", distillation=1.0, meta_steps=1)
+    meta_train(model_of(tiny_folder, how), letter_tasks(2), episodes=EPISODES, config=config, cache_dir=tmp_path / "kept")
+    assert list((tmp_path / "kept").glob("*/*.keys.npy"))
+    assert not (tmp_path / "features").exists()  # the default folder of this test
+    with pytest.raises(ConfigError, match="cache_dir: expected a text or Path or None, got 7"):
+        meta_train(model_of(tiny_folder, how), letter_tasks(2), config=config, cache_dir=7)
+
+
 @pytest.mark.parametrize("key", ["task_weights", "distillation_tasks"])
 def test_settings_that_name_no_task(tiny_folder, tmp_path, key):
     entry = {"task_weights": "task 7=2", "distillation_tasks": "task 7"}[key]

@@ -64,7 +64,7 @@ def main(settings: Settings) -> None:
         for use, group in (("train on", tasks), ("choose by", unseen), ("measure on", test)):
             if group:
                 print(f"{use}: {', '.join(task.name for task in group)}")
-    result = meta_train(model, tasks, eval_tasks=unseen, episodes=shape, config=config, store=store)
+    result = meta_train(model, tasks, eval_tasks=unseen, episodes=shape, config=config, store=store, cache_dir=data.cache_dir)
     if not is_main:
         return
     metrics = result.output_dir / METRICS
