@@ -74,12 +74,16 @@ def evaluate_tasks(
     Raises:
         ConfigError: an unknown baseline or metric, or a baseline that needs a package that is not installed; a head that bears the name
             of another column.
-        DataError: no task, two of one name, or of two kinds, or of one that the model does not serve; ``outside`` is measured itself, or has no text that is not the task's.
+        DataError: no task, two of one name, or of two kinds, or of one that the model does not serve; ``outside`` is measured itself, is of
+            another kind, or has no text that is not the task's; ``outside_rows`` is no number of rows.
         EpisodeError: a task has too few classes or rows for these episodes.
     """
     check_is(episodes, EpisodeConfig, "episodes", "write EpisodeConfig(...)")
     check_whole(n_episodes, "n_episodes", 2)  # one has no interval
     check_whole(seed, "seed", 0)
+    check_is(outside, (Task, type(None)), "outside", "load it with load_task", DataError)
+    if outside_rows is not None:
+        check_whole(outside_rows, "outside_rows", 1)
     check_is(heads, (Mapping, type(None)), "heads", "write {'name of its column': model}")
     heads = heads or {}
     check_is(model, MetaModel, "model", LOAD)
@@ -150,6 +154,10 @@ def compare(
     check_installed(metric)
     if outside is not None and not kind.by_class:
         raise DataError(f"outside: rows of no class are asked of classifications only, the tasks are of kind {kind.name}")
+    if outside is not None and outside.kind != kind.name:
+        raise DataError(
+            f"outside: {outside.name!r} is of kind {outside.kind}, the tasks are of kind {kind.name}; load it with kind={kind.name!r}"
+        )
     stores: dict[str, FeatureStore | TokenStore] = {store.encoder.key: store}
     through: dict[str, str] = {}  # method -> the store that it sees the tasks through
     for name, method in methods.items():

@@ -29,6 +29,7 @@ from metatext.features import encode_tasks
 from metatext.kinds import KINDS
 from metatext.methods import Answer, Method
 from metatext.metrics import brier, ece, interval, nll
+from metatext.rows import DataError
 from metatext.settings import ConfigError
 
 SHAPE = EpisodeConfig(n_way=3, k_shot=2, n_query=3)
@@ -353,6 +354,21 @@ def test_an_outside_task_that_is_measured_itself(model, tasks):
         ValueError, match="outside: the task 'second' is measured itself, so its rows cannot be queries of no class"
     ):
         run(model, tasks, outside=tasks[1])
+
+
+def test_what_cannot_be_rows_of_no_class(model, tasks):
+    strange = queries("strange", ["zz 1", "zz 2"])
+    scores = load_task([{"text": "zz 1", "score": 1.5}, {"text": "zz 2", "score": 2.5}], name="scores")
+    for more, message in (
+        ({"outside": "strange"}, "outside: expected Task or None, got 'strange'; load it with load_task"),
+        ({"outside": scores}, "outside: 'scores' is of kind regression, the tasks are of kind classification; load it with kind"),
+        *(
+            ({"outside": strange, "outside_rows": rows}, f"outside_rows: expected a whole number of at least 1, got {rows}")
+            for rows in (0, -1, 2.5)
+        ),
+    ):
+        with pytest.raises(DataError, match=message):
+            run(model, tasks[:1], **more)
 
 
 def test_an_outside_task_without_a_text_of_its_own(model, tasks):
