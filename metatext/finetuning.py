@@ -174,6 +174,8 @@ def _learn(
             return adapted(finetuning={"kept": KEPT[0], **notes})
     if config.refit and judged is whole:
         again = {"epochs": notes["fine-tuned"]["epoch"], "taken": fit.taken if fit else 0, "notes": notes}
+        fit = None  # two encoders that learn, with gradients and Adam's moments, may not fit into memory at once
+        accelerator.free_memory()  # it holds what it has prepared
         fit = fitted(np.arange(n), held[:0], **again)
     clf = fit.made(finetuning={"kept": KEPT[1], **notes})
     return clf if judged is whole else clf.with_support(take_rows(clf.support, np.arange(n)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +89,22 @@ def test_what_pays_is_learned_anew_from_all_examples(model):
     held = task.select(hold_out(task.targets, config.eval_share, config.seed)[1])
     sure = [clf.predict_proba(held.inputs())[np.arange(len(held)), held.targets].mean() for clf in (again, once)]
     assert sure[0] > sure[1] + 0.01
+
+
+def test_the_first_fit_is_gone_before_all_examples_are_learned_from(model, monkeypatch):
+    """Two encoders that learn, each with gradients and Adam's moments, would take twice the memory."""
+    fits, alive, made = [], [], Fit.__init__
+
+    def noted(self, *arguments):
+        gc.collect()
+        alive.extend(ref() is not None for ref in fits)
+        made(self, *arguments)
+        fits.extend(weakref.ref(part) for part in (self.module, self.optimizer, self.encoder))
+
+    monkeypatch.setattr(Fit, "__init__", noted)
+    config = FinetuneConfig(what="full", num_train_epochs=1, **SMALL, **FAST["full"])
+    assert finetune(model, orders(40), config=config).finetuning["kept"] == "fine-tuned"
+    assert alive == [False] * 3 and len(fits) == 6
 
 
 @pytest.mark.parametrize("what", ["params", "lora"])
