@@ -134,7 +134,7 @@ def _train(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, drawn: tuple, t
     groups, features = _encoded(run, tasks, eval_tasks, episodes, store, cache_dir)
     pools = [group.pool for group in features]
     if config.encoder_share < 1 and model.encoder.config.tuning == "full":
-        run.base = model.encoder.pretrained()
+        run.base = model.encoder.pretrained().cpu()  # of which nothing is asked but its weights, now and then
     if teacher:
         teacher = _taught(teacher, distilled, features, episodes, accelerator, cache_dir)
     run.begin(resume)
@@ -245,11 +245,12 @@ def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store, cache_
 def _taught(
     encoder: Encoder, tasks: Sequence[Task], features: Sequence, episodes: EpisodeConfig, accelerator, cache_dir
 ) -> Teacher:
-    """What ``encoder`` teaches the one that learns about ``tasks``; the texts are read on the launch's device, which it then leaves."""
+    """What ``encoder`` teaches the one that learns about ``tasks``; the texts are read on the launch's device, then its weights
+    are let go."""
     encoder.to(accelerator.device)
     store = FeatureStore(encoder, cache_dir, progress=accelerator.is_local_main_process, share=local_share())
     teacher = Teacher(store, tasks, features[0].store, episodes.needs_varied_names)
-    encoder.cpu()
+    encoder.to("meta")  # its vectors are kept: no weight is needed any more, and a larger encoder has many
     return teacher
 
 

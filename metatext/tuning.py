@@ -133,6 +133,7 @@ def scaled(trained: Mapping[str, Tensor], base: Mapping[str, Tensor], share: flo
     def one(name: str, value: Tensor) -> Tensor:
         if "lora_" in name:
             return value * share if "lora_B" in name else value.clone()
-        return base[name].to(value.device) + share * (value - base[name].to(value.device))
+        start = base[name].to(value.device)
+        return start + share * (value - start)
 
     return {name: one(name, value) for name, value in trained.items()}

@@ -13,7 +13,7 @@ from scripts.train_head import letter_task, letter_tasks, pairs_task
 from transformers import AutoConfig, AutoModel
 
 import metatext as mt
-from metatext import objective, tuning
+from metatext import objective, training, tuning
 from metatext.encoder import Encoder
 from metatext.episodes import train_episodes
 from metatext.features import encode_inputs, encode_tasks
@@ -397,6 +397,15 @@ def test_a_teacher_that_is_not_there_ends_a_run_before_it_begins(tiny_folder, tm
     with pytest.raises(EncoderError, match="none"):
         meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_takes_no_memory_once_its_vectors_are_kept(tiny_folder, tmp_path, monkeypatch):
+    seen, made = [], training.MetaLoss
+    monkeypatch.setattr(training, "MetaLoss", lambda model, teacher, anew: seen.append(teacher) or made(model, teacher, anew))
+    config = loop(tmp_path / "run", distillation=1.0, meta_steps=1)
+    meta_train(model := model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
+    assert {p.device.type for p in seen[0].store.encoder.parameters()} == {"meta"}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
 
 
 def test_a_teacher_reads_the_texts_of_its_tasks_and_no_more_of_them_than_the_learner(tiny_folder, tmp_path):
