@@ -239,9 +239,8 @@ class MetaModel(nn.Module):
     describe, tensors, load_tensors = describe_model, learned_tensors, load_learned
     restore = classmethod(restore_model)
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors to ``folder``, atomically: the head, and what was trained of the encoder; the
-        pretrained encoder is named, not copied.
+    def check_savable(self) -> None:
+        """Find out before any work is done whether a saved folder would hold all that was learned.
 
         Raises:
             StorageError: the encoder is a frozen copy of one that has learned, so that what it learned would be lost.
@@ -250,6 +249,15 @@ class MetaModel(nn.Module):
             raise StorageError(
                 "the encoder is a frozen copy of one that has learned, whose weights would not be saved; save the model that it is a copy of"
             )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors to ``folder``, atomically: the head, and what was trained of the encoder; the
+        pretrained encoder is named, not copied.
+
+        Raises:
+            StorageError: see `check_savable`.
+        """
+        self.check_savable()
         write_folder(folder, {"content": CONTENT, **self.describe()}, self.tensors())
 
     push_to_hub = push_folder

@@ -98,7 +98,7 @@ def meta_train(
         DataError: no task, or one that stands among ``tasks`` and ``eval_tasks``; a target that is longer than the language model's
             ``max_target_tokens``.
         EpisodeError: a task has too few classes or rows for such episodes.
-        StorageError: ``output_dir`` cannot be written, or holds something else.
+        StorageError: ``output_dir`` cannot be written, or holds something else; the model cannot be saved, see `MetaModel.check_savable`.
         TrainingError: the loss is no longer a number (the last good checkpoint stays); the launch would train processes that
             never synchronise, cuts weights into shards other than those of FSDP2, or compiles what needs second derivatives.
         Stopped: a `KeyboardInterrupt`: Ctrl-C or SIGTERM ended the run behind a checkpoint.
@@ -109,6 +109,7 @@ def meta_train(
     tasks, eval_tasks = check_tasks(tasks, eval_tasks)
     check_is(cache_dir, (str, Path, type(None)), "cache_dir", "name a folder, or leave it out")
     check_folder(config.output_dir, CONTENT)
+    model.check_savable()
     tasks = _in_order(model, tasks, eval_tasks)
     accelerator = make_accelerator(config)
     _check_parts(accelerator, config)

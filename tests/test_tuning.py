@@ -619,6 +619,8 @@ def test_a_frozen_copy_of_what_learned_is_not_saved_without_it(tiny_folder, tmp_
     model = mt.MetaModel.from_encoder(shaken(encoder_of(tiny_folder)).frozen())
     with pytest.raises(StorageError, match="a frozen copy of one that has learned"):
         model.save_pretrained(tmp_path / "model")
+    with pytest.raises(StorageError, match="a frozen copy of one that has learned"):  # and nobody trains for nothing
+        meta_train(model, letter_tasks(2), episodes=EPISODES, config=loop(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
 
 
