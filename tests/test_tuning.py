@@ -386,6 +386,18 @@ def test_an_encoder_learns_from_a_wider_one(tiny_folder, tmp_path):
         meta_train(model_of(tiny_folder, "full"), tasks, episodes=EPISODES, config=config)
 
 
+def test_a_teacher_that_reads_in_another_way_is_another_run(tiny_folder, tmp_path):
+    """Its weights stay; its folder says now that a text's vector is that of its first token."""
+    teacher = shutil.copytree(tiny_folder, tmp_path / "teacher")
+    config = loop(tmp_path / "run", distillation=1.0, distillation_teacher=str(teacher), meta_steps=1)
+    meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
+    (teacher / "1_Pooling").mkdir()
+    (teacher / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
+    (teacher / "modules.json").write_text('[{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]')
+    with pytest.raises(ConfigError, match=r"other settings \(teacher_key: '"):
+        meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
+
+
 def test_a_teacher_whose_loss_has_no_weight_is_told(tiny_folder, tmp_path, caplog):
     config = loop(tmp_path / "run", distillation_teacher=str(tmp_path / "none"))
     meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
