@@ -55,7 +55,8 @@ def watch(model: MetaModel, unseen: Sequence[TaskFeatures], config: TrainConfig,
     bad = [features.tasks[0].name for features, (_, loss) in zip(unseen, seen) if not math.isfinite(loss)]
     if bad:
         raise TrainingError(
-            f"step {step}: the loss on the unseen task {', '.join(bad)} is not a number; lower meta_lr, or look at its rows"
+            f"step {step}: the loss on the unseen task {', '.join(bad)} is not a number; lower the learning rates (meta_lr; "
+            f"encoder_lr and language_lr where these learn), or look at its rows"
         )
     found: dict[str, list[float]] = {}
     for features, (figure, _) in zip(unseen, seen):

@@ -128,9 +128,12 @@ def kind_weights(kinds: Sequence[str], config: TrainConfig) -> np.ndarray:
     """(g,) how much the losses of each kind count, from ``kind_weights``.
 
     Raises:
-        ConfigError: an entry is not ``kind=factor``, or no task is of that kind.
+        ConfigError: an entry is not ``kind=factor``, or no task is of that kind; every kind has the factor 0.
     """
-    return named_factors("kind_weights", "kind", config.kind_weights, kinds)
+    weights = named_factors("kind_weights", "kind", config.kind_weights, kinds)
+    if not weights.any():
+        raise ConfigError(f"kind_weights: every kind has the factor 0 ({', '.join(kinds)}); give one of them a factor above 0")
+    return weights
 
 
 def named_factors(setting: str, what: str, entries: Sequence[str], names: Sequence[str]) -> np.ndarray:

@@ -21,7 +21,7 @@ class Teacher:
 
     Args:
         store: of the encoder; what it does not hold is encoded.
-        tasks: those whose episodes are compared with it; spans and written answers never are.
+        tasks: those whose episodes are compared with it, as far as they are `compared`: spans and written answers are not.
         learner: numbers the texts of these tasks and of others.
         vary_names: as of `encode_tasks`.
     """
@@ -29,7 +29,7 @@ class Teacher:
     def __init__(self, store: FeatureStore, tasks: Sequence[Task], learner: TokenStore, vary_names: bool):
         self.store = store
         self.names = frozenset(task.name for task in tasks)
-        read = [task for task in tasks if task.kind != "span" and not KINDS[task.kind].written]
+        read = compared(tasks)
         for kind in dict.fromkeys(task.kind for task in read):
             encode_tasks(store, [task for task in read if task.kind == kind], vary_names=vary_names)
         self._place = store.find(learner.keys)  # (n,) of each of the learner's texts, -1: not read
@@ -48,6 +48,11 @@ class Teacher:
             return torch.from_numpy(self.store.gather(places)).to(texts.device, dtype)
 
         return texts.source.assemble(texts.batch, take, texts.device)
+
+
+def compared(tasks: Sequence[Task]) -> list[Task]:
+    """Those whose episodes can be compared with a teacher."""
+    return [task for task in tasks if task.kind != "span" and not KINDS[task.kind].written]
 
 
 def load_teacher(encoder: Encoder, config: TrainConfig) -> Encoder:

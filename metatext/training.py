@@ -40,7 +40,7 @@ from .stopping import StopSignals
 from .storage import check_folder
 from .store import FeatureStore, TokenStore, local_share
 from .tasks import Task, check_tasks
-from .teacher import Teacher, load_teacher
+from .teacher import Teacher, compared, load_teacher
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def meta_train(
     drawn = task_weights(tasks, config), distilled_tasks(tasks, config), kind_weights(kinds, config)
     teacher = load_teacher(model.encoder, config) if config.distillation > 0 and reads_anew(model, config) else None
     if accelerator.is_main_process:
-        _warn(model, kinds, eval_tasks, episodes, config, reads_anew(model, config))
+        _warn(model, kinds, eval_tasks, drawn[1], episodes, config, reads_anew(model, config))
     run = Run(
         model, config, accelerator, _settings(model, teacher, tasks, eval_tasks, episodes, config, accelerator.mixed_precision)
     )
@@ -213,7 +213,7 @@ def _check_parts(accelerator, config: TrainConfig) -> None:
     if config.meta_batch_size < processes * steps:
         raise TrainingError(
             f"meta_batch_size {config.meta_batch_size} is smaller than processes x accumulation steps "
-            f"({processes} x {steps}): every share needs an episode"
+            f"({processes} x {steps}): every share needs an episode; set meta_batch_size to {processes * steps} or more"
         )
 
 
@@ -255,21 +255,38 @@ def _taught(
     return teacher
 
 
-def _warn(model: MetaModel, kinds: Sequence[str], eval_tasks, episodes: EpisodeConfig, config: TrainConfig, anew: bool) -> None:
+def _warn(
+    model: MetaModel,
+    kinds: Sequence[str],
+    eval_tasks,
+    distilled: Sequence[Task],
+    episodes: EpisodeConfig,
+    config: TrainConfig,
+    anew: bool,
+) -> None:
     """Say what the settings leave out, or ask for in vain."""
     if any(KINDS[kind].by_class for kind in kinds) and not episodes.n_outside:
         logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
     if not len(eval_tasks):
         logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
+        if config.early_stopping_patience is not None:
+            logger.warning("early_stopping_patience has no effect: there are no eval_tasks whose loss could stop training")
     alone = sorted({*kinds} - {task.kind for task in eval_tasks})
     if len(eval_tasks) and alone:
         logger.warning("no eval_tasks of kind %s: the other kinds choose the step that is kept", ", ".join(alone))
     if anew:
-        if config.distillation_teacher and not config.distillation:
-            logger.warning("distillation_teacher has no effect: distillation, the weight of its loss, is 0; 10 to 100 is usual")
+        for name in ("distillation_teacher", "distillation_tasks"):
+            if getattr(config, name) and not config.distillation:
+                logger.warning("%s has no effect: distillation, the weight of its loss, is 0; 10 to 100 is usual", name)
+        if config.distillation and not compared(distilled):
+            names = ", ".join(f"{task.name} ({task.kind})" for task in distilled)
+            logger.warning(
+                "distillation has no effect: spans and written answers are not compared with a teacher, and no other task has that loss: %s",
+                names,
+            )
         return
     why = "encoder_lr is 0" if model.encoder.is_tuned else "the encoder is frozen"
-    for name in ("distillation", "distillation_teacher", "encoder_share", "max_text_tokens"):
+    for name in ("distillation", "distillation_teacher", "distillation_tasks", "encoder_share", "max_text_tokens"):
         if getattr(config, name) != getattr(TrainConfig(), name):
             logger.warning("%s has no effect: %s", name, why)
     if model.encoder.config.pretrained_share and not model.encoder.is_tuned:
@@ -334,5 +351,6 @@ def _check_finite(norm, step_losses: list, step: int, checkpoints: Checkpoints, 
     kept = checkpoints.latest()
     last = f"the last good checkpoint is {kept.folder}" if kept else "no checkpoint had been written"
     raise TrainingError(
-        f"step {step}: {where} (gradient norm {float(norm)}); {last}. Lower meta_lr, or look at that task's rows."
+        f"step {step}: {where} (gradient norm {float(norm)}); {last}. Lower the learning rates (meta_lr; encoder_lr and language_lr where these "
+        f"learn), or look at the rows{' of ' + ', '.join(bad) if bad else ''}."
     )

@@ -535,12 +535,16 @@ def test_kind_weights_scale_the_losses_of_a_kind(tiny, tmp_path):
         name.startswith("multilabel.") for name in ends["0"]
     )
     assert any(name.startswith("regression.") for name in ends["1"])
-    for wrong, message in (("span=2", "no kind is called 'span'"), ("regression", "expected name=factor")):
+    for wrong, message in (
+        (("span=2",), "no kind is called 'span'"),
+        (("regression",), "expected name=factor"),
+        ([f"{kind}=0" for kind in sorted({task.kind for task in mixed()})], r"every kind has the factor 0 \(.*\); give one"),
+    ):
         with pytest.raises(ConfigError, match=f"kind_weights: {message}"):
             mt.meta_train(
                 mt.MetaModel.from_encoder(tiny),
                 mixed(),
-                config=mt.TrainConfig(output_dir=str(tmp_path / "no"), kind_weights=(wrong,)),
+                config=mt.TrainConfig(output_dir=str(tmp_path / "no"), kind_weights=wrong),
             )
 
 

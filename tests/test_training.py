@@ -309,7 +309,9 @@ def test_tensorboard_gets_the_training_curve(tiny, tmp_path):
 
 
 def test_too_few_episodes_for_the_shares(tiny, tmp_path):
-    with pytest.raises(TrainingError, match=r"meta_batch_size 4 is smaller than processes x accumulation steps \(1 x 5\)"):
+    with pytest.raises(
+        TrainingError, match=r"meta_batch_size 4 is smaller than processes x accumulation steps \(1 x 5\).*to 5 or more"
+    ):
         run(tiny, tmp_path / "run", gradient_accumulation_steps=5)
 
 
@@ -332,7 +334,8 @@ def test_nan_names_step_and_task_and_the_last_checkpoint_goes_on(tiny, tmp_path,
         poison_from(patch, step=5, task=1)
         model = fresh(tiny)
         with pytest.raises(
-            TrainingError, match=r"step 5: the loss of an episode of task 1 is not a number .*checkpoint-4.*meta_lr"
+            TrainingError,
+            match=r"step 5: the loss of an episode of task 1 is not a number .*checkpoint-4.*meta_lr; encoder_lr .*, or look at the rows of task 1\.",
         ):
             run(tiny, tmp_path / "run", model=model, meta_steps=8, meta_batch_size=12)
     assert all(torch.isfinite(p).all() for p in model.head.parameters())
@@ -358,6 +361,11 @@ def test_nan_on_an_unseen_task_is_named(tiny, tmp_path):
         model.head.representation.gamma.fill_(torch.nan)
     with pytest.raises(TrainingError, match=r"step 0: .*unseen.* not a number"):
         run(tiny, tmp_path / "run", model=model, unseen=True)
+
+
+def test_patience_without_unseen_tasks_is_said_to_have_no_effect(tiny, tmp_path, caplog):
+    run(tiny, tmp_path / "run", meta_steps=1, early_stopping_patience=1)
+    assert "early_stopping_patience has no effect: there are no eval_tasks" in caplog.text
 
 
 # ---------------------------------------------------------------- going on

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import ARCHITECTURES, random_encoder
-from scripts.train_head import letter_task, letter_tasks, pairs_task
+from scripts.train_head import find_the_run, letter_task, letter_tasks, pairs_task
 from transformers import AutoConfig, AutoModel
 
 import metatext as mt
@@ -399,9 +399,18 @@ def test_a_teacher_that_reads_in_another_way_is_another_run(tiny_folder, tmp_pat
 
 
 def test_a_teacher_whose_loss_has_no_weight_is_told(tiny_folder, tmp_path, caplog):
-    config = loop(tmp_path / "run", distillation_teacher=str(tmp_path / "none"))
+    config = loop(tmp_path / "run", meta_steps=1, distillation_teacher=str(tmp_path / "none"), distillation_tasks=["task 0"])
     meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
-    assert "distillation_teacher has no effect: distillation, the weight of its loss, is 0" in caplog.text
+    for name in ("distillation_teacher", "distillation_tasks"):
+        assert f"{name} has no effect: distillation, the weight of its loss, is 0" in caplog.text
+
+
+def test_a_distillation_that_compares_nothing_is_told(tiny_folder, tmp_path, caplog):
+    config = loop(tmp_path / "run", meta_steps=1, distillation=1.0, distillation_tasks=["runs"])
+    meta_train(model_of(tiny_folder), [*letter_tasks(1), find_the_run()], episodes=EPISODES, config=config)
+    assert (
+        "distillation has no effect: spans and written answers are not compared" in caplog.text and ": runs (span)" in caplog.text
+    )
 
 
 def test_a_teacher_that_is_not_there_ends_a_run_before_it_begins(tiny_folder, tmp_path):
