@@ -3,7 +3,8 @@
 The meta-loss of an outer step is the sum over its episodes of their mean query losses. All episodes of step t follow
 from (seed, t); every process and accumulation step takes its slice of them. DDP averages gradients over processes and
 `Accelerator.backward` divides by the accumulation steps, so each part's loss is multiplied by both: the step is the
-same on any launch. An encoder that learns reads every distinct text of a part once, inside what DDP and autocast wrap.
+same on any launch, without dropout, whose random numbers depend on how episodes fall into parts. An encoder that learns
+reads every distinct text of a part once, inside what DDP and autocast wrap.
 """
 
 from __future__ import annotations
@@ -302,7 +303,7 @@ def _settings(
     loop = to_dict(config)
     for name in ("output_dir", "overwrite_output_dir", "logging_steps", "save_steps", "save_total_limit", "report_to"):
         loop.pop(name)
-    loop.pop("gradient_accumulation_steps")  # the trajectory does not depend on it
+    loop.pop("gradient_accumulation_steps")  # without dropout the trajectory does not depend on it
     described = model.describe()
     if model.encoder.is_tuned:
         described["encoder"]["dropout"] = model.encoder.config.dropout
