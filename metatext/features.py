@@ -307,7 +307,7 @@ def combine_pair(joint: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """
     plane = alike_plane(joint)
     turn = torch.pi * (first * second).sum(-1, keepdim=True).clamp(0, 1)
-    alike = torch.cat([-turn.cos(), turn.sin()], -1) @ plane  # (n, 2) @ (2, d)
+    alike = turn.sin() * plane[1] - turn.cos() * plane[0]
 
     def beside(x: Tensor) -> Tensor:
         return unit(x - x @ plane.mT @ plane)
