@@ -21,7 +21,7 @@ from .storage import StorageError, fsync_folder, read_json, read_tensors, write_
 
 logger = logging.getLogger(__name__)
 
-LATER = ("mixed_precision", "teacher_key")  # settings that earlier checkpoints do not say: theirs may have been any
+LATER = ("mixed_precision",)  # settings that earlier checkpoints do not say: theirs may have been any
 
 
 @dataclass(frozen=True)

@@ -311,8 +311,7 @@ def _settings(
         "head": described["head"],
         "encoder": described["encoder"],
         "language": described["language"] if any(KINDS[task.kind].written for task in tasks) else None,  # else it is let go
-        "teacher": teacher.fingerprint if teacher and config.distillation_teacher else None,
-        "teacher_key": teacher.key if teacher and config.distillation_teacher else None,  # how it reads too
+        "teacher": teacher.key if teacher and config.distillation_teacher else None,  # its weights, and how it reads
         "warm_start": model.notes.get("warm_start"),
         "mixed_precision": precision,
         "episodes": to_dict(episodes),

@@ -394,7 +394,7 @@ def test_a_teacher_that_reads_in_another_way_is_another_run(tiny_folder, tmp_pat
     (teacher / "1_Pooling").mkdir()
     (teacher / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
     (teacher / "modules.json").write_text('[{"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]')
-    with pytest.raises(ConfigError, match=r"other settings \(teacher_key: '"):
+    with pytest.raises(ConfigError, match=r"other settings \(teacher: '"):
         meta_train(model_of(tiny_folder), letter_tasks(2), episodes=EPISODES, config=config)
 
 
