@@ -31,6 +31,11 @@ class TrainData(Checked):
     )
     skip_bad_rows: bool = option(False, "leave out rows that cannot be used, with a warning, instead of an error")
     encoding: str = option("utf-8", ENCODING)
+    other_label_names: str | None = option(
+        None,
+        "YAML file {task: {label: [text, text]}} of what else the labels of tasks to train on may be called; an episode shows all first texts, "
+        "or all second ones, and so on, see other_names",
+    )
     warm_start: tuple[str, ...] = option(
         (), "saved models whose weights, head and encoder, training begins with: folders, names or Hub ids; of several their mean"
     )

@@ -170,6 +170,9 @@ class EpisodeConfig(Checked):
     name_variation: float = option(
         0.0, "share of episodes whose label names are written in another way, such as snake_case", low=0, high=1
     )
+    other_names: float = option(
+        0.0, "share of episodes of a task with other_label_names that show some of these instead of its own names", low=0, high=1
+    )
     description_dropout: float = option(0.0, "share of episodes that hide the task's name or description", low=0, high=1)
 
     def __post_init__(self) -> None:
@@ -183,7 +186,7 @@ class EpisodeConfig(Checked):
     @property
     def needs_varied_names(self) -> bool:
         """Whether episodes show names that are not the classes' own as they are."""
-        return self.name_noise + self.name_variation > 0
+        return self.name_noise + self.name_variation + self.other_names > 0
 
 
 @dataclass(frozen=True)

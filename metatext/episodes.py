@@ -27,7 +27,7 @@ class EpisodeBatch:
         outside: (b, q) bool, query rows of a class that is not in the episode (their way is -1).
         named: (b, w) bool, the head may see the name of this class.
         name: (b, w) the label name that it bears, numbered as in `Pool`; -1 where padded.
-        style: (b,) in which way the names are written, 0 as they are.
+        style: (b,) in which way the names are written, 0 as they are; from ``Pool.styles`` on they are other names.
         described: (b,) bool, the head may see the task's name or description.
     """
 
@@ -105,6 +105,7 @@ def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.ran
     there = label < ways[:, None]  # (b, w)
     hide_names = np.where(shots > 0, rng.random(b), 1.0) < config.name_dropout
     style = np.where(rng.random(b) < config.name_variation, rng.integers(1, max(pool.styles, 2), b), 0) % pool.styles
+    style = _with_others(style, pool, config, tasks, rng)
     batch = EpisodeBatch(
         task=np.asarray(tasks),
         classes=np.where(there, label, -1),
@@ -159,12 +160,13 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
     if config.needs_varied_names:
         if pool.styles < 2 or not pool.meaningless:
             raise EpisodeError(
-                "name_noise and name_variation need the names to be encoded for them: encode_tasks(..., vary_names=True)"
+                "name_noise, name_variation and other_names need the names to be encoded for them: encode_tasks(..., vary_names=True)"
             )
         noisy = np.flatnonzero(~hide_names & (share < config.name_dropout + config.name_noise))
         name[noisy] = np.where(in_episode[noisy], _foreign_names(pool, name[noisy], have[noisy], rng), -1)
         other = rng.integers(1, pool.styles, b)
         style = np.where(rng.random(b) < config.name_variation, other, 0)
+        style = _with_others(style, pool, config, tasks, rng)
     batch = EpisodeBatch(
         task=np.asarray(tasks),
         classes=classes,
@@ -179,6 +181,15 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
         described=described,
     )
     return batch.with_outside(foreign)
+
+
+def _with_others(style: np.ndarray, pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(b,) styles of which the share `other_names`, in tasks that have such, is one of their sets of other names, each as often."""
+    if not config.other_names:  # nothing is drawn, so that episodes stay what they were
+        return style
+    sets = pool.others[tasks]
+    shown = (rng.random(len(tasks)) < config.other_names) & (sets > 0)
+    return np.where(shown, pool.styles + (rng.random(len(tasks)) * sets).astype(np.int64), style)
 
 
 def _shots(config: EpisodeConfig, ways: np.ndarray, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:

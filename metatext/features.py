@@ -36,8 +36,8 @@ class TaskFeatures:
         pool: rows by task and class, every distinct text once.
         rows: (n, 3) numbers in the store: a text and -1, -1, or a pair's joint reading, first text and second text;
             (n, 1) where no task has pairs.
-        names: (v, m) numbers of the vectors of label names, numbered as in `Pool`, in v ways of writing; -1 where a class
-            has no name.
+        names: (v, m) numbers of the vectors of label names, numbered as in `Pool`, in v styles (see `EpisodeBatch.style`); -1 where a
+            class has no name.
         prompts: (t,) numbers of the vectors of the tasks' descriptions or names.
         values: (n, w) what each row is labelled with, float32, where labels are no classes: 1 for every label that it has, or its
             standardised score. None for classifications.
@@ -230,8 +230,8 @@ def encode_tasks(
     Args:
         store: keeps the vectors, or the tokens.
         tasks: t of them, of one kind.
-        vary_names: encode every label name in every way of `STYLES`, and `MEANINGLESS` names, which episodes with
-            ``name_variation`` or ``name_noise`` show: about ten times as many names.
+        vary_names: encode every label name in every way of `STYLES`, `MEANINGLESS` names and other label names, which episodes
+            with ``name_variation``, ``name_noise`` and ``other_names`` show: about ten times as many names.
     """
     kind = KINDS[tasks[0].kind]
     if kind.name == "span":
@@ -247,25 +247,31 @@ def encode_tasks(
     names = [name for task, w in zip(tasks, ways) for name in (*task.label_names[-w:], *[None] * (width - w))]
     label_ids = np.unique([name.casefold() if name else "" for name in names], return_inverse=True)[1]
     label_ids = np.where([bool(name) for name in names], label_ids, -1)
-    lower = [task.label_names[0] if kind.scored and all(task.label_names) else None for task in tasks]
     meaningless = MEANINGLESS if vary_names else ()
-    names += [invent(number) for invent in meaningless for number in range(width)]
+    invented = [invent(number) for invent in meaningless for number in range(width)]
     styles = STYLES if vary_names else STYLES[:1]
-    texts = [write(name) for write in styles for name in names if name]
-    ends = [write(text) for write in styles for text in lower if text]
-    ids = store.add([*texts, *(task.prompt for task in tasks), *ends])
-    ids, end_ids = np.split(ids, [len(texts) + len(tasks)])
-    opposites = np.full((len(styles), len(tasks)), -1, np.int64)
-    opposites[:, [bool(text) for text in lower]] = end_ids.reshape(len(styles), -1)
-    table = np.full((len(styles), len(names)), -1, np.int64)
-    table[:, [bool(name) for name in names]] = ids[: len(texts)].reshape(len(styles), -1)
+    others = np.array([len(task.other_label_names) if vary_names else 0 for task in tasks])
+
+    def shown(number: int) -> tuple[list[str | None], list[str | None]]:
+        """Label names, and the lower ends of scales, of set ``number`` of other names, -1 and where a task has no such set its own."""
+        sets = [task.other_label_names[number] if 0 <= number < n else task.label_names for task, n in zip(tasks, others)]
+        names = [name for own, w in zip(sets, ways) for name in (*own[-w:], *[None] * (width - w))]
+        return names + invented, [own[0] if kind.scored and all(own) else None for own in sets]
+
+    written = [[[write(name) if name else None for name in part] for part in shown(-1)] for write in styles]
+    written += [shown(number) for number in range(others.max())]
+    texts = [text for names, ends in written for text in (*names, *ends)]
+    ids = store.add([*filter(None, texts), *(task.prompt for task in tasks)])
+    table = np.full(len(texts), -1, np.int64)
+    table[[bool(text) for text in texts]] = ids[: -len(tasks)]
+    table, opposites = np.split(table.reshape(len(written), -1), [-len(tasks)], axis=1)
     targets = [task.targets if kind.by_class else np.zeros(len(task), np.int64) for task in tasks]
     size = np.array([store.lengths(ids).sum(1).mean() for ids in rows]) if isinstance(store, TokenStore) else None
     pool = make_pool(
-        [t.name for t in tasks], targets, text_ids, ways, label_ids, len(styles), len(meaningless), kind.by_class, size
+        [t.name for t in tasks], targets, text_ids, ways, label_ids, len(styles), len(meaningless), kind.by_class, size, others
     )
     values, scales = (None, np.tile([0.0, 1.0], (len(tasks), 1))) if kind.by_class else _values(tasks, width)
-    return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[len(texts) :], values, scales, opposites)
+    return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[-len(tasks) :], values, scales, opposites)
 
 
 def _values(tasks: Sequence[Task], width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,9 +27,15 @@ def as_scale(task: Task) -> Task:
     if task.kind != "classification":
         raise DataError(f"task {task.name!r}: expected a classification to read as scores, got kind {task.kind}")
     logger.info("%s as scores: %s", task.name, " < ".join(map(str, task.labels)))
-    ends, names = (0.0, float(len(task.labels) - 1)), (task.label_names[0], task.label_names[-1])
+    names, *others = ((names[0], names[-1]) for names in (task.label_names, *task.other_label_names))
     return dataclasses.replace(
-        task, name=f"{task.name} as scores", kind="regression", targets=task.targets.astype(float), labels=ends, label_names=names
+        task,
+        name=f"{task.name} as scores",
+        kind="regression",
+        targets=task.targets.astype(float),
+        labels=(0.0, float(len(task.labels) - 1)),
+        label_names=names,
+        other_label_names=tuple(others),
     )
 
 
@@ -79,6 +85,7 @@ def joined(task: Task, n_rows: int = 2000, parts: tuple[int, int] = (2, 3), n_la
         targets=targets,
         labels=tuple(task.labels[c] for c in kept),
         label_names=tuple(task.label_names[c] for c in kept),
+        other_label_names=tuple(tuple(names[c] for c in kept) for names in task.other_label_names),
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,7 @@ class Task:
         label_names: per label the text that the encoder reads, or None where there is no meaningful name.
         description: one sentence on what the labels mean, or None.
         columns: of the source, by what was read from them, several where their texts were joined; {} where there is no such source.
+        other_label_names: further sets of label names, such as "1 star" to "5 stars", see `with_other_label_names`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Task:
     label_names: tuple[str | None, ...]
     description: str | None = None
     columns: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    other_label_names: tuple[tuple[str | None, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -87,7 +89,8 @@ class Task:
 
     def digest(self) -> str:
         """Of all that a model may read in it: rows, targets, label names, the task's own text; in hex."""
-        seen = hashlib.blake2b(repr([self.kind, self.labels, self.label_names, self.prompt]).encode(), digest_size=8)
+        said = [self.kind, self.labels, self.label_names, self.prompt, *self.other_label_names]
+        seen = hashlib.blake2b(repr(said).encode(), digest_size=8)
         for start in range(0, len(self), 10_000):
             seen.update(repr(self.inputs(start, min(start + 10_000, len(self)))).encode("utf-8", "surrogatepass"))
         seen.update(repr(self.targets.tolist()).encode("utf-8", "surrogatepass"))
@@ -135,6 +138,43 @@ class Task:
             raise DataError(f"task {self.name!r}: expected {len(self.labels)} label names, one per class, got {got}")
         return dataclasses.replace(self, label_names=tuple(names))
 
+    def with_other_label_names(self, others: Mapping[Any, Sequence[str]]) -> Task:
+        """The same task with further sets of label names, which training shows in the share ``other_names`` of its episodes: a head learns
+        from them what people may call a class. They are part of no figure.
+
+        Args:
+            others: {label: names}, of every label as many: the first ones are a set, the second ones the next. A label that is missing
+                keeps its own name in all of them.
+
+        Raises:
+            DataError: there is no such label, or not all have as many names.
+        """
+        index = {str(label): i for i, label in enumerate(self.labels)}
+        sizes = {}
+        for label, names in others.items():
+            if str(label) not in index:
+                raise DataError(f"task {self.name!r} has no label {label!r}{nearest(str(label), index)}")
+            names = as_list(names, f"task {self.name!r}: other names of {label!r}", "texts", "write [text, text]")
+            for name in names:
+                if not isinstance(name, str) or not name.strip():
+                    raise DataError(
+                        f"task {self.name!r}: other names of {label!r}: expected texts, got {name!r}; where a YAML file has it, write it in quotes"
+                    )
+            sizes[str(label)] = len(names)
+        first = next(iter(sizes), None)
+        for label, size in sizes.items():
+            if size != sizes[first]:
+                raise DataError(
+                    f"task {self.name!r}: {first!r} has {sizes[first]} other names and {label!r} {size}; give every label as many, for the "
+                    f"first ones are shown together, the second ones, and so on"
+                )
+        given = {str(label): names for label, names in others.items()}
+        sets = (
+            tuple(given[str(label)][k] if str(label) in given else own for label, own in zip(self.labels, self.label_names))
+            for k in range(sizes.get(first, 0))
+        )
+        return dataclasses.replace(self, other_label_names=tuple(sets))
+
     def with_classes(self, labels: Sequence, name: str | None = None) -> Task:
         """The task of these classes only, in this order.
 
@@ -160,6 +200,7 @@ class Task:
             targets=new[kept.targets],
             labels=tuple(labels),
             label_names=tuple(self.label_names[i] for i in old),
+            other_label_names=tuple(tuple(names[i] for i in old) for names in self.other_label_names),
         )
 
 

@@ -118,7 +118,7 @@ def meta_train(
     drawn = task_weights(tasks, config), distilled_tasks(tasks, config), kind_weights(kinds, config)
     teacher = load_teacher(model.encoder, config) if config.distillation > 0 and reads_anew(model, config) else None
     if accelerator.is_main_process:
-        _warn(model, kinds, eval_tasks, drawn[1], episodes, config, reads_anew(model, config))
+        _warn(model, tasks, eval_tasks, drawn[1], episodes, config, reads_anew(model, config))
     run = Run(
         model, config, accelerator, _settings(model, teacher, tasks, eval_tasks, episodes, config, accelerator.mixed_precision)
     )
@@ -258,7 +258,7 @@ def _taught(
 
 def _warn(
     model: MetaModel,
-    kinds: Sequence[str],
+    tasks: Sequence[Task],
     eval_tasks,
     distilled: Sequence[Task],
     episodes: EpisodeConfig,
@@ -266,15 +266,18 @@ def _warn(
     anew: bool,
 ) -> None:
     """Say what the settings leave out, or ask for in vain."""
+    kinds = {task.kind for task in tasks}
     if any(KINDS[kind].by_class for kind in kinds) and not episodes.n_outside:
         logger.warning("n_outside is 0: no episode has queries of other classes, so `confidence` stays untrained")
     if not len(eval_tasks):
         logger.warning("no eval_tasks: the last head is kept, and `max_risk` goes by probabilities that nothing has checked")
         if config.early_stopping_patience is not None:
             logger.warning("early_stopping_patience has no effect: there are no eval_tasks whose loss could stop training")
-    alone = sorted({*kinds} - {task.kind for task in eval_tasks})
+    alone = sorted(kinds - {task.kind for task in eval_tasks})
     if len(eval_tasks) and alone:
         logger.warning("no eval_tasks of kind %s: the other kinds choose the step that is kept", ", ".join(alone))
+    if episodes.other_names and not any(task.other_label_names for task in tasks):
+        logger.warning("other_names has no effect: no task has other_label_names")
     if anew:
         for name in ("distillation_teacher", "distillation_tasks"):
             if getattr(config, name) and not config.distillation:

@@ -69,12 +69,17 @@ def corpora(tmp_path):
         questions |= own if path.stem.startswith("questions") else set()
         names |= {values["outside"]} if "outside" in values else set()
     starter = {task.name for part in STARTER for task in mt.load_tasks(part)}
+    others = yaml.safe_load((ROOT / "recipes" / "label_names.yaml").read_text(encoding="utf-8"))
     for name in {name.split("=")[-1].split("@")[0] for name in names if " " not in name} - starter:
         rows = [
             {"text": f"{'abcdef'[c] * (i + 1)} {i} {name}"[:40], "label": f"class_{'abcdef'[c]}", "rating": c + i % 3}
             for c in range(6)
             for i in range(60 if f"joined={name}" in names else 20)  # two or three of them make a joined row
         ]
+        if name in others:  # its labels are those that the file knows
+            labels = [*others[name], *"abcdef"[len(others[name]) :]]
+            first = rows[: len(rows) // 6]
+            rows = [{**row, "text": f"{row['text']} {label}", "label": label} for label in labels for row in first]
         if name.startswith("gen_"):
             rows = [{"input": row["text"], "target": row["label"]} for row in rows]
         if name == "stsb":

@@ -265,7 +265,9 @@ def test_dropout_shares(share):
         assert found == share if share in (0, 1) else abs(found - share) < 0.04
 
 
-def named_pool(*n_classes: int, names: list[list[int]] | None = None, styles: int = 4, meaningless: int = 3):
+def named_pool(
+    *n_classes: int, names: list[list[int]] | None = None, styles: int = 4, meaningless: int = 3, others: list[int] | None = None
+):
     """Tasks with so many classes of 9 rows; every class has a name of its own, or those of ``names`` (-1: none)."""
     width = max(n_classes)
     label_ids = np.full((len(n_classes), width), -1)
@@ -273,7 +275,9 @@ def named_pool(*n_classes: int, names: list[list[int]] | None = None, styles: in
         label_ids[i, :n] = names[i] if names else np.arange(n) + 1000 * i
     targets = [data(*[9] * n, seed=i) for i, n in enumerate(n_classes)]
     ids = [np.arange(len(t)) for t in targets]
-    return make_pool([f"task {i}" for i in range(len(ids))], targets, ids, n_classes, label_ids, styles, meaningless)
+    others = None if others is None else np.array(others)
+    task_names = [f"task {i}" for i in range(len(ids))]
+    return make_pool(task_names, targets, ids, n_classes, label_ids, styles, meaningless, others=others)
 
 
 def own_names(pool, batch: EpisodeBatch) -> np.ndarray:
@@ -307,6 +311,29 @@ def test_names_of_an_episode_are_written_in_one_of_the_other_ways():
     assert len(counts) == 4 and chisquare(counts, [800, 400, 400, 400]).pvalue > 1e-3
     np.testing.assert_array_equal(batch.name, own_names(pool, batch))
     assert (draw(pool, n=100, n_way=3, k_shot=1, n_query=1, name_variation=1.0).style > 0).all()
+
+
+def test_a_share_of_episodes_shows_one_of_the_sets_of_other_names():
+    pool = named_pool(5, 5, 5, styles=4, others=[0, 2, 3])
+    shape = dict(n=6000, n_way=3, k_shot=(0, 1), n_query=1, name_variation=0.5)
+    plain, batch = draw(pool, **shape), draw(pool, **shape, other_names=0.4)
+    for field in ("task", "classes", "support", "query", "named", "name", "described"):
+        np.testing.assert_array_equal(getattr(plain, field), getattr(batch, field))
+    assert (plain.style < 4).all()
+    none, two, three = (batch.style[batch.task == task] for task in range(3))
+    assert (none < 4).all() and two.max() == 5 and three.max() == 6
+    for styles, shares in ((two, [0.6, 0.2, 0.2]), (three, [0.6, 0.4 / 3, 0.4 / 3, 0.4 / 3])):
+        counts = np.bincount(np.maximum(styles - 3, 0))
+        assert chisquare(counts, np.array(shares) * len(styles)).pvalue > 1e-3
+    kept = batch.style < 4
+    np.testing.assert_array_equal(batch.style[kept], plain.style[kept])
+
+
+def test_other_names_of_tasks_that_are_drawn_by_rows():
+    rows = [np.zeros(40, np.int64)] * 2, [np.arange(40)] * 2
+    pool = make_pool(["a", "b"], *rows, [3, 3], styles=2, by_class=False, others=np.array([0, 2]))
+    batch = draw(pool, n=400, k_shot=4, n_query=4, other_names=1.0)
+    assert (batch.style[batch.task == 0] == 0).all() and set(batch.style[batch.task == 1]) == {2, 3}
 
 
 @pytest.mark.parametrize("unbalanced", [0.0, 1.0])
@@ -375,7 +402,7 @@ def test_tasks_without_any_name_are_numbered():
     assert (batch.name >= 3).all() and batch.named.all()
 
 
-@pytest.mark.parametrize("config", [{"name_noise": 0.1}, {"name_variation": 0.1}])
+@pytest.mark.parametrize("config", [{"name_noise": 0.1}, {"name_variation": 0.1}, {"other_names": 0.1}])
 def test_varied_names_must_be_encoded(config):
     with pytest.raises(EpisodeError, match=r"need the names to be encoded for them: encode_tasks\(\.\.\., vary_names=True\)"):
         draw(pool_of(data(9, 9)), n_way=2, k_shot=1, n_query=1, **config)

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import json
+import logging
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+import yaml
+from letters import make_task
 from scripts.train_head import letter_tasks
 
 import metatext as mt
+from metatext import cli
+from metatext.episodes import draw_episodes
+from metatext.features import encode_tasks
 from metatext.label_names import MEANINGLESS, STYLES, letters, pascal
+from metatext.readings import as_scale, joined
+from metatext.rows import DataError
+from metatext.snippets import train_command
+from metatext.store import FeatureStore
+
+NAMES = Path(__file__).resolve().parents[1] / "recipes" / "label_names.yaml"
+STARS = {"bad": ["1 star", "awful"], "good": ["5 stars", "great"], "fair": ["3 stars", "so-so"]}
+
+
+def reviews(name: str = "reviews") -> mt.Task:
+    rows = [{"text": f"{word} {i}", "label": word} for word in ("bad", "fair", "good") for i in range(12)]
+    return mt.load_task(rows, name=name)
 
 
 def test_a_name_in_every_style():
@@ -64,3 +87,152 @@ def test_training_encodes_the_names_that_its_episodes_show(tiny, tmp_path):
     done = store.encoded
     store.add([STYLES[3]("abc"), MEANINGLESS[1](1), STYLES[7](MEANINGLESS[2](0))])
     assert store.encoded == done + 1  # "abc" is no name of these tasks
+
+
+def test_other_names_stand_together_as_they_are_given():
+    task = reviews().with_other_label_names(STARS)
+    assert task.labels == ("bad", "fair", "good") and task.label_names == ("bad", "fair", "good")
+    assert task.other_label_names == (("1 star", "3 stars", "5 stars"), ("awful", "so-so", "great"))
+    assert reviews().with_other_label_names({"bad": ["1 star"]}).other_label_names == (("1 star", "fair", "good"),)
+    assert reviews().with_other_label_names({}).other_label_names == ()
+    numbers = mt.load_task([{"text": f"t{i}", "label": i % 2} for i in range(8)], name="numbers")
+    assert numbers.with_other_label_names({0: ["no"], "1": ["yes"]}).other_label_names == (("no", "yes"),)
+
+
+def test_other_names_follow_their_classes():
+    task = reviews().with_other_label_names(STARS)
+    assert task.with_classes(["good", "bad"]).other_label_names == (("5 stars", "1 star"), ("great", "awful"))
+    assert task.select([0, 13]).other_label_names == task.other_label_names
+    assert as_scale(task).other_label_names == (("1 star", "5 stars"), ("awful", "great"))
+    mixed = joined(task, n_rows=20, parts=(2, 2), n_labels=2)
+    index = [task.labels.index(label) for label in mixed.labels]
+    assert mixed.other_label_names == tuple(tuple(names[i] for i in index) for names in task.other_label_names)
+
+
+@pytest.mark.parametrize(
+    "others, message",
+    [
+        ({"god": ["5 stars"]}, "task 'reviews' has no label 'god'; did you mean 'good'?"),
+        ({"bad": ["a", "b"], "good": ["c"]}, "'bad' has 2 other names and 'good' 1; give every label as many"),
+        ({"bad": "awful"}, "other names of 'bad': expected a list of texts, got one text"),
+        ({"bad": [1]}, "other names of 'bad': expected texts, got 1; where a YAML file has it, write it in quotes"),
+        ({"bad": [" "]}, "other names of 'bad': expected texts, got ' '"),
+    ],
+)
+def test_other_names_that_do_not_fit(others, message):
+    with pytest.raises(DataError) as error:
+        reviews().with_other_label_names(others)
+    assert message in str(error.value)
+
+
+def test_other_names_are_part_of_what_a_run_goes_by():
+    task = reviews()
+    digests = {
+        task.digest(),
+        task.with_other_label_names(STARS).digest(),
+        task.with_other_label_names({"bad": ["poor"]}).digest(),
+    }
+    assert len(digests) == 3 and task.with_other_label_names({}).digest() == task.digest()
+
+
+def test_episodes_show_the_vectors_of_other_names(tiny, tmp_path):
+    tasks = [reviews().with_other_label_names(STARS), reviews("plain"), reviews("one").with_other_label_names({"bad": ["poor"]})]
+    store = FeatureStore(tiny, tmp_path, progress=False)
+    found = encode_tasks(store, tasks, vary_names=True)
+    assert found.pool.styles == len(STYLES) and found.pool.others.tolist() == [2, 0, 1]
+    shape = mt.EpisodeConfig(n_way=3, k_shot=1, n_query=1, other_names=1.0)
+    batch = draw_episodes(found.pool, shape, np.arange(60) % 3, np.random.default_rng(0))
+    support = found.gather(batch).support
+    shown = set()
+    for i in range(60):
+        task = tasks[batch.task[i]]
+        names = (*[task.label_names] * len(STYLES), *task.other_label_names)[batch.style[i]]
+        texts = [names[c] for c in batch.classes[i]]
+        assert torch.allclose(support.label_x[i], tiny.encode(texts), atol=1e-5)
+        shown |= {frozenset(texts)}
+    assert shown == {
+        frozenset(names) for names in (("1 star", "3 stars", "5 stars"), ("awful", "so-so", "great"), ("bad", "fair", "good"), ("poor", "fair", "good"))
+    }  # fmt: skip
+
+
+def test_a_scale_has_other_ends(tiny, tmp_path):
+    task = as_scale(reviews().with_other_label_names(STARS))
+    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), [task], vary_names=True)
+    batch = draw_episodes(
+        found.pool, mt.EpisodeConfig(k_shot=2, n_query=2, other_names=1.0), np.zeros(20, np.int64), np.random.default_rng(0)
+    )
+    assert set(batch.style) == {len(STYLES), len(STYLES) + 1}
+    ends = tiny.encode(["1 star", "5 stars", "awful", "great"])
+    scales = torch.nn.functional.normalize(ends[1::2] - ends[::2], dim=-1)
+    assert torch.allclose(found.gather(batch).support.label_x[:, 0], scales[batch.style - len(STYLES)], atol=1e-5)
+
+
+def test_names_are_encoded_once_however_many_share_them(tiny, tmp_path):
+    store = FeatureStore(tiny, tmp_path, progress=False)
+    encode_tasks(store, [reviews()], vary_names=True)
+    before = store.encoded
+    encode_tasks(store, [reviews().with_other_label_names(STARS)], vary_names=True)
+    assert store.encoded == before + 6
+    assert encode_tasks(store, [reviews().with_other_label_names(STARS)]).names.shape == (1, 3)  # not where nothing shows them
+
+
+def test_other_names_that_nothing_has_are_told_of(tiny, tmp_path, caplog):
+    shape = mt.EpisodeConfig(n_way=2, k_shot=1, n_query=2, n_outside=1, other_names=0.3)
+    config = mt.TrainConfig(output_dir=tmp_path / "run", meta_steps=1, meta_batch_size=2)
+    with caplog.at_level(logging.WARNING):
+        mt.meta_train(mt.MetaModel.from_encoder(tiny), letter_tasks(2), episodes=shape, config=config)
+    assert "other_names has no effect: no task has other_label_names" in caplog.messages
+
+
+def letter_corpora(folder: Path) -> list[str]:
+    """The arguments of a short run on two corpora in ``folder``."""
+    for name in ("one", "two"):
+        task = make_task(name, classes=3)
+        lines = [json.dumps({"text": text, "label": label}) for text, label in zip(task.inputs(), task.answers(), strict=True)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    return ["--tasks_dir", str(folder), "--tasks", "one", "two", "--eval_tasks", "two", "--n_way", "2", "--n_query", "2",
+            "--meta_steps", "2", "--meta_batch_size", "4", "--eval_steps", "2", "--eval_episodes", "4"]  # fmt: skip
+
+
+def test_a_command_reads_other_names(tiny_folder, tmp_path, caplog):
+    (tmp_path / "corpora").mkdir()
+    arguments = letter_corpora(tmp_path / "corpora")
+    (tmp_path / "names.yaml").write_text("one:\n  class a: [full of a, a]\n  class f: [full of f, f]\n")
+    arguments += ["--encoder", str(tiny_folder), "--output_dir", str(tmp_path / "run"), "--other_names", "0.5"]
+    with caplog.at_level(logging.INFO):
+        cli.run("train", [*arguments, "--other_label_names", str(tmp_path / "names.yaml")])
+    assert "other label names for 1 of 1 tasks" in caplog.messages
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    command = train_command(config, config["training"]["settings"])
+    assert "--other_label_names path/to/names.yaml" in command and "--other_names 0.5" in command
+
+
+@pytest.mark.parametrize(
+    "text, share, message",
+    [
+        ("one: {class a: [x]}", "0", "other_label_names: no episode would show them; set other_names, the share that does, 0.4 for one"),
+        ("one: {class a: [x", "0.5", "is not valid YAML"),
+        ("- one", "0.5", "expected a dict, got one list; write task: and below it label: [text, text]"),
+        ("one: [x]", "0.5", "one: expected a dict, got one list; write label: [text, text] below it"),
+        ("two: {class a: [x]}", "0.5", "none of the tasks to train on stands in it; it names two"),
+        ("one: {class z: [x]}", "0.5", "task 'one' has no label 'class z'; did you mean 'class"),
+        ("one: {class a: [yes]}", "0.5", "other names of 'class a': expected texts, got True; where a YAML file has it, write it in quotes"),
+    ],
+)  # fmt: skip
+def test_files_of_other_names_that_do_not_fit(tiny_folder, tmp_path, text, share, message, capsys):
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "names.yaml").write_text(text)
+    arguments = [*letter_corpora(tmp_path / "corpora"), "--encoder", str(tiny_folder), "--output_dir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stopped:
+        cli.run("train", [*arguments, "--other_names", share, "--other_label_names", str(tmp_path / "names.yaml")])
+    assert message in str(stopped.value) and not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_names_that_come_with_the_recipes():
+    for name, others in yaml.safe_load(NAMES.read_text(encoding="utf-8")).items():
+        labels = [str(label) for label in others]
+        task = mt.load_task([{"text": f"text {label}", "label": label} for label in labels], name=name)
+        given = task.with_other_label_names(others).other_label_names
+        for names in given:
+            assert len({text.casefold() for text in names}) == len(names), (name, names)  # no two classes are called the same
+        assert given and all(dataclasses.astuple(task)[0] == name for _ in given)
