@@ -86,10 +86,14 @@ class TestData(Checked):
         "the figure: accuracy, macro_f1 or mcc; multilabel_macro_f1 or multilabel_micro_f1; spearman, pearson or rmse; squad_f1 or "
         "squad_em, or where an answer may be that there is none, squad_v2_f1 or squad_v2_em; rouge_l or bleu; none: the first of its kind",
     )
-    names: tuple[Literal["real", "numbered"], ...] = option(
+    names: tuple[Literal["real", "numbered", "other"], ...] = option(
         ("real",),
-        "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots)",
+        "label names that are read, a table each: real; numbered: 'class 1', 'class 2' ... (not at 0 shots); other: those of other_label_names",
         empty=False,
+    )
+    other_label_names: str | None = option(
+        None,
+        "YAML file {task: {label: [text, text]}} of what else labels may be called; an episode shows all first texts, or all second ones ...",
     )
     n_episodes: int = option(600, "episodes per task and number of shots (with class_splits: over all splits)", low=2)
     seed: int = option(0, "of the episodes alone", low=0)

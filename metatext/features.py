@@ -71,6 +71,17 @@ class TaskFeatures:
         width = self.pool.count.shape[1] if self.pool.ways is None else int(self.pool.ways.max())
         return self.names[0, : len(self.tasks) * width].reshape(-1, width)
 
+    def name_text(self, number: int, style: int) -> str | None:
+        """The label name with a number as in `Pool`, in a style of `EpisodeBatch.style`; None where a class has no name."""
+        place, label = divmod(number, self.labels.shape[1])
+        written = style < self.pool.styles  # else other names are shown, as they are
+        if place >= len(self.tasks):
+            name = MEANINGLESS[place - len(self.tasks)](label)
+        else:
+            names = label_sets(self.tasks[place], -1 if written else style - self.pool.styles)
+            name = names[-1 if KINDS[self.kind].scored else label]
+        return STYLES[style](name) if name and written else name
+
     def gather(self, batch: EpisodeBatch, device: torch.device | str = "cpu") -> EpisodeFeatures | EpisodeTexts:
         """The tensors of a batch of episodes; of texts in a `TokenStore`, what a model needs to make them."""
         if isinstance(self.store, TokenStore):
@@ -254,7 +265,7 @@ def encode_tasks(
 
     def shown(number: int) -> tuple[list[str | None], list[str | None]]:
         """Label names, and the lower ends of scales, of set ``number`` of other names, -1 and where a task has no such set its own."""
-        sets = [task.other_label_names[number] if 0 <= number < n else task.label_names for task, n in zip(tasks, others)]
+        sets = [label_sets(task, number) for task in tasks]
         names = [name for own, w in zip(sets, ways) for name in (*own[-w:], *[None] * (width - w))]
         return names + invented, [own[0] if kind.scored and all(own) else None for own in sets]
 
@@ -272,6 +283,11 @@ def encode_tasks(
     )
     values, scales = (None, np.tile([0.0, 1.0], (len(tasks), 1))) if kind.by_class else _values(tasks, width)
     return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[-len(tasks) :], values, scales, opposites)
+
+
+def label_sets(task: Task, number: int) -> tuple[str | None, ...]:
+    """Set ``number`` of a task's other label names; its own at -1, and where it has no such set."""
+    return task.other_label_names[number] if 0 <= number < len(task.other_label_names) else task.label_names
 
 
 def _values(tasks: Sequence[Task], width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -42,9 +42,10 @@ class Draw:
         return found
 
     def names(self, i: int) -> list[str | None]:
-        """The names of the classes of episode ``i``, None where it may not be seen or there is none."""
-        names, classes = self.source.tasks[self.batch.task[i]].label_names, self.batch.classes[i]
-        return [names[c] if named else None for c, named in zip(classes[classes >= 0], self.batch.named[i])]
+        """The names that the classes of episode ``i`` bear in it, None where it may not be seen or there is none."""
+        shown, style = self.batch.classes[i] >= 0, int(self.batch.style[i])
+        numbers = np.where(self.batch.named[i], self.batch.name[i], -1)[shown]
+        return [self.source.name_text(number, style) if number >= 0 else None for number in numbers.tolist()]
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,9 @@ def corpora(tmp_path):
         questions |= own if path.stem.startswith("questions") else set()
         names |= {values["outside"]} if "outside" in values else set()
     starter = {task.name for part in STARTER for task in mt.load_tasks(part)}
-    others = yaml.safe_load((ROOT / "recipes" / "label_names.yaml").read_text(encoding="utf-8"))
+    others = {}
+    for path in (ROOT / "recipes").glob("label_names*.yaml"):
+        others |= yaml.safe_load(path.read_text(encoding="utf-8"))
     for name in {name.split("=")[-1].split("@")[0] for name in names if " " not in name} - starter:
         rows = [
             {"text": f"{'abcdef'[c] * (i + 1)} {i} {name}"[:40], "label": f"class_{'abcdef'[c]}", "rating": c + i % 3}
@@ -1039,7 +1041,7 @@ def test_mistakes_in_a_file(tmp_path, text, message):
         (["push", "nowhere", "me/head"], "nowhere is not a folder"),
         (["push", "--datasets", "me/a", "me/b"], "repo_id is missing: metatext push FOLDER OWNER/NAME"),
         (["test", "--model", "gp", "--heads", "gp"], "two columns would be called 'untrained_gp'"),
-        (["test", "--names", "fake"], "names: expected one of 'real', 'numbered', got 'fake'"),
+        (["test", "--names", "fake"], "names: expected one of 'real', 'numbered', 'other', got 'fake'"),
         (["test", "--shots", "-1"], "shots: must be at least 0"),
         (["test", "--n_shot", "3"], "unknown argument '--n_shot'; did you mean '--shots'"),
         (

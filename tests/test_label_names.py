@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -20,12 +19,13 @@ from metatext import cli
 from metatext.episodes import draw_episodes
 from metatext.features import encode_tasks
 from metatext.label_names import MEANINGLESS, STYLES, letters, pascal
+from metatext.methods import Draw
 from metatext.readings import as_scale, joined
 from metatext.rows import DataError
 from metatext.snippets import train_command
 from metatext.store import FeatureStore
 
-NAMES = Path(__file__).resolve().parents[1] / "recipes" / "label_names.yaml"
+FILES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("label_names*.yaml"))
 STARS = {"bad": ["1 star", "awful"], "good": ["5 stars", "great"], "fair": ["3 stars", "so-so"]}
 
 
@@ -155,6 +155,24 @@ def test_episodes_show_the_vectors_of_other_names(tiny, tmp_path):
     }  # fmt: skip
 
 
+def test_methods_that_read_texts_read_the_names_that_are_shown(tiny, tmp_path):
+    tasks = [reviews().with_other_label_names(STARS), reviews("plain")]
+    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), tasks, vary_names=True)
+    shape = mt.EpisodeConfig(
+        n_way=(2, 3), k_shot=1, n_query=1, name_dropout=0.2, name_noise=0.3, name_variation=0.4, other_names=0.5
+    )
+    batch = draw_episodes(found.pool, shape, np.arange(200) % 2, np.random.default_rng(0))
+    features = found.gather(batch)
+    draw, seen = Draw(features, batch, found), set()
+    for i in range(200):
+        names = draw.names(i)
+        there = [c for c, name in enumerate(names) if name]
+        assert features.support.label_mask[i].tolist() == [c in there for c in range(3)]
+        assert torch.allclose(features.support.label_x[i, there], tiny.encode([names[c] for c in there]), atol=1e-5)
+        seen |= {*names}
+    assert {"1 star", "so-so", "bad", "FAIR", "class 1", None} <= seen
+
+
 def test_a_scale_has_other_ends(tiny, tmp_path):
     task = as_scale(reviews().with_other_label_names(STARS))
     found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), [task], vary_names=True)
@@ -214,7 +232,7 @@ def test_a_command_reads_other_names(tiny_folder, tmp_path, caplog):
         ("one: {class a: [x", "0.5", "is not valid YAML"),
         ("- one", "0.5", "expected a dict, got one list; write task: and below it label: [text, text]"),
         ("one: [x]", "0.5", "one: expected a dict, got one list; write label: [text, text] below it"),
-        ("two: {class a: [x]}", "0.5", "none of the tasks to train on stands in it; it names two"),
+        ("two: {class a: [x]}", "0.5", "none of these tasks stands in it, one; it has two"),
         ("one: {class z: [x]}", "0.5", "task 'one' has no label 'class z'; did you mean 'class"),
         ("one: {class a: [yes]}", "0.5", "other names of 'class a': expected texts, got True; where a YAML file has it, write it in quotes"),
     ],
@@ -228,11 +246,34 @@ def test_files_of_other_names_that_do_not_fit(tiny_folder, tmp_path, text, share
     assert message in str(stopped.value) and not (tmp_path / "run" / "config.json").exists()
 
 
-def test_the_names_that_come_with_the_recipes():
-    for name, others in yaml.safe_load(NAMES.read_text(encoding="utf-8")).items():
-        labels = [str(label) for label in others]
-        task = mt.load_task([{"text": f"text {label}", "label": label} for label in labels], name=name)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_the_names_that_come_with_the_recipes(file):
+    for name, others in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        task = mt.load_task([{"text": f"text {label}", "label": str(label)} for label in others], name=name)
         given = task.with_other_label_names(others).other_label_names
-        for names in given:
-            assert len({text.casefold() for text in names}) == len(names), (name, names)  # no two classes are called the same
-        assert given and all(dataclasses.astuple(task)[0] == name for _ in given)
+        assert given and all(len({text.casefold() for text in names}) == len(names) for names in given), name
+
+
+def test_a_command_measures_with_other_names(tiny_folder, tmp_path, capsys):
+    (tmp_path / "corpora").mkdir()
+    letter_corpora(tmp_path / "corpora")
+    (tmp_path / "names.yaml").write_text("one:\n  class a: [xyz]\n  class f: [zyx]\n  class k: [yxz]\n")
+    mt.MetaModel.from_encoder(str(tiny_folder)).save_pretrained(tmp_path / "head")
+    arguments = ["--model", str(tmp_path / "head"), "--tasks_dir", str(tmp_path / "corpora"), "--tasks", "one", "--n_way", "3",
+                 "--n_query", "2", "--shots", "0", "2", "--n_episodes", "30", "--baselines", "label_names", "nearest_centroid"]  # fmt: skip
+    names = ["--names", "real", "other", "--other_label_names", str(tmp_path / "names.yaml")]
+    cli.run("test", [*arguments, *names, "--output", str(tmp_path / "figures.json")])
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    real, other = (figures["names"][key] for key in ("real", "other"))
+    assert other["0"]["settings"]["other_names"] == 1 and real["0"]["settings"]["other_names"] == 0
+    assert real["2"]["mean"]["nearest_centroid"] == other["2"]["mean"]["nearest_centroid"]  # the same episodes; it reads no names
+    assert real["0"]["mean"]["label_names"] != other["0"]["mean"]["label_names"]
+    assert figures["flags"]["other_label_names"] == "path/to/names.yaml"
+    assert "2 examples per class, other names" in capsys.readouterr().out
+    for wrong, message in (
+        (names[:3], "names: other names stand in a file; name it with other_label_names"),
+        (names[3:], "other_label_names: no table would show them; add other to names"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.run("test", [*arguments, *wrong])
+        assert message in str(stopped.value)

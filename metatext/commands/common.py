@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import yaml
 
 from ..corpora import STARTER, load_tasks
 from ..folders import READERS
@@ -14,7 +16,7 @@ from ..model import MetaModel, load_head
 from ..readings import READINGS
 from ..report import Report
 from ..rows import DataError
-from ..settings import ConfigError, nearest
+from ..settings import ConfigError, check_is, nearest
 from ..tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,28 @@ def sources(names: Sequence[str], tasks_dir: str | None, skip_bad_rows: bool = F
             raise
         known = [path.stem for path in Path(tasks_dir).iterdir()]
         raise DataError(f"{error} {tasks_dir} has no {elsewhere[0]!r} either{nearest(elsewhere[0], known, end='.')}") from error
+
+
+def with_other_names(tasks: Sequence[Task], file: str) -> list[Task]:
+    """The tasks with the other label names of a YAML file, {task: {label: [text, text]}}; those that it does not name as they are.
+
+    Raises:
+        DataError: it holds no such names, or none for these tasks.
+    """
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is not valid YAML: {error}") from None
+    check_is(found, Mapping, file, "write task: and below it label: [text, text]", DataError)
+    for name, others in found.items():
+        check_is(others, Mapping, f"{file}: {name}", "write label: [text, text] below it", DataError)
+    named = {str(name): others for name, others in found.items()}
+    if not any(task.name in named for task in tasks):
+        raise DataError(
+            f"{file}: none of these tasks stands in it, {', '.join(task.name for task in tasks)[:200]}; it has {', '.join(named)[:200]}"
+        )
+    logger.info("other label names for %d of %d tasks", sum(task.name in named for task in tasks), len(tasks))
+    return [task.with_other_label_names(named[task.name]) if task.name in named else task for task in tasks]
 
 
 def public_name(name: str, tasks_dir: str | None) -> str:

@@ -28,11 +28,12 @@ from ..snippets import flags
 from ..storage import check_file, read_json, write_json
 from ..store import FeatureStore
 from ..tasks import Task, check_tasks
-from .common import column_name, load_model, log, of_shots, print_report, public_name, sources
+from .common import column_name, load_model, log, of_shots, print_report, public_name, sources, with_other_names
 
 NAMES: dict[str, Callable[[Task], Task]] = {
     "real": lambda task: task,
     "numbered": lambda task: task.with_label_names([f"class {i + 1}" for i in range(len(task.labels))]),
+    "other": lambda task: task,  # the episodes show them
 }
 """What the option ``names`` does to the names that the encoder reads; labels and episodes stay the same."""
 
@@ -43,11 +44,18 @@ def main(settings: Settings) -> None:
     data = settings[TestData]
     if set(data.names) == {"numbered"} and set(data.shots) == {0}:
         raise ConfigError("names: numbered names say nothing at 0 shots; add shots, or real to names")
+    if ("other" in data.names) != bool(data.other_label_names):
+        raise ConfigError(
+            "names: other names stand in a file; name it with other_label_names"
+            if "other" in data.names
+            else "other_label_names: no table would show them; add other to names"
+        )
     if data.output or data.plot:
         check_file(data.output or "runs/meta_test.json", [data.class_splits])
     tasks = sources(data.tasks, data.tasks_dir, data.skip_bad_rows, data.encoding)
     tasks = [task.sample(data.max_rows_per_task) for task in tasks] if data.max_rows_per_task else tasks
     check_tasks(tasks)
+    tasks = with_other_names(tasks, data.other_label_names) if data.other_label_names else tasks
     by_class = KINDS[tasks[0].kind].by_class
     if not by_class and "numbered" in data.names:
         raise ConfigError(f"names: numbered names are for classifications, the tasks are of kind {tasks[0].kind}")
@@ -76,7 +84,7 @@ def main(settings: Settings) -> None:
         for k in data.shots:
             if names == "numbered" and k == 0:
                 continue  # there is nothing to decide by
-            drawn = replace(shape, k_shot=k)
+            drawn = replace(shape, k_shot=k, other_names=float(names == "other"))
             report = compare(
                 methods,
                 named,
@@ -110,7 +118,11 @@ def flags_told(data: TestData) -> dict[str, Any]:
     machine stands in them."""
     found = {flag: value for flag, value in flags(data).items() if flag not in ("model", "heads", "output", "plot", "cache_dir")}
     found |= {flag: "folder/of/corpora" for flag in ("tasks_dir",) if flag in found}
-    found |= {flag: public_name(found[flag], data.tasks_dir) for flag in ("outside", "class_splits") if flag in found}
+    found |= {
+        flag: public_name(found[flag], data.tasks_dir)
+        for flag in ("outside", "class_splits", "other_label_names")
+        if flag in found
+    }
     return found | {"tasks": [public_name(name, data.tasks_dir) for name in data.tasks]}
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..command_settings import Settings, TestData, TrainData
 from ..config import EncoderConfig, EpisodeConfig, HeadConfig, LanguageConfig, TrainConfig
@@ -25,14 +24,14 @@ from ..objective import reads_anew
 from ..pools import EpisodeError, check_pool
 from ..rows import DataError
 from ..run_folder import CURVE, METRICS, held
-from ..settings import ConfigError, check_is
+from ..settings import ConfigError
 from ..snippets import flags
 from ..storage import check_folder, read_json, write_json
 from ..store import FeatureStore, TokenStore, local_share
 from ..tasks import Task, check_tasks
 from ..training import meta_train
 from ..warm_start import warm_start
-from .common import column_name, load_model, log, of_shots, print_report, public_name, sources, texts_of
+from .common import column_name, load_model, log, of_shots, print_report, public_name, sources, texts_of, with_other_names
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,9 @@ def main(settings: Settings) -> None:
         store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
     tasks, unseen, test = read_tasks(data, model.kinds)
     if data.other_label_names:
-        tasks = with_other_names(tasks, data.other_label_names, shape.other_names)
+        if not shape.other_names:
+            raise ConfigError("other_label_names: no episode would show them; set other_names, the share that does, 0.4 for one")
+        tasks = with_other_names(tasks, data.other_label_names)
     check_tasks(tasks, unseen, test)
     model.notes = {**model.notes, "flags": flags_for_card(settings, [task.name for task in tasks])}
     # whatever could stop the last table is found now: hours of training would end in it
@@ -109,29 +110,6 @@ def read_tasks(data: TrainData, kinds: Sequence[str]) -> tuple[list[Task], list[
     outer = read([name for name, found in held.items() if not found])
     limit = (lambda task: task.sample(data.max_rows_per_task)) if data.max_rows_per_task else (lambda task: task)
     return tuple([limit(task) for task in group] for group in ([t for t in loaded if t not in inner], inner + outer, test))
-
-
-def with_other_names(tasks: Sequence[Task], file: str, share: float) -> list[Task]:
-    """The tasks with the other label names of a YAML file, {task: {label: [text, text]}}; those that it does not name as they are.
-
-    Raises:
-        ConfigError: ``share``, of the episodes that show them, is 0.
-        DataError: it holds no such names, or none for these tasks.
-    """
-    if not share:
-        raise ConfigError("other_label_names: no episode would show them; set other_names, the share that does, 0.4 for one")
-    try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not valid YAML: {error}") from None
-    check_is(found, Mapping, file, "write task: and below it label: [text, text]", DataError)
-    for name, others in found.items():
-        check_is(others, Mapping, f"{file}: {name}", "write label: [text, text] below it", DataError)
-    named = {str(name): others for name, others in found.items()}
-    if not any(task.name in named for task in tasks):
-        raise DataError(f"{file}: none of the tasks to train on stands in it; it names {', '.join(named)[:200]}")
-    logger.info("other label names for %d of %d tasks", sum(task.name in named for task in tasks), len(tasks))
-    return [task.with_other_label_names(named[task.name]) if task.name in named else task for task in tasks]
 
 
 def flags_for_card(settings: Settings, names: list[str]) -> dict[str, Any]:
