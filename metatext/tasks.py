@@ -139,40 +139,47 @@ class Task:
         return dataclasses.replace(self, label_names=tuple(names))
 
     def with_other_label_names(self, others: Mapping[Any, Sequence[str]]) -> Task:
-        """The same task with further sets of label names, which training shows in the share ``other_names`` of its episodes: a head learns
-        from them what people may call a class. They are part of no figure.
+        """The same task with further sets of label names, which episodes show in the share ``other_names``: a head learns from them what
+        people may call a class, or is measured with them.
 
         Args:
             others: {label: names}, of every label as many: the first ones are a set, the second ones the next. A label that is missing
-                keeps its own name in all of them.
+                keeps its own name in all of them; {}: none any more.
 
         Raises:
-            DataError: there is no such label, or not all have as many names.
+            DataError: it is no such dict, there is no such label, not all have as many names, or two classes bear the same name in a set.
         """
-        index = {str(label): i for i, label in enumerate(self.labels)}
-        sizes = {}
+        called, hint = f"task {self.name!r}", "where a YAML file has it, write it in quotes"
+        check_is(others, Mapping, f"{called}: other label names", "write {label: [text, text]}", DataError)
+        index = {str(label): i for i, label in enumerate(self.labels)} | {label: i for i, label in enumerate(self.labels)}
+        given: dict[int, list[str]] = {}
         for label, names in others.items():
-            if str(label) not in index:
-                raise DataError(f"task {self.name!r} has no label {label!r}{nearest(str(label), index)}")
-            names = as_list(names, f"task {self.name!r}: other names of {label!r}", "texts", "write [text, text]")
-            for name in names:
+            i = index.get(label, index.get(str(label)))
+            if i is None:
+                near = nearest(str(label), map(str, self.labels))
+                raise DataError(f"{called} has no label {label!r}{near}" + (f"; {hint}" if isinstance(label, bool) else ""))
+            if i in given:
+                raise DataError(
+                    f"{called}: other names of {label!r} stand there twice, as of a number and of a text; leave one out"
+                )
+            given[i] = as_list(names, f"{called}: other names of {label!r}", "texts", "write [text, text]")
+            if not given[i]:
+                raise DataError(f"{called}: other names of {label!r}: expected a text at least, got none; leave the label out")
+            for name in given[i]:
                 if not isinstance(name, str) or not name.strip():
-                    raise DataError(
-                        f"task {self.name!r}: other names of {label!r}: expected texts, got {name!r}; where a YAML file has it, write it in quotes"
-                    )
-            sizes[str(label)] = len(names)
+                    raise DataError(f"{called}: other names of {label!r}: expected texts, got {name!r}; {hint}")
+        sizes = {self.labels[i]: len(names) for i, names in given.items()}
         first = next(iter(sizes), None)
         for label, size in sizes.items():
             if size != sizes[first]:
                 raise DataError(
-                    f"task {self.name!r}: {first!r} has {sizes[first]} other names and {label!r} {size}; give every label as many, for the "
+                    f"{called}: {first!r} has {sizes[first]} other names and {label!r} {size}; give every label as many, for the "
                     f"first ones are shown together, the second ones, and so on"
                 )
-        given = {str(label): names for label, names in others.items()}
-        sets = (
-            tuple(given[str(label)][k] if str(label) in given else own for label, own in zip(self.labels, self.label_names))
+        sets = [
+            tuple(given[i][k] if i in given else own for i, own in enumerate(self.label_names))
             for k in range(sizes.get(first, 0))
-        )
+        ]
         return dataclasses.replace(self, other_label_names=tuple(sets))
 
     def with_classes(self, labels: Sequence, name: str | None = None) -> Task:

@@ -97,6 +97,15 @@ def test_other_names_stand_together_as_they_are_given():
     assert reviews().with_other_label_names({}).other_label_names == ()
     numbers = mt.load_task([{"text": f"t{i}", "label": i % 2} for i in range(8)], name="numbers")
     assert numbers.with_other_label_names({0: ["no"], "1": ["yes"]}).other_label_names == (("no", "yes"),)
+    assert numbers.with_other_label_names({1: ["yes"]}).other_label_names == ((None, "yes"),)
+
+
+def test_the_ends_of_a_scale_are_found_by_their_numbers():
+    rows = [{"text": f"t{i}", "score": i} for i in range(6)]
+    task = mt.load_task(rows, kind="regression", columns={"label": "score"}, label_names={0: "unlike", 5: "alike"}, name="alike")
+    assert task.labels == (0.0, 5.0)
+    for others in ({0: ["different"], 5: ["same"]}, {"0.0": ["different"], 5.0: ["same"]}):
+        assert task.with_other_label_names(others).other_label_names == (("different", "same"),)
 
 
 def test_other_names_follow_their_classes():
@@ -117,12 +126,21 @@ def test_other_names_follow_their_classes():
         ({"bad": "awful"}, "other names of 'bad': expected a list of texts, got one text"),
         ({"bad": [1]}, "other names of 'bad': expected texts, got 1; where a YAML file has it, write it in quotes"),
         ({"bad": [" "]}, "other names of 'bad': expected texts, got ' '"),
+        ({"bad": []}, "other names of 'bad': expected a text at least, got none; leave the label out"),
+        ({True: ["x"]}, "task 'reviews' has no label True; where a YAML file has it, write it in quotes"),
+        ([["awful"]], "task 'reviews': other label names: expected a dict, got one list; write {label: [text, text]}"),
     ],
 )
 def test_other_names_that_do_not_fit(others, message):
     with pytest.raises(DataError) as error:
         reviews().with_other_label_names(others)
     assert message in str(error.value)
+
+
+def test_a_label_has_its_other_names_once():
+    task = mt.load_task([{"text": f"t{i}", "label": i % 2} for i in range(8)], name="numbers")
+    with pytest.raises(DataError, match="other names of '1' stand there twice, as of a number and of a text; leave one out"):
+        task.with_other_label_names({1: ["yes"], "1": ["on"]})
 
 
 def test_other_names_are_part_of_what_a_run_goes_by():
