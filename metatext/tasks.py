@@ -180,6 +180,17 @@ class Task:
             tuple(given[i][k] if i in given else own for i, own in enumerate(self.label_names))
             for k in range(sizes.get(first, 0))
         ]
+        for names in sets:
+            bearer: dict[str, int] = {}
+            for i, name in enumerate(names):
+                other = bearer.setdefault(name.casefold(), i) if name else i
+                if other != i and (
+                    i in given or other in given
+                ):  # else the task's own names are so, and that is no matter of these
+                    raise DataError(
+                        f"{called}: {self.labels[other]!r} and {self.labels[i]!r} would both be called {name!r} in a set of other names; give "
+                        f"every class a name of its own (a label that is missing keeps its own)"
+                    )
         return dataclasses.replace(self, other_label_names=tuple(sets))
 
     def with_classes(self, labels: Sequence, name: str | None = None) -> Task:
