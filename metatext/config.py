@@ -171,7 +171,11 @@ class EpisodeConfig(Checked):
         0.0, "share of episodes whose label names are written in another way, such as snake_case", low=0, high=1
     )
     other_names: float = option(
-        0.0, "share of episodes of a task with other_label_names that show some of these instead of its own names", low=0, high=1
+        0.0,
+        "share of episodes of a task with other_label_names that show some of these instead of its own names (as far as name_dropout and "
+        "name_noise leave these)",
+        low=0,
+        high=1,
     )
     description_dropout: float = option(0.0, "share of episodes that hide the task's name or description", low=0, high=1)
 

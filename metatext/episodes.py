@@ -165,8 +165,10 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
         noisy = np.flatnonzero(~hide_names & (share < config.name_dropout + config.name_noise))
         name[noisy] = np.where(in_episode[noisy], _foreign_names(pool, name[noisy], have[noisy], rng), -1)
         other = rng.integers(1, pool.styles, b)
-        style = np.where(rng.random(b) < config.name_variation, other, 0)
-        style = _with_others(style, pool, config, tasks, rng)
+        written = np.where(rng.random(b) < config.name_variation, other, 0)
+        style = _with_others(written, pool, config, tasks, rng)
+        # among other names two borrowed ones may be the same text, or one a class's own: they are distinct as they are
+        style[noisy] = written[noisy]
     batch = EpisodeBatch(
         task=np.asarray(tasks),
         classes=classes,

@@ -205,6 +205,24 @@ def test_methods_that_read_texts_read_the_names_that_are_shown(tiny, tmp_path):
     assert {"1 star", "so-so", "bad", "FAIR", "class 1", None} <= seen
 
 
+def test_names_that_say_nothing_are_no_other_names(tiny, tmp_path):
+    stars = ["1 star", "5 stars"]
+    words = {"a": ("bad", "good"), "b": ("negative", "positive"), "c": ("hate", "love")}
+    tasks = [
+        mt.load_task([{"text": f"{word} {i}", "label": word} for word in pair for i in range(4)], name=name)
+        for name, pair in words.items()
+    ]
+    tasks = [task.with_other_label_names({label: [star] for label, star in zip(task.labels, stars)}) for task in tasks]
+    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), tasks, vary_names=True)
+    shape = mt.EpisodeConfig(n_way=2, k_shot=1, n_query=1, name_noise=0.5, other_names=1.0)
+    batch = draw_episodes(found.pool, shape, np.arange(600) % 3, np.random.default_rng(0))
+    noisy = (batch.name != batch.task[:, None] * 2 + batch.classes).any(1)
+    assert 0.4 < noisy.mean() < 0.6
+    for i in range(600):
+        names = [found.name_text(number, batch.style[i]) for number in batch.name[i]]
+        assert len(set(names)) == 2 and (set(names) & set(stars) == set() if noisy[i] else set(names) == set(stars))
+
+
 def test_a_scale_has_other_ends(tiny, tmp_path):
     task = as_scale(reviews().with_other_label_names(STARS))
     found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), [task], vary_names=True)
