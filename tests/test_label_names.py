@@ -318,6 +318,11 @@ def test_a_command_measures_with_other_names(tiny_folder, tmp_path, capsys):
     assert real["2"]["mean"]["nearest_centroid"] == other["2"]["mean"]["nearest_centroid"]  # the same episodes; it reads no names
     assert real["0"]["mean"]["label_names"] != other["0"]["mean"]["label_names"]
     assert figures["flags"]["other_label_names"] == "path/to/names.yaml"
+    cli.run("test", [*arguments, "--output", str(tmp_path / "plain.json")])
+    assert (
+        json.loads((tmp_path / "plain.json").read_text())["names"]["real"] == real
+    )  # what else labels may be called moves nothing
+    assert other["0"]["settings"]["data"] != real["0"]["settings"]["data"]
     assert "2 examples per class, other names" in capsys.readouterr().out
     for wrong, message in (
         (names[:3], "names: other names stand in a file; name it with other_label_names"),

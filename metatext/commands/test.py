@@ -31,11 +31,14 @@ from ..tasks import Task, check_tasks
 from .common import column_name, load_model, log, of_shots, print_report, public_name, sources, with_other_names
 
 NAMES: dict[str, Callable[[Task], Task]] = {
-    "real": lambda task: task,
-    "numbered": lambda task: task.with_label_names([f"class {i + 1}" for i in range(len(task.labels))]),
+    "real": lambda task: task.with_other_label_names({}),
+    "numbered": lambda task: task.with_other_label_names({}).with_label_names(
+        [f"class {i + 1}" for i in range(len(task.labels))]
+    ),
     "other": lambda task: task,  # the episodes show them
 }
-"""What the option ``names`` does to the names that the encoder reads; labels and episodes stay the same."""
+"""What the option ``names`` does to the names that the encoder reads; labels and episodes stay the same. Other names are no part of a table
+that does not show them: its digests are those of the table that is made without."""
 
 
 def main(settings: Settings) -> None:
