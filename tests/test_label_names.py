@@ -16,6 +16,7 @@ from scripts.train_head import letter_tasks
 
 import metatext as mt
 from metatext import cli
+from metatext.commands.common import with_other_names
 from metatext.episodes import draw_episodes
 from metatext.features import encode_tasks
 from metatext.label_names import MEANINGLESS, STYLES, letters, pascal
@@ -282,7 +283,9 @@ def test_a_command_reads_other_names(tiny_folder, tmp_path, caplog):
         ("one: {class a: [x", "0.5", "is not valid YAML"),
         ("- one", "0.5", "expected a dict, got one list; write task: and below it label: [text, text]"),
         ("one: [x]", "0.5", "one: expected a dict, got one list; write label: [text, text] below it"),
-        ("two: {class a: [x]}", "0.5", "none of these tasks stands in it, one; it has two"),
+        ("two: {class a: [x]}", "0.5", "none of these tasks has names in it, one; it has two"),
+        ("one: {}", "0.5", "none of these tasks has names in it, one; it has nothing"),
+        ("", "0.5", "expected a dict, got None; write task: and below it label: [text, text]"),
         ("one: {class z: [x]}", "0.5", "task 'one' has no label 'class z'; did you mean 'class"),
         ("one: {class a: [yes]}", "0.5", "other names of 'class a': expected texts, got True; where a YAML file has it, write it in quotes"),
     ],
@@ -294,6 +297,30 @@ def test_files_of_other_names_that_do_not_fit(tiny_folder, tmp_path, text, share
     with pytest.raises(SystemExit) as stopped:
         cli.run("train", [*arguments, "--other_names", share, "--other_label_names", str(tmp_path / "names.yaml")])
     assert message in str(stopped.value) and not (tmp_path / "run" / "config.json").exists()
+
+
+def test_other_names_without_a_share_are_told_before_anything_is_loaded(tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        cli.run("train", ["--encoder", str(tmp_path / "none"), "--other_label_names", "names.yaml"])
+    assert "other_label_names: no episode would show them; set other_names" in str(stopped.value)
+
+
+def test_no_task_to_train_on_is_no_matter_of_the_file(tiny_folder, tmp_path):
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "names.yaml").write_text("one: {class a: [x]}")
+    arguments = [*letter_corpora(tmp_path / "corpora"), "--eval_tasks", "one", "two", "--encoder", str(tiny_folder)]
+    arguments += ["--output_dir", str(tmp_path / "run"), "--other_names", "0.5"]
+    with pytest.raises(SystemExit, match="tasks: none given"):
+        cli.run("train", [*arguments, "--other_label_names", str(tmp_path / "names.yaml")])
+
+
+def test_tasks_that_a_file_has_no_other_names_of_are_said(tmp_path, caplog):
+    (tmp_path / "names.yaml").write_text("reviews: {bad: [poor]}\nmails: {spam: [unwanted]}\nplain: {}")
+    tasks = [reviews(), reviews("plain"), reviews("another")]
+    with caplog.at_level(logging.INFO):
+        given = with_other_names(tasks, str(tmp_path / "names.yaml"))
+    assert [task.other_label_names for task in given] == [(("poor", "fair", "good"),), (), ()]
+    assert caplog.messages == ["other label names for 1 of 3 tasks; their own ones alone: plain, another"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

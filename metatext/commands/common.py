@@ -75,12 +75,18 @@ def with_other_names(tasks: Sequence[Task], file: str) -> list[Task]:
     check_is(found, Mapping, file, "write task: and below it label: [text, text]", DataError)
     for name, others in found.items():
         check_is(others, Mapping, f"{file}: {name}", "write label: [text, text] below it", DataError)
-    named = {str(name): others for name, others in found.items()}
-    if not any(task.name in named for task in tasks):
+    named = {str(name): others for name, others in found.items() if others}
+    without = [task.name for task in tasks if task.name not in named]
+    if len(without) == len(tasks):
         raise DataError(
-            f"{file}: none of these tasks stands in it, {', '.join(task.name for task in tasks)[:200]}; it has {', '.join(named)[:200]}"
+            f"{file}: none of these tasks has names in it, {', '.join(without)[:200]}; it has {', '.join(named)[:200] or 'nothing'}"
         )
-    logger.info("other label names for %d of %d tasks", sum(task.name in named for task in tasks), len(tasks))
+    logger.info(
+        "other label names for %d of %d tasks%s",
+        len(tasks) - len(without),
+        len(tasks),
+        f"; their own ones alone: {', '.join(without)}" * bool(without),
+    )
     return [task.with_other_label_names(named[task.name]) if task.name in named else task for task in tasks]
 
 

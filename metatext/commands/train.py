@@ -43,6 +43,8 @@ def main(settings: Settings) -> None:
     log()
     check_folder(settings[TrainConfig].output_dir, "head")
     data, config, shape = settings[TrainData], settings[TrainConfig], settings[EpisodeConfig]
+    if data.other_label_names and not shape.other_names:
+        raise ConfigError("other_label_names: no episode would show them; set other_names, the share that does, 0.4 for one")
     is_main = PartialState(cpu=best_device().type == "cpu").is_main_process
     model = MetaModel.from_encoder(settings[EncoderConfig], settings[HeadConfig], config.seed, settings[LanguageConfig])
     model.to(PartialState().device)
@@ -52,11 +54,8 @@ def main(settings: Settings) -> None:
     if not reads_anew(model, config):
         store = FeatureStore(model.encoder, data.cache_dir, progress=is_main, share=local_share())
     tasks, unseen, test = read_tasks(data, model.kinds)
-    if data.other_label_names:
-        if not shape.other_names:
-            raise ConfigError("other_label_names: no episode would show them; set other_names, the share that does, 0.4 for one")
-        tasks = with_other_names(tasks, data.other_label_names)
     check_tasks(tasks, unseen, test)
+    tasks = with_other_names(tasks, data.other_label_names) if data.other_label_names else tasks
     model.notes = {**model.notes, "flags": flags_for_card(settings, [task.name for task in tasks])}
     # whatever could stop the last table is found now: hours of training would end in it
     check_tests(test, {task.kind for task in tasks}, data, model.encoder)
