@@ -78,7 +78,7 @@ class TaskFeatures:
         if place >= len(self.tasks):
             name = MEANINGLESS[place - len(self.tasks)](label)
         else:
-            names = label_sets(self.tasks[place], -1 if written else style - self.pool.styles)
+            names = label_set(self.tasks[place], -1 if written else style - self.pool.styles)
             name = names[-1 if KINDS[self.kind].scored else label]
         return STYLES[style](name) if name and written else name
 
@@ -265,7 +265,7 @@ def encode_tasks(
 
     def shown(number: int) -> tuple[list[str | None], list[str | None]]:
         """Label names, and the lower ends of scales, of set ``number`` of other names, -1 and where a task has no such set its own."""
-        sets = [label_sets(task, number) for task in tasks]
+        sets = [label_set(task, number) for task in tasks]
         names = [name for own, w in zip(sets, ways) for name in (*own[-w:], *[None] * (width - w))]
         return names + invented, [own[0] if kind.scored and all(own) else None for own in sets]
 
@@ -285,7 +285,7 @@ def encode_tasks(
     return TaskFeatures(tuple(tasks), store, pool, np.concatenate(rows), table, ids[-len(tasks) :], values, scales, opposites)
 
 
-def label_sets(task: Task, number: int) -> tuple[str | None, ...]:
+def label_set(task: Task, number: int) -> tuple[str | None, ...]:
     """Set ``number`` of a task's other label names; its own at -1, and where it has no such set."""
     return task.other_label_names[number] if 0 <= number < len(task.other_label_names) else task.label_names
 
