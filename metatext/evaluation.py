@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ from .tasks import Task, check_tasks
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
 
 ROWS = 40_000  # support and query rows gathered at a time
 RISK_EPISODES = EpisodeConfig(n_way=(2, 16), k_shot=(0, 10), n_query=2, n_outside=8)
@@ -96,6 +99,11 @@ def evaluate_tasks(
     for name, head in {"trained": model, **heads}.items():
         if tasks[0].kind not in head.kinds:
             raise DataError(f"tasks: {tasks[0].name!r} is of kind {tasks[0].kind}, {name} serves {', '.join(head.kinds)}")
+    lacking = [task.name for task in tasks if not task.other_label_names]
+    if episodes.other_names and lacking:
+        logger.warning(
+            "other_names has no effect on %s: no other_label_names; see Task.with_other_label_names", ", ".join(lacking)
+        )
     for name in heads:
         if name == "trained" or name in baselines:
             raise ConfigError(f"heads: two columns would be called {name!r}; give the head another name")

@@ -253,6 +253,20 @@ def test_other_names_that_nothing_has_are_told_of(tiny, tmp_path, caplog):
     assert "other_names has no effect: no task has other_label_names" in caplog.messages
 
 
+def test_measuring_tells_of_tasks_without_other_names(tiny, tmp_path, caplog):
+    tasks = [reviews().with_other_label_names(STARS), reviews("plain")]
+    shape = mt.EpisodeConfig(n_way=3, k_shot=1, n_query=2, other_names=1.0)
+    store = FeatureStore(tiny, tmp_path, progress=False)
+    model = mt.MetaModel.from_encoder(tiny)
+    mt.evaluate_tasks(model, tasks, shape, 2, baselines=(), store=store, progress=False)
+    assert [text for text in caplog.messages if text.startswith("other_names")] == [
+        "other_names has no effect on plain: no other_label_names; see Task.with_other_label_names"
+    ]
+    caplog.clear()
+    mt.evaluate_tasks(model, tasks[:1], shape, 2, baselines=(), store=store, progress=False)
+    assert not caplog.messages
+
+
 def letter_corpora(folder: Path) -> list[str]:
     """The arguments of a short run on two corpora in ``folder``."""
     for name in ("one", "two"):
