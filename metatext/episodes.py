@@ -105,7 +105,6 @@ def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.ran
     there = label < ways[:, None]  # (b, w)
     hide_names = np.where(shots > 0, rng.random(b), 1.0) < config.name_dropout
     style = np.where(rng.random(b) < config.name_variation, rng.integers(1, max(pool.styles, 2), b), 0) % pool.styles
-    style = _with_others(style, pool, config, tasks, rng)
     batch = EpisodeBatch(
         task=np.asarray(tasks),
         classes=np.where(there, label, -1),
@@ -119,6 +118,7 @@ def _draw_rows(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.ran
         style=style,
         described=rng.random(b) >= config.description_dropout,
     )
+    batch = replace(batch, style=_with_others(style, pool, config, tasks, rng))  # last: nothing else that is drawn depends on it
     return batch.with_outside(unanswered)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .columns import INPUTS, ROLES, TEXTS
+from .label_names import other_sets
 from .rows import DataError, as_list, readable
 from .settings import check_is, nearest
 
@@ -149,49 +150,8 @@ class Task:
         Raises:
             DataError: it is no such dict, there is no such label, not all have as many names, or two classes bear the same name in a set.
         """
-        called, hint = f"task {self.name!r}", "where a YAML file has it, write it in quotes"
-        check_is(others, Mapping, f"{called}: other label names", "write {label: [text, text]}", DataError)
-        index = {str(label): i for i, label in enumerate(self.labels)} | {label: i for i, label in enumerate(self.labels)}
-        given: dict[int, list[str]] = {}
-        for label, names in others.items():
-            i = index.get(label, index.get(str(label)))
-            if i is None:
-                near = nearest(str(label), map(str, self.labels))
-                raise DataError(f"{called} has no label {label!r}{near}" + (f"; {hint}" if isinstance(label, bool) else ""))
-            if i in given:
-                raise DataError(
-                    f"{called}: other names of {label!r} stand there twice, as of a number and of a text; leave one out"
-                )
-            given[i] = as_list(names, f"{called}: other names of {label!r}", "texts", "write [text, text]")
-            if not given[i]:
-                raise DataError(f"{called}: other names of {label!r}: expected a text at least, got none; leave the label out")
-            for name in given[i]:
-                if not isinstance(name, str) or not name.strip():
-                    raise DataError(f"{called}: other names of {label!r}: expected texts, got {name!r}; {hint}")
-        sizes = {self.labels[i]: len(names) for i, names in given.items()}
-        first = next(iter(sizes), None)
-        for label, size in sizes.items():
-            if size != sizes[first]:
-                raise DataError(
-                    f"{called}: {first!r} has {sizes[first]} other names and {label!r} {size}; give every label as many, for the "
-                    f"first ones are shown together, the second ones, and so on"
-                )
-        sets = [
-            tuple(given[i][k] if i in given else own for i, own in enumerate(self.label_names))
-            for k in range(sizes.get(first, 0))
-        ]
-        for names in sets:
-            bearer: dict[str, int] = {}
-            for i, name in enumerate(names):
-                other = bearer.setdefault(name.casefold(), i) if name else i
-                if other != i and (
-                    i in given or other in given
-                ):  # else the task's own names are so, and that is no matter of these
-                    raise DataError(
-                        f"{called}: {self.labels[other]!r} and {self.labels[i]!r} would both be called {name!r} in a set of other names; give "
-                        f"every class a name of its own (a label that is missing keeps its own)"
-                    )
-        return dataclasses.replace(self, other_label_names=tuple(sets))
+        sets = other_sets(f"task {self.name!r}", self.labels, self.label_names, others)
+        return dataclasses.replace(self, other_label_names=sets)
 
     def with_classes(self, labels: Sequence, name: str | None = None) -> Task:
         """The task of these classes only, in this order.

@@ -18,7 +18,6 @@ LEVELS = [
     ["pools"],
     [
         "episodes",
-        "label_names",
         "catalogue",
         "metrics",
         "losses",
@@ -29,7 +28,7 @@ LEVELS = [
         "tuning",
     ],
     ["rows", "columns", "kinds", "calibration", "loading", "text_reader", "episode_features"],
-    ["card", "hub_errors"],
+    ["label_names", "card", "hub_errors"],
     ["hub"],
     ["report", "targets", "text_parts", "readings", "usable", "csvs", "folders"],
     ["sources"],
