@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -280,7 +281,10 @@ def _with_outside(both: TaskFeatures, batch: EpisodeBatch, n: int | None, seed: 
     else:
         rng = np.random.default_rng([seed, zlib.crc32(task.name.encode()), zlib.crc32(outside.name.encode())])
         extra = rows[rng.random((len(batch), len(rows))).argsort(1)[:, :n]]
-    return batch.with_outside(extra)
+    # in the numbers of both tasks (see `Pool`) the second one's labels stand before names that say nothing
+    place, label = np.divmod(batch.name, len(task.labels))
+    name = np.where(batch.name < 0, -1, np.where(place > 0, place + 1, 0) * both.labels.shape[1] + label)
+    return replace(batch, name=name).with_outside(extra)
 
 
 @torch.no_grad()

@@ -323,6 +323,17 @@ def test_outside_rows_join_every_episode(model, tasks, asked):
     torch.testing.assert_close(draw.features.query[:, 9:], vectors.expand(8, 3, -1), atol=1e-5, rtol=1e-5)
 
 
+def test_rows_of_no_class_leave_the_names_that_are_shown(model, tasks, asked):
+    shape = EpisodeConfig(n_way=3, k_shot=2, n_query=3, name_noise=0.8, name_variation=0.3, name_dropout=0.1)
+    outside = load_task(
+        [{"text": f"zz {i}", "label": f"label {i}"} for i in range(9)], name="strange"
+    )  # more labels than the task
+    run(model, tasks[:1], shape, baselines=("spy",))
+    run(model, tasks[:1], shape, outside=outside, baselines=("spy",))
+    plain, both = ([draw.names(i) for draw in part for i in range(len(draw.batch))] for part in (asked[:1], asked[1:]))
+    assert plain == both and len({name for names in plain for name in names}) > 6
+
+
 def test_so_many_outside_rows_of_an_episode_are_drawn(model, tasks, asked):
     outside = queries("strange", [f"zz {i}" for i in range(20)])
     run(model, tasks[:1], EpisodeConfig(n_way=3, k_shot=2, n_query=3), outside=outside, outside_rows=4, baselines=("spy",))
