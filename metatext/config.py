@@ -189,8 +189,8 @@ class EpisodeConfig(Checked):
 
     @property
     def needs_varied_names(self) -> bool:
-        """Whether episodes show names that are not the classes' own as they are."""
-        return self.name_noise + self.name_variation + self.other_names > 0
+        """Whether episodes show names in other ways of writing, or such that say nothing."""
+        return self.name_noise + self.name_variation > 0
 
 
 @dataclass(frozen=True)

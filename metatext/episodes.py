@@ -156,19 +156,19 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
     described = rng.random(b) >= config.description_dropout
     classes = np.where(in_episode, classes, -1)
     name = np.where(in_episode, tasks[:, None] * order.shape[1] + classes, -1)
-    style = np.zeros(b, np.int64)
+    written, noisy = np.zeros(b, np.int64), np.zeros(0, np.int64)
     if config.needs_varied_names:
         if pool.styles < 2 or not pool.meaningless:
-            raise EpisodeError(
-                "name_noise, name_variation and other_names need the names to be encoded for them: encode_tasks(..., vary_names=True)"
-            )
+            raise EpisodeError("name_noise and name_variation need the names to be encoded for them: encode_tasks(..., episodes)")
         noisy = np.flatnonzero(~hide_names & (share < config.name_dropout + config.name_noise))
         name[noisy] = np.where(in_episode[noisy], _foreign_names(pool, name[noisy], have[noisy], rng), -1)
         other = rng.integers(1, pool.styles, b)
         written = np.where(rng.random(b) < config.name_variation, other, 0)
-        style = _with_others(written, pool, config, tasks, rng)
-        # among other names two borrowed ones may be the same text, or one a class's own: they are distinct as they are
-        style[noisy] = written[noisy]
+    if config.other_names and pool.others is None:
+        raise EpisodeError("other_names need the names to be encoded for them: encode_tasks(..., episodes)")
+    style = _with_others(written, pool, config, tasks, rng)
+    # among other names two borrowed ones may be the same text, or one a class's own: they are distinct as they are
+    style[noisy] = written[noisy]
     batch = EpisodeBatch(
         task=np.asarray(tasks),
         classes=classes,
@@ -187,7 +187,7 @@ def _draw_by_class(pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np
 
 def _with_others(style: np.ndarray, pool: Pool, config: EpisodeConfig, tasks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(b,) styles of which the share `other_names`, in tasks that have such, is one of their sets of other names, each as often."""
-    if not config.other_names:  # nothing is drawn, so that episodes stay what they were
+    if not config.other_names or pool.others is None:  # nothing is drawn, so that episodes stay what they were
         return style
     sets = pool.others[tasks]
     shown = (rng.random(len(tasks)) < config.other_names) & (sets > 0)

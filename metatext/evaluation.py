@@ -178,9 +178,9 @@ def compare(
             stores[key] = FeatureStore(encoder, store.folder.parent, progress=store.progress)
     drawn = []
     for task in tasks:  # all of them first: what cannot be drawn shows before anything is measured
-        group, vary = [task] if outside is None else [task, outside], episodes.needs_varied_names
-        views = {key: encode_tasks(own, group, vary_names=vary) for key, own in stores.items()}
-        alone = views[store.encoder.key] if outside is None else encode_tasks(store, [task], vary_names=vary)
+        group = [task] if outside is None else [task, outside]
+        views = {key: encode_tasks(own, group, episodes) for key, own in stores.items()}
+        alone = views[store.encoder.key] if outside is None else encode_tasks(store, [task], episodes)
         batch = draw_for(alone, episodes, n_episodes, seed)
         if outside is not None:  # rows have the same numbers in all views
             batch = _with_outside(views[store.encoder.key], batch, outside_rows, seed)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .config import EpisodeConfig
 from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .episodes import EpisodeBatch
@@ -234,15 +235,15 @@ class EpisodeTexts:
 
 
 def encode_tasks(
-    store: FeatureStore | TokenStore, tasks: Sequence[Task], *, vary_names: bool = False
+    store: FeatureStore | TokenStore, tasks: Sequence[Task], episodes: EpisodeConfig = EpisodeConfig()
 ) -> TaskFeatures | SpanFeatures | GenerationFeatures:
     """Encode, or tokenize, all texts, label names and descriptions of tasks that the store does not hold yet.
 
     Args:
         store: keeps the vectors, or the tokens.
         tasks: t of them, of one kind.
-        vary_names: encode every label name in every way of `STYLES`, `MEANINGLESS` names and other label names, which episodes
-            with ``name_variation``, ``name_noise`` and ``other_names`` show: about ten times as many names.
+        episodes: that are to be drawn: of label names what these show is encoded. With ``name_variation`` or ``name_noise`` it is every name
+            in every way of `STYLES`, and `MEANINGLESS` names, about ten times as many; with ``other_names`` other label names.
     """
     kind = KINDS[tasks[0].kind]
     if kind.name == "span":
@@ -258,10 +259,10 @@ def encode_tasks(
     names = [name for task, w in zip(tasks, ways) for name in (*task.label_names[-w:], *[None] * (width - w))]
     label_ids = np.unique([name.casefold() if name else "" for name in names], return_inverse=True)[1]
     label_ids = np.where([bool(name) for name in names], label_ids, -1)
-    meaningless = MEANINGLESS if vary_names else ()
+    meaningless = MEANINGLESS if episodes.needs_varied_names else ()
     invented = [invent(number) for invent in meaningless for number in range(width)]
-    styles = STYLES if vary_names else STYLES[:1]
-    others = np.array([len(task.other_label_names) if vary_names else 0 for task in tasks])
+    styles = STYLES if episodes.needs_varied_names else STYLES[:1]
+    others = np.array([len(task.other_label_names) for task in tasks]) if episodes.other_names else None
 
     def shown(number: int) -> tuple[list[str | None], list[str | None]]:
         """Label names, and the lower ends of scales, of set ``number`` of other names, -1 and where a task has no such set its own."""
@@ -270,7 +271,7 @@ def encode_tasks(
         return names + invented, [own[0] if kind.scored and all(own) else None for own in sets]
 
     written = [[[write(name) if name else None for name in part] for part in shown(-1)] for write in styles]
-    written += [shown(number) for number in range(others.max())]
+    written += [shown(number) for number in range(0 if others is None else others.max())]
     texts = [text for names, ends in written for text in (*names, *ends)]
     ids = store.add([*filter(None, texts), *(task.prompt for task in tasks)])
     table = np.full(len(texts), -1, np.int64)

@@ -32,7 +32,8 @@ class Pool:
         label_ids: (t * c,) which of the l different label names a class has; -1 where it has none.
         lenders: (l,) for each of them one label name that is so; other classes may borrow it.
         styles: in how many ways every label name can be written, the first as it is.
-        others: (t,) how many sets of other label names each task has; an episode that shows the first has ``styles`` for its style.
+        others: (t,) how many sets of other label names each task has; an episode that shows the first has ``styles`` for its style. None: they
+            are not encoded.
         meaningless: how many ways there are to name things without meaning.
         unanswered: rows can also be asked so that they have no answer, see `metatext.spans`.
         row_tokens: (t,) how many tokens a row of each task has in the mean, where texts are read again and again; None: where they are not,
@@ -47,7 +48,7 @@ class Pool:
     lenders: np.ndarray
     styles: int
     meaningless: int
-    others: np.ndarray
+    others: np.ndarray | None
     ways: np.ndarray | None = None
     unanswered: bool = False
     row_tokens: np.ndarray | None = None
@@ -74,7 +75,7 @@ def make_pool(
             part, whatever its label: otherwise a text of the support could stand in the query.
         n_classes: per task how many classes, or labels, it has (some may have no row).
         label_ids: (t, c) numbers that are equal where label names are equal, -1 where there is none; None: none has.
-        styles, meaningless, row_tokens, others: see `Pool`; of ``others`` None: no task has any.
+        styles, meaningless, row_tokens, others: see `Pool`.
         by_class: whether labels are classes; else ``targets`` are all 0, and episodes take rows of the task as a whole.
     """
     ways = None if by_class else np.asarray(n_classes, np.int64)
@@ -97,7 +98,6 @@ def make_pool(
     _, first, labels[named] = np.unique(labels[named], return_index=True, return_inverse=True)
     lenders = named[first]
     all_rows = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    others = np.zeros(len(names), np.int64) if others is None else others
     return Pool(tuple(names), all_rows, start, count, labels, lenders, styles, meaningless, others, ways, row_tokens=row_tokens)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .config import EncoderConfig, TrainConfig
+from .config import EncoderConfig, EpisodeConfig, TrainConfig
 from .encoder import Encoder
 from .episode_features import EpisodeFeatures
 from .features import EpisodeTexts, encode_tasks
@@ -23,15 +23,15 @@ class Teacher:
         store: of the encoder; what it does not hold is encoded.
         tasks: those whose episodes are compared with it, as far as they are `compared`: spans and written answers are not.
         learner: numbers the texts of these tasks and of others.
-        vary_names: as of `encode_tasks`.
+        episodes: as of `encode_tasks`.
     """
 
-    def __init__(self, store: FeatureStore, tasks: Sequence[Task], learner: TokenStore, vary_names: bool):
+    def __init__(self, store: FeatureStore, tasks: Sequence[Task], learner: TokenStore, episodes: EpisodeConfig):
         self.store = store
         self.names = frozenset(task.name for task in tasks)
         read = compared(tasks)
         for kind in dict.fromkeys(task.kind for task in read):
-            encode_tasks(store, [task for task in read if task.kind == kind], vary_names=vary_names)
+            encode_tasks(store, [task for task in read if task.kind == kind], episodes)
         self._place = store.find(learner.keys)  # (n,) of each of the learner's texts, -1: not read
 
     def teaches(self, texts: EpisodeTexts) -> np.ndarray:

@@ -236,7 +236,7 @@ def _encoded(run: Run, tasks, eval_tasks, episodes: EpisodeConfig, store, cache_
     elif store is None:
         store = whole = FeatureStore(model.encoder, cache_dir, progress=accelerator.is_local_main_process, share=local_share())
     groups = [[task for task in tasks if task.kind == kind] for kind in kinds]
-    features = [encode_tasks(store, group, vary_names=episodes.needs_varied_names) for group in groups]
+    features = [encode_tasks(store, group, episodes) for group in groups]
     run.unseen = [encode_tasks(whole, [task]) for task in eval_tasks]
     for group in features:  # before the first evaluation, which takes longer
         check_pool(group.pool, episodes)
@@ -251,7 +251,7 @@ def _taught(
     are let go."""
     encoder.to(accelerator.device)
     store = FeatureStore(encoder, cache_dir, progress=accelerator.is_local_main_process, share=local_share())
-    teacher = Teacher(store, tasks, features[0].store, episodes.needs_varied_names)
+    teacher = Teacher(store, tasks, features[0].store, episodes)
     encoder.to("meta")  # its vectors are kept: no weight is needed any more, and a larger encoder has many
     return teacher
 

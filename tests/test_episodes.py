@@ -404,7 +404,7 @@ def test_tasks_without_any_name_are_numbered():
 
 @pytest.mark.parametrize("config", [{"name_noise": 0.1}, {"name_variation": 0.1}, {"other_names": 0.1}])
 def test_varied_names_must_be_encoded(config):
-    with pytest.raises(EpisodeError, match=r"need the names to be encoded for them: encode_tasks\(\.\.\., vary_names=True\)"):
+    with pytest.raises(EpisodeError, match=r"need the names to be encoded for them: encode_tasks\(\.\.\., episodes\)"):
         draw(pool_of(data(9, 9)), n_way=2, k_shot=1, n_query=1, **config)
 
 

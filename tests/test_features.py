@@ -472,7 +472,7 @@ def test_gathered_names_are_those_that_the_episode_bears(tiny, tmp_path):
     named = mt.load_task(rows, name="named", label_names={0: "ab c", 1: "de f", 2: "gh i"})
     half = mt.load_task(rows, name="half", label_names={0: "jk l", 1: None, 2: "ab c"})
     store = FeatureStore(tiny, tmp_path)
-    found = encode_tasks(store, [named, half], vary_names=True)
+    found = encode_tasks(store, [named, half], mt.EpisodeConfig(name_noise=0.5, name_variation=0.7))
     table = [*named.label_names, *half.label_names, *(invent(n) for invent in MEANINGLESS for n in range(3))]
     assert found.names.shape == (len(STYLES), len(table))
     assert store.gather(found.labels).any(-1).tolist() == [[True] * 3, [True, False, True]]
@@ -502,7 +502,7 @@ def test_names_are_multiplied_only_when_asked(tiny, tmp_path):
     plain = encode_tasks(store, [task])
     before = store.encoded
     assert before == len(task) + 2 + 1 and plain.names.shape == (1, 2) and plain.pool.styles == 1
-    varied = encode_tasks(store, [task], vary_names=True)
+    varied = encode_tasks(store, [task], mt.EpisodeConfig(name_variation=0.1))
     assert len(STYLES) < store.encoded - before <= len(STYLES) * (2 + 2 * len(MEANINGLESS))
     assert np.array_equal(varied.labels, plain.labels)
     assert varied.pool.styles == len(STYLES) and varied.pool.meaningless == len(MEANINGLESS)

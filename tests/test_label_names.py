@@ -27,6 +27,7 @@ from metatext.snippets import train_command
 from metatext.store import FeatureStore
 
 FILES = sorted((Path(__file__).resolve().parents[1] / "recipes").glob("label_names*.yaml"))
+VARIED = mt.EpisodeConfig(name_noise=0.1, name_variation=0.1, other_names=0.1)  # episodes that show names of every sort
 STARS = {"bad": ["1 star", "awful"], "good": ["5 stars", "great"], "fair": ["3 stars", "so-so"]}
 
 
@@ -171,7 +172,7 @@ def test_other_names_are_part_of_what_a_run_goes_by():
 def test_episodes_show_the_vectors_of_other_names(tiny, tmp_path):
     tasks = [reviews().with_other_label_names(STARS), reviews("plain"), reviews("one").with_other_label_names({"bad": ["poor"]})]
     store = FeatureStore(tiny, tmp_path, progress=False)
-    found = encode_tasks(store, tasks, vary_names=True)
+    found = encode_tasks(store, tasks, VARIED)
     assert found.pool.styles == len(STYLES) and found.pool.others.tolist() == [2, 0, 1]
     shape = mt.EpisodeConfig(n_way=3, k_shot=1, n_query=1, other_names=1.0)
     batch = draw_episodes(found.pool, shape, np.arange(60) % 3, np.random.default_rng(0))
@@ -190,7 +191,7 @@ def test_episodes_show_the_vectors_of_other_names(tiny, tmp_path):
 
 def test_methods_that_read_texts_read_the_names_that_are_shown(tiny, tmp_path):
     tasks = [reviews().with_other_label_names(STARS), reviews("plain")]
-    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), tasks, vary_names=True)
+    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), tasks, VARIED)
     shape = mt.EpisodeConfig(
         n_way=(2, 3), k_shot=1, n_query=1, name_dropout=0.2, name_noise=0.3, name_variation=0.4, other_names=0.5
     )
@@ -214,7 +215,7 @@ def test_names_that_say_nothing_are_no_other_names(tiny, tmp_path):
         for name, pair in words.items()
     ]
     tasks = [task.with_other_label_names({label: [star] for label, star in zip(task.labels, stars)}) for task in tasks]
-    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), tasks, vary_names=True)
+    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), tasks, VARIED)
     shape = mt.EpisodeConfig(n_way=2, k_shot=1, n_query=1, name_noise=0.5, other_names=1.0)
     batch = draw_episodes(found.pool, shape, np.arange(600) % 3, np.random.default_rng(0))
     noisy = (batch.name != batch.task[:, None] * 2 + batch.classes).any(1)
@@ -226,7 +227,7 @@ def test_names_that_say_nothing_are_no_other_names(tiny, tmp_path):
 
 def test_a_scale_has_other_ends(tiny, tmp_path):
     task = as_scale(reviews().with_other_label_names(STARS))
-    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), [task], vary_names=True)
+    found = encode_tasks(FeatureStore(tiny, tmp_path, progress=False), [task], VARIED)
     batch = draw_episodes(
         found.pool, mt.EpisodeConfig(k_shot=2, n_query=2, other_names=1.0), np.zeros(20, np.int64), np.random.default_rng(0)
     )
@@ -238,11 +239,16 @@ def test_a_scale_has_other_ends(tiny, tmp_path):
 
 def test_names_are_encoded_once_however_many_share_them(tiny, tmp_path):
     store = FeatureStore(tiny, tmp_path, progress=False)
-    encode_tasks(store, [reviews()], vary_names=True)
+    encode_tasks(store, [reviews()], VARIED)
     before = store.encoded
-    encode_tasks(store, [reviews().with_other_label_names(STARS)], vary_names=True)
+    encode_tasks(store, [reviews().with_other_label_names(STARS)], VARIED)
     assert store.encoded == before + 6
-    assert encode_tasks(store, [reviews().with_other_label_names(STARS)]).names.shape == (1, 3)  # not where nothing shows them
+    task = reviews().with_other_label_names(STARS)
+    assert encode_tasks(store, [task]).names.shape == (1, 3)  # not where nothing shows them
+    assert encode_tasks(store, [task], mt.EpisodeConfig(other_names=0.5)).names.shape == (
+        1 + 2,
+        3,
+    )  # and they alone where nothing else is shown
 
 
 def test_other_names_that_nothing_has_are_told_of(tiny, tmp_path, caplog):

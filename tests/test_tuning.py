@@ -433,10 +433,10 @@ def test_a_teacher_reads_the_texts_of_its_tasks_and_no_more_of_them_than_the_lea
     encoder, tasks = encoder_of(tiny_folder), letter_tasks(2)
     frozen = load_teacher(encoder, loop(tmp_path, max_text_tokens=5))
     tokens = TokenStore(encoder, 5)
-    features = encode_tasks(tokens, tasks, vary_names=True)
-    store = FeatureStore(frozen, tmp_path / "features", progress=False)
-    teacher = Teacher(store, tasks[1:], tokens, vary_names=True)
     noisy = mt.EpisodeConfig(n_way=4, k_shot=2, n_query=3, name_noise=0.8)
+    features = encode_tasks(tokens, tasks, noisy)
+    store = FeatureStore(frozen, tmp_path / "features", progress=False)
+    teacher = Teacher(store, tasks[1:], tokens, noisy)
     batch = train_episodes([features.pool], noisy, np.ones(2), 40, seed=0, step=0).part(np.arange(40))[0][1]
     texts = features.gather(batch)
     assert teacher.teaches(texts).tolist() == (batch.task == 1).tolist()

@@ -83,7 +83,7 @@ def train(encoder: str, cache: str, corpora: list[str], output_dir: str, episode
         store = mt.FeatureStore(model.encoder, cache, progress=False)
         shape = mt.EpisodeConfig(**episodes)
         memory.phase = "encode_tasks"
-        encode_tasks(store, tasks, vary_names=shape.needs_varied_names)
+        encode_tasks(store, tasks, shape)
         memory.phase = "meta_train"
         loop = mt.TrainConfig(output_dir=output_dir, **config)
         result = mt.meta_train(model, tasks, episodes=shape, config=loop, store=store)
