@@ -20,6 +20,7 @@ from typing import Any
 from .command_settings import AdaptData, FinetuneData, PredictData, PushData, Settings, TestData, TrainData
 from .config import EncoderConfig, EpisodeConfig, FinetuneConfig, HeadConfig, LanguageConfig, TrainConfig
 from .settings import ConfigError, MetatextError, Names, Range, is_none, nearest
+from .yaml_files import read_yaml
 
 COMMANDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "train": (
@@ -201,21 +202,16 @@ def _flagged(names: Sequence[str], words: Sequence[str]) -> list[str]:
 
 
 def _read_yaml(path: str) -> dict[str, Any]:
-    import yaml
-
     no_settings = "; a file of rows is no settings and goes behind its flag, --examples rows.json for one"
     rows = no_settings if Path(path).suffix.lower() in ROWS else ""
     try:
-        with open(path, encoding="utf-8") as file:
-            values = yaml.safe_load(file)
+        values = read_yaml(path, ConfigError, rows)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; the first argument is a YAML file of settings") from None
     except IsADirectoryError:
         raise ConfigError(
             f"{path} is a folder; the first argument is a YAML file of settings, a head or classifier is given by --model, corpora by --tasks_dir"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}{rows}") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path} must hold `key: value` lines, got {type(values).__name__}{no_settings if isinstance(values, list) else rows}"

@@ -1015,6 +1015,7 @@ def test_a_list_that_must_hold_something_is_refused_empty_from_a_file_too(tmp_pa
             "must hold `key: value` lines, got list; a file of rows is no settings and goes behind its flag, --examples",
         ),
         ("a: [", "is not valid YAML"),
+        ("seed: 1\nn_way: 5\nseed: 2", r"the key 'seed' stands there twice, first in line 1; keep one\n.*line 3, column 1"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path, text, message):

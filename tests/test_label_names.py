@@ -301,6 +301,7 @@ def test_a_command_reads_other_names(tiny_folder, tmp_path, caplog):
     [
         ("one: {class a: [x]}", "0", "other_label_names: no episode would show them; set other_names, the share that does, 0.4 for one"),
         ("one: {class a: [x", "0.5", "is not valid YAML"),
+        ("one:\n  class a: [x]\n  class a: [y]", "0.5", "the key 'class a' stands there twice, first in line 2; keep one"),
         ("- one", "0.5", "expected a dict, got one list; write task: and below it label: [text, text]"),
         ("one: [x]", "0.5", "one: expected a dict, got one list; write label: [text, text] below it"),
         ("two: {class a: [x]}", "0.5", "none of these tasks has names in it, one; it has two"),

@@ -14,7 +14,7 @@ PACKAGE = Path(metatext.__file__).parent
 # A file may import from those before it and from its own line; nothing points back.
 LEVELS = [
     ["settings"],
-    ["config", "storage", "tokens", "snippets", "run_folder", "stopping"],
+    ["config", "storage", "tokens", "snippets", "run_folder", "stopping", "yaml_files"],
     ["pools"],
     [
         "episodes",

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from ..corpora import STARTER, load_tasks
 from ..folders import READERS
 from ..heads import is_untrained
@@ -18,6 +16,7 @@ from ..report import Report
 from ..rows import DataError
 from ..settings import ConfigError, check_is, nearest
 from ..tasks import Task
+from ..yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +67,7 @@ def with_other_names(tasks: Sequence[Task], file: str) -> list[Task]:
     Raises:
         DataError: it holds no such names, or none for these tasks.
     """
-    try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is not valid YAML: {error}") from None
+    found = read_yaml(file, DataError)
     check_is(found, Mapping, file, "write task: and below it label: [text, text]", DataError)
     for name, others in found.items():
         check_is(others, Mapping, f"{file}: {name}", "write label: [text, text] below it", DataError)
