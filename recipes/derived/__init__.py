@@ -1,0 +1,1 @@
+"""What `more_tasks.py` makes of corpora that are there."""

@@ -1,0 +1,121 @@
+"""Make further tasks of corpora that are there: classes put together, pairs of one class, questions beside their answers.
+
+What:   a corpus for `meta_train.py` of each entry of a YAML file: a text, or two, and its label per line. An entry has `of`, a corpus or
+        several; at will `label`, the column of their labels, and `most`, rows of a class (2000); and one of
+          classes  {name: [label, label]}: classes put together; with `field`, written answers by what their inputs say: field[label]
+          pairs    [name, name]: two texts of one class, or of different classes
+          answers  [name, name]: a question and the text around its answer, or around another one's
+          asked    true: texts that answer one question alone, by this question
+          sides    [name, name]: the inputs of written answers, and the answers
+          sources  {name: [corpus, corpus]}: where a text is from; without `of`
+Needs:  the corpora that the file names.
+Launch: python recipes/more_tasks.py recipes/more_tasks.yaml --tasks_dir path/to/corpora --output_dir path/to/corpora
+"""
+
+import argparse
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from derived.forms import FORMS, Entry, Rows
+
+import metatext as mt
+from metatext.rows import DataError
+from metatext.settings import MetatextError, check_is, nearest
+from metatext.storage import write_text
+from metatext.yaml_files import read_yaml
+
+FEWEST = 12  # rows of a class; one of fewer is left out
+OF_KIND = {
+    "classes": "classification",
+    "pairs": "classification",
+    "answers": "span",
+    "asked": "span",
+    "sides": "generation",
+    "sources": None,
+}
+KEYS = ("of", "label", "most", "field", *FORMS)
+
+
+def form_of(name: str, asked: object) -> str:
+    """Which form an entry has.
+
+    Raises:
+        DataError: it is no entry.
+    """
+    check_is(asked, Mapping, name, "write of: and a form below it", DataError)
+    for key in asked:
+        if key not in KEYS:
+            raise DataError(f"{name}: unknown key {key!r}{nearest(key, KEYS, end='.')} Known keys: {', '.join(KEYS)}")
+    found = [form for form in FORMS if form in asked]
+    if len(found) != 1:
+        raise DataError(f"{name}: expected one of {', '.join(FORMS)}, got {' and '.join(found) or 'none'}")
+    (form,), names = found, asked[found[0]]
+    expected = {"classes": Mapping, "sources": Mapping, "asked": bool}.get(form, list)
+    check_is(names, expected, f"{name}: {form}", "--help shows what it is", DataError)
+    if expected is list and len(names) != 2:
+        raise DataError(f"{name}: {form}: expected two names, got {len(names)}")
+    check_is(asked.get("most", 1), int, f"{name}: most", "write how many rows of a class", DataError)
+    return form
+
+
+def chosen(rows: Rows, most: int, rng: random.Random) -> Rows:
+    """Rows in a random order: those whose texts have one label, no more than ``most`` of a class, and none of one with less than `FEWEST`."""
+    labels = Counter(row[:-1] for row in dict.fromkeys(rows))
+    rows = [row for row in dict.fromkeys(rows) if labels[row[:-1]] == 1]
+    rng.shuffle(rows)
+    seen, kept = Counter(), []
+    for row in rows:
+        seen[row[-1]] += 1
+        kept += [row] if seen[row[-1]] <= most else []
+    return [row for row in kept if seen[row[-1]] >= FEWEST]
+
+
+def make(name: str, asked: Mapping, tasks_dir: Path) -> Rows:
+    """The rows of one entry, in an order that its name decides.
+
+    Raises:
+        MetatextError: no such corpus can be made.
+    """
+    form = form_of(name, asked)
+    of = [corpus for own in asked[form].values() for corpus in own] if form == "sources" else asked.get("of", [])
+    columns = {"label": asked["label"]} if "label" in asked else None
+    tasks = [mt.load_task(tasks_dir / corpus, split=None, columns=columns) for corpus in ([of] if isinstance(of, str) else of)]
+    if not tasks:
+        raise DataError(f"{name}: of names no corpus")
+    kind = "generation" if form == "classes" and "field" in asked else OF_KIND[form]
+    for task in tasks:
+        if kind not in (None, task.kind):
+            raise DataError(f"{name}: {form} are made of corpora of kind {kind}, {task.name} is one of kind {task.kind}")
+    entry, rng = Entry(**{key: asked[key] for key in ("most", "field") if key in asked}), random.Random(name)
+    rows = chosen(FORMS[form](asked[form], tasks, entry, rng), entry.most, rng)
+    if not rows:
+        raise DataError(f"{name}: no class has {FEWEST} rows; {', '.join(task.name for task in tasks)} are too small for it")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="the YAML file: {name of a corpus: {of: corpus, form: names}}")
+    parser.add_argument("--tasks_dir", required=True, type=Path, help="the folder of the corpora that it names")
+    parser.add_argument("--output_dir", required=True, type=Path, help="a folder for each new corpus is made in it")
+    options = parser.parse_args()
+    try:
+        entries = read_yaml(options.file, DataError)
+        check_is(entries, Mapping, options.file, "write the name of a corpus and below it of: and a form", DataError)
+        made = {name: make(name, asked, options.tasks_dir) for name, asked in entries.items()}
+    except (MetatextError, OSError) as error:
+        parser.error(str(error))
+    for name, rows in made.items():
+        keys = ("text", "label") if len(rows[0]) == 2 else ("text", "text_pair", "label")
+        lines = [json.dumps(dict(zip(keys, row, strict=True)), ensure_ascii=False) for row in rows]
+        (options.output_dir / name).mkdir(parents=True, exist_ok=True)
+        write_text(options.output_dir / name / "train.jsonl", "".join(f"{line}\n" for line in lines))
+        counts = Counter(row[-1] for row in rows).most_common()
+        print(f"{name}: {len(rows)} rows, {', '.join(f'{label} ({n})' for label, n in counts)}")
+
+
+if __name__ == "__main__":
+    main()
