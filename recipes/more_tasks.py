@@ -2,7 +2,7 @@
 
 What:   a corpus for `meta_train.py` of each entry of a YAML file: a text, or two, and its label per line. An entry has `of`, a corpus or
         several; at will `label`, the column of their labels, and `most`, rows of a class (2000); and one of
-          classes  {name: [label, label]}: classes put together; with `field`, written answers by what their inputs say: field[label]
+          classes  {name: [label, label]}: classes put together
           pairs    [name, name]: two texts of one class, or of different classes
           answers  [name, name]: a question and the text around its answer, or around another one's
           asked    true: texts that answer one question alone, by this question
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from derived.forms import FORMS, Entry, Rows
+from derived.forms import FORMS, Rows
 
 import metatext as mt
 from metatext.rows import DataError
@@ -27,7 +27,7 @@ from metatext.settings import MetatextError, check_is, nearest
 from metatext.storage import write_text
 from metatext.yaml_files import read_yaml
 
-FEWEST = 12  # rows of a class; one of fewer is left out
+MOST, FEWEST = 2000, 12  # rows of a class: no more are taken where an entry does not say how many; one of fewer is left out
 OF_KIND = {
     "classes": "classification",
     "pairs": "classification",
@@ -36,7 +36,7 @@ OF_KIND = {
     "sides": "generation",
     "sources": None,
 }
-KEYS = ("of", "label", "most", "field", *FORMS)
+KEYS = ("of", "label", "most", *FORMS)
 
 
 def form_of(name: str, asked: object) -> str:
@@ -57,7 +57,7 @@ def form_of(name: str, asked: object) -> str:
     check_is(names, expected, f"{name}: {form}", "--help shows what it is", DataError)
     if expected is list and len(names) != 2:
         raise DataError(f"{name}: {form}: expected two names, got {len(names)}")
-    check_is(asked.get("most", 1), int, f"{name}: most", "write how many rows of a class", DataError)
+    check_is(asked.get("most", MOST), int, f"{name}: most", "write how many rows of a class", DataError)
     return form
 
 
@@ -85,12 +85,12 @@ def make(name: str, asked: Mapping, tasks_dir: Path) -> Rows:
     tasks = [mt.load_task(tasks_dir / corpus, split=None, columns=columns) for corpus in ([of] if isinstance(of, str) else of)]
     if not tasks:
         raise DataError(f"{name}: of names no corpus")
-    kind = "generation" if form == "classes" and "field" in asked else OF_KIND[form]
+    kind = OF_KIND[form]
     for task in tasks:
         if kind not in (None, task.kind):
             raise DataError(f"{name}: {form} are made of corpora of kind {kind}, {task.name} is one of kind {task.kind}")
-    entry, rng = Entry(**{key: asked[key] for key in ("most", "field") if key in asked}), random.Random(name)
-    rows = chosen(FORMS[form](asked[form], tasks, entry, rng), entry.most, rng)
+    most, rng = asked.get("most", MOST), random.Random(name)
+    rows = chosen(FORMS[form](asked[form], tasks, most, rng), most, rng)
     if not rows:
         raise DataError(f"{name}: no class has {FEWEST} rows; {', '.join(task.name for task in tasks)} are too small for it")
     return rows

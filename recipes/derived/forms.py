@@ -1,4 +1,4 @@
-"""Forms of further tasks: plain functions of a form's names, the tasks it is made of, its `Entry` and random numbers.
+"""Forms of further tasks: plain functions of a form's names, the tasks it is made of, how many rows of a class, and random numbers.
 
 Each returns rows: (text, label), or (text, text, label) of pairs.
 """
@@ -6,10 +6,8 @@ Each returns rows: (text, label), or (text, text, label) of pairs.
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import metatext as mt
 from metatext.rows import DataError
@@ -19,25 +17,14 @@ Rows = list[tuple[str, ...]]
 WINDOW = 220  # characters around an answer
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What a form is told besides: rows of a class, at most; the field of inputs that holds the label, None where labels are a column."""
-
-    most: int = 2000
-    field: str | None = None
-
-
 def texts(task: mt.Task) -> list[str]:
     """What a row reads: its text, the first one of a pair, the context of a question."""
     return [row if isinstance(row, str) else row["context"] if isinstance(row, dict) else row[0] for row in task.inputs()]
 
 
-def labelled(task: mt.Task, field: str | None = None) -> Rows:
-    """Texts of a classification with their labels; with ``field`` written answers with what their inputs say in ``field[...]``."""
-    if field is None:
-        return [(text, str(task.labels[i])) for text, i in zip(texts(task), task.targets, strict=True)]
-    said = (re.search(rf"(?:^|, ){re.escape(field)}\[(.*?)\]", row) for row in task.inputs())
-    return [(text, match[1]) for text, match in zip(task.targets, said, strict=True) if match]
+def labelled(task: mt.Task) -> Rows:
+    """The texts of a classification with their labels."""
+    return [(text, str(task.labels[i])) for text, i in zip(texts(task), task.targets, strict=True)]
 
 
 def answered(tasks: Sequence[mt.Task]) -> list[dict]:
@@ -45,10 +32,10 @@ def answered(tasks: Sequence[mt.Task]) -> list[dict]:
     return [row for task in tasks for row in task.inputs() if row["answers"]["text"]]
 
 
-def classes(names: Mapping[str, Sequence], tasks: Sequence[mt.Task], entry: Entry, rng: random.Random) -> Rows:
+def classes(names: Mapping[str, Sequence], tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
     """Classes put together: {new name: [label, label]}; rows of other labels are left out."""
     new = {str(label): name for name, labels in names.items() for label in labels}
-    rows = [row for task in tasks for row in labelled(task, entry.field)]
+    rows = [row for task in tasks for row in labelled(task)]
     known = {label for _, label in rows}
     for label in new:
         if label not in known:
@@ -56,7 +43,7 @@ def classes(names: Mapping[str, Sequence], tasks: Sequence[mt.Task], entry: Entr
     return [(text, new[label]) for text, label in rows if label in new]
 
 
-def pairs(names: Sequence[str], tasks: Sequence[mt.Task], entry: Entry, rng: random.Random) -> Rows:
+def pairs(names: Sequence[str], tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
     """Two texts of one class, named by the first name, or of different classes, by the second."""
     members: dict[str, list[str]] = defaultdict(list)
     for text, label in (row for task in tasks for row in labelled(task)):
@@ -64,16 +51,16 @@ def pairs(names: Sequence[str], tasks: Sequence[mt.Task], entry: Entry, rng: ran
     of = [own for own in members.values() if len(own) > 1]
     if len(of) < 2:
         raise DataError(f"{tasks[0].name}: expected two classes of two texts to make pairs of, got {len(of)}")
-    same = [(*rng.sample(rng.choice(of), 2), names[0]) for _ in range(entry.most)]
-    return same + [(*map(rng.choice, rng.sample(of, 2)), names[1]) for _ in range(entry.most)]
+    same = [(*rng.sample(rng.choice(of), 2), names[0]) for _ in range(most)]
+    return same + [(*map(rng.choice, rng.sample(of, 2)), names[1]) for _ in range(most)]
 
 
-def answers(names: Sequence[str], tasks: Sequence[mt.Task], entry: Entry, rng: random.Random) -> Rows:
+def answers(names: Sequence[str], tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
     """A question, and the text around its answer, named by the first name, or around another one's in another context, by the second."""
     rows = answered(tasks)
     rng.shuffle(rows)
     found = []
-    for i, row in enumerate(rows[: 2 * entry.most]):
+    for i, row in enumerate(rows[: 2 * most]):
         shown = row if i % 2 == 0 else rng.choice(rows)
         start = max(0, min(shown["answers"]["answer_start"][0] - WINDOW // 2, len(shown["context"]) - WINDOW))
         if i % 2 == 0 or shown["context"] != row["context"]:
@@ -81,7 +68,7 @@ def answers(names: Sequence[str], tasks: Sequence[mt.Task], entry: Entry, rng: r
     return found
 
 
-def asked(names: bool, tasks: Sequence[mt.Task], entry: Entry, rng: random.Random) -> Rows:
+def asked(names: bool, tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
     """Texts that answer one question alone, named by it: what a sentence tells. Those of one or two words say too little."""
     of = defaultdict(set)
     for row in answered(tasks):
@@ -89,14 +76,14 @@ def asked(names: bool, tasks: Sequence[mt.Task], entry: Entry, rng: random.Rando
     return [(text, *questions) for text, questions in of.items() if len(questions) == 1 and len(text.split()) > 2]
 
 
-def sides(names: Sequence[str], tasks: Sequence[mt.Task], entry: Entry, rng: random.Random) -> Rows:
+def sides(names: Sequence[str], tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
     """What is rewritten, named by the first name, and what it becomes, by the second."""
     return [
         (text, name) for task in tasks for name, side in zip(names, (task.inputs(), task.targets), strict=True) for text in side
     ]
 
 
-def sources(names: Mapping[str, Sequence[str]], tasks: Sequence[mt.Task], entry: Entry, rng: random.Random) -> Rows:
+def sources(names: Mapping[str, Sequence[str]], tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
     """Where a text is from: {name: [corpus, corpus]}."""
     own = {corpus: name for name, corpora in names.items() for corpus in corpora}
     return [(text, own[task.name]) for task in tasks for text in texts(task)]
