@@ -39,25 +39,25 @@ OF_KIND = {
 KEYS = ("of", "label", "most", *FORMS)
 
 
-def form_of(name: str, asked: object) -> str:
+def form_of(name: str, entry: object) -> str:
     """Which form an entry has.
 
     Raises:
         DataError: it is no entry.
     """
-    check_is(asked, Mapping, name, "write of: and a form below it", DataError)
-    for key in asked:
+    check_is(entry, Mapping, name, "write of: and a form below it", DataError)
+    for key in entry:
         if key not in KEYS:
             raise DataError(f"{name}: unknown key {key!r}{nearest(key, KEYS, end='.')} Known keys: {', '.join(KEYS)}")
-    found = [form for form in FORMS if form in asked]
+    found = [form for form in FORMS if form in entry]
     if len(found) != 1:
         raise DataError(f"{name}: expected one of {', '.join(FORMS)}, got {' and '.join(found) or 'none'}")
-    (form,), names = found, asked[found[0]]
+    (form,), names = found, entry[found[0]]
     expected = {"classes": Mapping, "sources": Mapping, "asked": bool}.get(form, list)
     check_is(names, expected, f"{name}: {form}", "--help shows what it is", DataError)
     if expected is list and len(names) != 2:
         raise DataError(f"{name}: {form}: expected two names, got {len(names)}")
-    check_is(asked.get("most", MOST), int, f"{name}: most", "write how many rows of a class", DataError)
+    check_is(entry.get("most", MOST), int, f"{name}: most", "write how many rows of a class", DataError)
     return form
 
 
@@ -73,15 +73,15 @@ def chosen(rows: Rows, most: int, rng: random.Random) -> Rows:
     return [row for row in kept if seen[row[-1]] >= FEWEST]
 
 
-def make(name: str, asked: Mapping, tasks_dir: Path) -> Rows:
+def make(name: str, entry: Mapping, tasks_dir: Path) -> Rows:
     """The rows of one entry, in an order that its name decides.
 
     Raises:
         MetatextError: no such corpus can be made.
     """
-    form = form_of(name, asked)
-    of = [corpus for own in asked[form].values() for corpus in own] if form == "sources" else asked.get("of", [])
-    columns = {"label": asked["label"]} if "label" in asked else None
+    form = form_of(name, entry)
+    of = [corpus for own in entry[form].values() for corpus in own] if form == "sources" else entry.get("of", [])
+    columns = {"label": entry["label"]} if "label" in entry else None
     tasks = [mt.load_task(tasks_dir / corpus, split=None, columns=columns) for corpus in ([of] if isinstance(of, str) else of)]
     if not tasks:
         raise DataError(f"{name}: of names no corpus")
@@ -89,8 +89,8 @@ def make(name: str, asked: Mapping, tasks_dir: Path) -> Rows:
     for task in tasks:
         if kind not in (None, task.kind):
             raise DataError(f"{name}: {form} are made of corpora of kind {kind}, {task.name} is one of kind {task.kind}")
-    most, rng = asked.get("most", MOST), random.Random(name)
-    rows = chosen(FORMS[form](asked[form], tasks, most, rng), most, rng)
+    most, rng = entry.get("most", MOST), random.Random(name)
+    rows = chosen(FORMS[form](entry[form], tasks, most, rng), most, rng)
     if not rows:
         raise DataError(f"{name}: no class has {FEWEST} rows; {', '.join(task.name for task in tasks)} are too small for it")
     return rows
@@ -105,7 +105,7 @@ def main() -> None:
     try:
         entries = read_yaml(options.file, DataError)
         check_is(entries, Mapping, options.file, "write the name of a corpus and below it of: and a form", DataError)
-        made = {name: make(name, asked, options.tasks_dir) for name, asked in entries.items()}
+        made = {name: make(name, entry, options.tasks_dir) for name, entry in entries.items()}
     except (MetatextError, OSError) as error:
         parser.error(str(error))
     for name, rows in made.items():
