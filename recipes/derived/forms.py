@@ -85,8 +85,8 @@ def sides(names: Sequence[str], tasks: Sequence[mt.Task], most: int, rng: random
 
 def sources(names: Mapping[str, Sequence[str]], tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
     """Where a text is from: {name: [corpus, corpus]}."""
-    own = {corpus: name for name, corpora in names.items() for corpus in corpora}
-    return [(text, own[task.name]) for task in tasks for text in texts(task)]
+    own = [name for name, corpora in names.items() for _ in corpora]
+    return [(text, name) for name, task in zip(own, tasks, strict=True) for text in texts(task)]
 
 
 FORMS = {form.__name__: form for form in (classes, pairs, answers, asked, sides, sources)}
