@@ -1,6 +1,6 @@
-"""Make further tasks of corpora that are there: classes put together, pairs of one class, questions beside their answers.
+"""Make further tasks of corpora that are there, or of texts in a file: classes put together, pairs of one class, questions beside answers.
 
-What:   a corpus for `meta_train.py` of each entry of a YAML file: a text, or two, and its label per line. An entry has `of`, a corpus or
+What:   a corpus for `meta_train.py` of each entry of YAML files: a text, or two, and its label per line. An entry has `of`, a corpus or
         several; at will `label`, the column of their labels, and `most`, rows of a class (2000); and one of
           classes  {name: [label, label]}: classes put together
           pairs    [name, name]: two texts of one class, or of different classes
@@ -8,8 +8,10 @@ What:   a corpus for `meta_train.py` of each entry of a YAML file: a text, or tw
           asked    true: texts that answer one question alone, by this question
           sides    [name, name]: the inputs of written answers, and the answers
           sources  {name: [corpus, corpus]}: where a text is from; without `of`
-Needs:  the corpora that the file names.
+          written  {label: [text, text]}: the texts, or pairs [text, text], stand there themselves; without `of`
+Needs:  the corpora that the files name.
 Launch: python recipes/more_tasks.py recipes/more_tasks.yaml --tasks_dir path/to/corpora --output_dir path/to/corpora
+        python recipes/more_tasks.py recipes/written/*.yaml --output_dir path/to/corpora  # tasks that were written for this project
 """
 
 import argparse
@@ -35,6 +37,7 @@ OF_KIND = {
     "asked": "span",
     "sides": "generation",
     "sources": None,
+    "written": None,
 }
 KEYS = ("of", "label", "most", *FORMS)
 
@@ -53,7 +56,7 @@ def form_of(name: str, entry: object) -> str:
     if len(found) != 1:
         raise DataError(f"{name}: expected one of {', '.join(FORMS)}, got {' and '.join(found) or 'none'}")
     (form,), names = found, entry[found[0]]
-    expected = {"classes": Mapping, "sources": Mapping, "asked": bool}.get(form, list)
+    expected = {"classes": Mapping, "sources": Mapping, "written": Mapping, "asked": bool}.get(form, list)
     check_is(names, expected, f"{name}: {form}", "--help shows what it is", DataError)
     if expected is list and len(names) != 2:
         raise DataError(f"{name}: {form}: expected two names, got {len(names)}")
@@ -61,8 +64,8 @@ def form_of(name: str, entry: object) -> str:
     return form
 
 
-def chosen(rows: Rows, most: int, rng: random.Random) -> Rows:
-    """Rows in a random order: those whose texts have one label, no more than ``most`` of a class, and none of one with less than `FEWEST`."""
+def chosen(rows: Rows, most: int, rng: random.Random, fewest: int = FEWEST) -> Rows:
+    """Rows in a random order: those whose texts have one label, no more than ``most`` of a class, and none of one with less than ``fewest``."""
     labels = Counter(row[:-1] for row in dict.fromkeys(rows))
     rows = [row for row in dict.fromkeys(rows) if labels[row[:-1]] == 1]
     rng.shuffle(rows)
@@ -70,7 +73,7 @@ def chosen(rows: Rows, most: int, rng: random.Random) -> Rows:
     for row in rows:
         seen[row[-1]] += 1
         kept += [row] if seen[row[-1]] <= most else []
-    return [row for row in kept if seen[row[-1]] >= FEWEST]
+    return [row for row in kept if seen[row[-1]] >= fewest]
 
 
 def make(name: str, entry: Mapping, tasks_dir: Path) -> Rows:
@@ -83,29 +86,35 @@ def make(name: str, entry: Mapping, tasks_dir: Path) -> Rows:
     of = [corpus for own in entry[form].values() for corpus in own] if form == "sources" else entry.get("of", [])
     columns = {"label": entry["label"]} if "label" in entry else None
     tasks = [mt.load_task(tasks_dir / corpus, split=None, columns=columns) for corpus in ([of] if isinstance(of, str) else of)]
-    if not tasks:
+    if not tasks and form != "written":
         raise DataError(f"{name}: of names no corpus")
     kind = OF_KIND[form]
     for task in tasks:
         if kind not in (None, task.kind):
             raise DataError(f"{name}: {form} are made of corpora of kind {kind}, {task.name} is one of kind {task.kind}")
     most, rng = entry.get("most", MOST), random.Random(name)
-    rows = chosen(FORMS[form](entry[form], tasks, most, rng), most, rng)
+    fewest = 1 if form == "written" else FEWEST  # those that stand there are taken as they are
+    rows = chosen(FORMS[form](entry[form], tasks, most, rng), most, rng, fewest)
     if not rows:
-        raise DataError(f"{name}: no class has {FEWEST} rows; {', '.join(task.name for task in tasks)} are too small for it")
+        small = f"; {', '.join(task.name for task in tasks)} are too small for it" if tasks else ""
+        raise DataError(f"{name}: no class has {fewest} rows{small}")
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", help="the YAML file: {name of a corpus: {of: corpus, form: names}}")
-    parser.add_argument("--tasks_dir", required=True, type=Path, help="the folder of the corpora that it names")
+    parser.add_argument("files", nargs="+", help="YAML files: {name of a corpus: {of: corpus, form: names}}")
+    parser.add_argument("--tasks_dir", default=".", type=Path, help="the folder of the corpora that it names")
     parser.add_argument("--output_dir", required=True, type=Path, help="a folder for each new corpus is made in it")
     options = parser.parse_args()
     try:
-        entries = read_yaml(options.file, DataError)
-        check_is(entries, Mapping, options.file, "write the name of a corpus and below it of: and a form", DataError)
-        made = {name: make(name, entry, options.tasks_dir) for name, entry in entries.items()}
+        made = {}
+        for file in options.files:
+            entries = read_yaml(file, DataError)
+            check_is(entries, Mapping, file, "write the name of a corpus and below it of: and a form", DataError)
+            if twice := made.keys() & entries.keys():
+                raise DataError(f"{file}: {', '.join(sorted(twice))} stands in a file before it too; give one another name")
+            made |= {name: make(name, entry, options.tasks_dir) for name, entry in entries.items()}
     except (MetatextError, OSError) as error:
         parser.error(str(error))
     for name, rows in made.items():

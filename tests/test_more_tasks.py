@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED
 
@@ -82,6 +84,16 @@ def test_texts_are_named_by_their_question_or_their_side_or_their_corpus(recipe,
     assert all((label == "a fruit") == text.startswith("fruit") for text, label in sources)
 
 
+def test_texts_that_stand_in_the_entry(recipe, tmp_path):
+    rows = recipe["make"]("moods", {"written": {"glad": ["Hurrah!", "At last."], "sorry": ["Alas."]}}, tmp_path)
+    assert sorted(rows) == [("Alas.", "sorry"), ("At last.", "glad"), ("Hurrah!", "glad")]
+    pairs = {"yes": [["Is it far?", "No."]], "no": [["Is it far?", "It rains."]]}
+    assert sorted(recipe["make"]("replies", {"written": pairs}, tmp_path)) == [
+        ("Is it far?", "It rains.", "no"),
+        ("Is it far?", "No.", "yes"),
+    ]
+
+
 def test_rows_are_those_of_one_label_and_of_classes_that_are_large_enough(recipe):
     import random
 
@@ -100,13 +112,19 @@ def test_the_same_rows_again(recipe, corpora):
 @pytest.mark.parametrize(
     "entry, message",
     [
-        ({"of": "fruits"}, "new: expected one of classes, pairs, answers, asked, sides, sources, got none"),
+        ({"of": "fruits"}, "new: expected one of classes, pairs, answers, asked, sides, sources, written, got none"),
         ({"of": "fruits", "asked": True, "pairs": ["a", "b"]}, "got pairs and asked"),
         ({"of": "fruits", "pears": ["a", "b"]}, "new: unknown key 'pears'; did you mean 'pairs'?"),
         ({"of": "fruits", "pairs": ["a"]}, "new: pairs: expected two names, got 1"),
         ({"of": "fruits", "pairs": "a"}, "new: pairs: expected list, got 'a'; --help shows what it is"),
         ({"of": "fruits", "most": "many", "pairs": ["a", "b"]}, "new: most: expected int, got 'many'"),
         ({"pairs": ["a", "b"]}, "new: of names no corpus"),
+        ({"written": ["a", "b"]}, "new: written: expected a dict, got one list"),
+        ({"written": {"a": []}}, "new: no class has 1 rows"),
+        ({"written": {"a": ["x", 7]}}, "a: 7 is no text and no pair of texts; write it in quotes"),
+        ({"written": {"a": ["x"], "b": [["x", " "]]}}, "b: ('x', ' ') is no text and no pair of texts"),
+        ({"written": {"a": ["x"], "b": [["x", "y"]]}}, "b: ('x', 'y'): expected one text as in the rows before"),
+        ({"written": {"a": "xy"}}, "a: expected a list of texts, got 'xy'"),
         ({"of": "fruits", "classes": {"a": ["sweat"]}}, "fruits has no label 'sweat'; did you mean 'sweet'?"),
         ({"of": "fruits", "classes": {"a": []}}, "new: no class has 12 rows; fruits are too small for it"),
         ({"of": "vegetables", "pairs": ["a", "b"]}, "vegetables does not exist"),
@@ -131,6 +149,8 @@ def test_the_corpora_that_it_writes_are_tasks_and_a_mistake_writes_none(corpora)
     assert "taste: 60 rows, moist (40), dried (20)" in done.stdout
     taste, same = (mt.load_task(corpora / "new" / name) for name in ("taste", "same"))
     assert sorted(taste.labels) == ["dried", "moist"] and same.is_pair and sorted(same.labels) == ["a", "b"]
+    done = subprocess.run([*command, str(corpora / "none"), *2 * [str(corpora / "more.yaml")]], capture_output=True, text=True)
+    assert done.returncode == 2 and "same, taste stands in a file before it too" in done.stderr
     (corpora / "more.yaml").write_text("taste: {of: fruits, asked: true}\nsame: {of: fruits, pears: [a, b]}\n")
     done = subprocess.run([*command, str(corpora / "none"), str(corpora / "more.yaml")], capture_output=True, text=True)
     assert done.returncode == 2 and not (corpora / "none").exists() and "Traceback" not in done.stderr
@@ -147,3 +167,34 @@ def test_the_entries_that_come_with_the_recipes_fit_the_corpora(recipe):
     for name in ("clinc_domains", "goemotions_tone", "newsgroups_areas", "imdb_stars"):
         found = {label for _, label in recipe["make"](name, entries[name], SHARED / "train")}
         assert found == {*entries[name]["classes"]}
+
+
+@pytest.fixture(scope="module")
+def written():
+    """{file: {task: its texts or pairs by label}} of those that come with the recipes."""
+    return {path.stem: read_yaml(path, DataError) for path in sorted((RECIPES / "written").glob("*.yaml"))}
+
+
+def test_the_written_tasks_are_tasks(recipe, written):
+    names = [name for entries in written.values() for name in entries]
+    assert len(names) == len({*names}) > 200
+    for entries in written.values():
+        for name, entry in entries.items():
+            assert entry.keys() == {"written"} and min(map(len, entry["written"].values())) >= 8, name
+            rows = recipe["make"](name, entry, Path())
+            assert {row[-1] for row in rows} == {*entry["written"]}, name
+            assert len(rows) == sum(map(len, entry["written"].values())), f"{name}: a row stands there twice"
+
+
+@pytest.mark.shared
+def test_no_written_text_stands_in_a_development_corpus(written):
+    def norm(text):
+        return " ".join(re.findall(r"\w+", text.lower()))
+
+    rows = [row for entries in written.values() for entry in entries.values() for own in entry["written"].values() for row in own]
+    texts = {norm(text) for row in rows for text in ([row] if isinstance(row, str) else row)}
+    for path in sorted((SHARED / "dev").glob("*/*.parquet")):
+        table = pq.read_table(path)
+        for column in {"text", "text_pair", "question"} & {*table.column_names}:
+            found = {norm(text) for text in table[column].to_pylist() if len(text.split()) > 2} & texts
+            assert not found, f"{path.parent.name}: {sorted(found)}"

@@ -89,4 +89,26 @@ def sources(names: Mapping[str, Sequence[str]], tasks: Sequence[mt.Task], most: 
     return [(text, name) for name, task in zip(own, tasks, strict=True) for text in texts(task)]
 
 
-FORMS = {form.__name__: form for form in (classes, pairs, answers, asked, sides, sources)}
+def written(names: Mapping[str, Sequence], tasks: Sequence[mt.Task], most: int, rng: random.Random) -> Rows:
+    """Texts, or pairs of texts, that stand in the entry itself: {label: [text, text]}.
+
+    Raises:
+        DataError: one is no text and no pair of texts, or texts and pairs are mixed.
+    """
+    rows: list[tuple[tuple, str]] = []
+    for label, texts in names.items():
+        if not isinstance(texts, list):
+            raise DataError(f"{label}: expected a list of texts, got {texts!r}")
+        rows += [(tuple(text) if isinstance(text, list) else (text,), str(label)) for text in texts]
+    for texts, label in rows:
+        if len(texts) > 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+            said = texts[0] if len(texts) == 1 else texts
+            raise DataError(f"{label}: {said!r} is no text and no pair of texts; write it in quotes")
+        if len(texts) != len(rows[0][0]):
+            raise DataError(
+                f"{label}: {texts!r}: expected {'a pair' if len(rows[0][0]) == 2 else 'one text'} as in the rows before"
+            )
+    return [(*texts, label) for texts, label in rows]
+
+
+FORMS = {form.__name__: form for form in (classes, pairs, answers, asked, sides, sources, written)}
