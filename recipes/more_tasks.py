@@ -60,6 +60,8 @@ def form_of(name: str, entry: object) -> str:
     check_is(names, expected, f"{name}: {form}", "--help shows what it is", DataError)
     if expected is list and len(names) != 2:
         raise DataError(f"{name}: {form}: expected two names, got {len(names)}")
+    if OF_KIND[form] is None and "of" in entry:
+        raise DataError(f"{name}: {form} says itself what it is made of; leave of: out")
     check_is(entry.get("most", MOST), int, f"{name}: most", "write how many rows of a class", DataError)
     return form
 
@@ -94,7 +96,10 @@ def make(name: str, entry: Mapping, tasks_dir: Path) -> Rows:
             raise DataError(f"{name}: {form} are made of corpora of kind {kind}, {task.name} is one of kind {task.kind}")
     most, rng = entry.get("most", MOST), random.Random(name)
     fewest = 1 if form == "written" else FEWEST  # those that stand there are taken as they are
-    rows = chosen(FORMS[form](entry[form], tasks, most, rng), most, rng, fewest)
+    try:
+        rows = chosen(FORMS[form](entry[form], tasks, most, rng), most, rng, fewest)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
     if not rows:
         small = f"; {', '.join(task.name for task in tasks)} are too small for it" if tasks else ""
         raise DataError(f"{name}: no class has {fewest} rows{small}")

@@ -101,7 +101,7 @@ def written(names: Mapping[str, Sequence], tasks: Sequence[mt.Task], most: int, 
             raise DataError(f"{label}: expected a list of texts, got {texts!r}")
         rows += [(tuple(text) if isinstance(text, list) else (text,), str(label)) for text in texts]
     for texts, label in rows:
-        if len(texts) > 2 or not all(isinstance(text, str) and text.strip() for text in texts):
+        if len(texts) not in (1, 2) or not all(isinstance(text, str) and text.strip() for text in texts):
             said = texts[0] if len(texts) == 1 else texts
             raise DataError(f"{label}: {said!r} is no text and no pair of texts; write it in quotes")
         if len(texts) != len(rows[0][0]):
