@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from derived.forms import FORMS, Rows
+from derived.forms import FEWEST, FORMS, Rows, chosen
 
 import metatext as mt
 from metatext.rows import DataError
@@ -29,7 +29,7 @@ from metatext.settings import MetatextError, check_is, nearest
 from metatext.storage import write_text
 from metatext.yaml_files import read_yaml
 
-MOST, FEWEST = 2000, 12  # rows of a class: no more are taken where an entry does not say how many; one of fewer is left out
+MOST = 2000  # rows of a class where an entry does not say how many
 OF_KIND = {
     "classes": "classification",
     "pairs": "classification",
@@ -64,18 +64,6 @@ def form_of(name: str, entry: object) -> str:
         raise DataError(f"{name}: {form} says itself what it is made of; leave of: out")
     check_is(entry.get("most", MOST), int, f"{name}: most", "write how many rows of a class", DataError)
     return form
-
-
-def chosen(rows: Rows, most: int, rng: random.Random, fewest: int = FEWEST) -> Rows:
-    """Rows in a random order: those whose texts have one label, no more than ``most`` of a class, and none of one with less than ``fewest``."""
-    labels = Counter(row[:-1] for row in dict.fromkeys(rows))
-    rows = [row for row in dict.fromkeys(rows) if labels[row[:-1]] == 1]
-    rng.shuffle(rows)
-    seen, kept = Counter(), []
-    for row in rows:
-        seen[row[-1]] += 1
-        kept += [row] if seen[row[-1]] <= most else []
-    return [row for row in kept if seen[row[-1]] >= fewest]
 
 
 def make(name: str, entry: Mapping, tasks_dir: Path) -> Rows:

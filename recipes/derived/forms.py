@@ -1,12 +1,12 @@
 """Forms of further tasks: plain functions of a form's names, the tasks it is made of, how many rows of a class, and random numbers.
 
-Each returns rows: (text, label), or (text, text, label) of pairs.
+Each returns rows: (text, label), or (text, text, label) of pairs; `chosen` says which of them a corpus keeps.
 """
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import metatext as mt
@@ -15,6 +15,7 @@ from metatext.settings import nearest
 
 Rows = list[tuple[str, ...]]
 WINDOW = 220  # characters around an answer
+FEWEST = 12  # rows of a class: one of fewer is left out
 
 
 def texts(task: mt.Task) -> list[str]:
@@ -109,6 +110,18 @@ def written(names: Mapping[str, Sequence], tasks: Sequence[mt.Task], most: int, 
                 f"{label}: {texts!r}: expected {'a pair' if len(rows[0][0]) == 2 else 'one text'} as in the rows before"
             )
     return [(*texts, label) for texts, label in rows]
+
+
+def chosen(rows: Rows, most: int, rng: random.Random, fewest: int = FEWEST) -> Rows:
+    """Rows in a random order: those whose texts have one label, no more than ``most`` of a class, and none of one with less than ``fewest``."""
+    labels = Counter(row[:-1] for row in dict.fromkeys(rows))
+    rows = [row for row in dict.fromkeys(rows) if labels[row[:-1]] == 1]
+    rng.shuffle(rows)
+    seen, kept = Counter(), []
+    for row in rows:
+        seen[row[-1]] += 1
+        kept += [row] if seen[row[-1]] <= most else []
+    return [row for row in kept if seen[row[-1]] >= fewest]
 
 
 FORMS = {form.__name__: form for form in (classes, pairs, answers, asked, sides, sources, written)}
