@@ -60,8 +60,9 @@ def form_of(name: str, entry: object) -> str:
     check_is(names, expected, f"{name}: {form}", "--help shows what it is", DataError)
     if expected is list and len(names) != 2:
         raise DataError(f"{name}: {form}: expected two names, got {len(names)}")
-    if OF_KIND[form] is None and "of" in entry:
-        raise DataError(f"{name}: {form} says itself what it is made of; leave of: out")
+    for key in {"sources": ("of",), "written": ("of", "label")}.get(form, ()):
+        if key in entry:
+            raise DataError(f"{name}: {form} says itself what it is made of; leave {key}: out")
     check_is(entry.get("most", MOST), int, f"{name}: most", "write how many rows of a class", DataError)
     return form
 

@@ -122,6 +122,7 @@ def test_the_same_rows_again(recipe, corpora):
         ({"written": ["a", "b"]}, "new: written: expected a dict, got one list"),
         ({"written": {"a": []}}, "new: no class has 1 rows"),
         ({"of": "fruits", "written": {"a": ["x"]}}, "new: written says itself what it is made of; leave of: out"),
+        ({"label": "a", "written": {"a": ["x"]}}, "new: written says itself what it is made of; leave label: out"),
         ({"written": {"a": [[]]}}, "new: a: () is no text and no pair of texts"),
         ({"written": {"a": ["x", 7]}}, "new: a: 7 is no text and no pair of texts; write it in quotes"),
         ({"written": {"a": ["x"], "b": [["x", " "]]}}, "b: ('x', ' ') is no text and no pair of texts"),
