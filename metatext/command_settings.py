@@ -37,7 +37,9 @@ class TrainData(Checked):
         "or all second ones, and so on, see other_names",
     )
     warm_start: tuple[str, ...] = option(
-        (), "saved models whose weights, head and encoder, training begins with: folders, names or Hub ids; of several their mean"
+        (),
+        "saved models whose weights, head and encoder, training begins with: folders, names or Hub ids; of several their mean, "
+        "`a=3 b` three parts of a and one of b",
     )
     test_heads: tuple[str, ...] = option(
         (), "heads shown beside the trained one on test_tasks: saved folders, names of released heads, repos on the Hub"

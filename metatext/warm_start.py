@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,17 +13,21 @@ from .settings import ConfigError
 from .storage import digest
 
 
-def warm_start(model: MetaModel, folders: Sequence[str]) -> None:
+def warm_start(model: MetaModel, entries: Sequence[str]) -> None:
     """Put the weights of saved models in place, of several their mean ("model soups", Wortsman et al. 2022).
 
     Args:
         model: what training begins with; changed in place, and its ``notes`` say where the weights come from.
-        folders: of the saved models, or names that load them; one whose encoder was frozen gives the head alone.
+        entries: folders of saved models, or names that load them, each with its parts of the mean at will (`mixture`); one whose encoder was
+            frozen gives the head alone.
 
     Raises:
-        ConfigError: a model has another head or encoder than ``model``, or they do not hold the same weights.
+        ConfigError: a model has another head or encoder than ``model``, they do not hold the same weights, or an entry's parts are no number
+            above 0.
         StorageError, HubError: one cannot be loaded.
     """
+    mixed = mixture(entries)
+    folders = [folder for folder, _ in mixed]
     every = [_saved_weights(model, folder) for folder in folders]
     for folder, tensors in zip(folders[1:], every[1:]):
         if other := sorted(tensors.keys() ^ every[0].keys()):
@@ -30,10 +35,40 @@ def warm_start(model: MetaModel, folders: Sequence[str]) -> None:
                 f"warm_start: {folders[0]} and {folder} do not hold the same weights, {other[0]} for one; the mean is taken of models of one "
                 f"tuning and the same kinds of task"
             )
-    tensors = {name: sum(weights[name] for weights in every) / len(every) for name in every[0]}
+    total = sum(parts for _, parts in mixed)
+    tensors = {
+        name: sum(parts * weights[name] for (_, parts), weights in zip(mixed, every, strict=True)) / total for name in every[0]
+    }
     model.load_tensors({**model.tensors(), **tensors})
-    names = ", ".join(Path(folder).name for folder in folders)
+    names = ", ".join(entry_of(Path(folder).name, parts) for folder, parts in mixed)
     model.notes = {"warm_start": {"name": names, "weights": digest(tensors)}}  # a run that goes on began with the same
+
+
+def mixture(entries: Sequence[str]) -> list[tuple[str, float]]:
+    """Saved models and their parts of the mean: ``a=3 b`` is three parts of a and one of b. What exists under all of its name has one part.
+
+    Raises:
+        ConfigError: the parts are no number above 0.
+    """
+    found = []
+    for entry in entries:
+        folder, equals, said = entry.rpartition("=")
+        if not equals or Path(entry).exists():  # runs/lr=0.01 is a folder
+            found.append((entry, 1.0))
+            continue
+        try:
+            parts = float(said)
+        except ValueError:
+            parts = 0.0
+        if not folder or not 0 < parts < math.inf:
+            raise ConfigError(f"warm_start: expected a saved model, or model=parts with parts above 0, got {entry!r}")
+        found.append((folder, parts))
+    return found
+
+
+def entry_of(name: str, parts: float) -> str:
+    """The entry that `mixture` reads as this."""
+    return name if parts == 1 else f"{name}={parts:g}"
 
 
 def _saved_weights(model: MetaModel, folder: str) -> dict[str, Tensor]:

@@ -1326,6 +1326,21 @@ def test_a_warm_start(corpora, tiny_folder, tmp_path, capsys):
     third, mean = (mt.MetaModel.from_pretrained(tmp_path / name).tensors() for name in ("third", "mean"))
     assert all(((before[name] + third[name]) / 2 == tensor).all() for name, tensor in mean.items())
     assert any((before[name] != third[name]).any() for name in mean if "lora_B" in name)
+    named = str(tmp_path / "lr=0.5")  # a folder's whole name comes before parts of the mean
+    Path(first).rename(named)
+    train(str(tmp_path / "parts"), "--warm_start", f"{named}=3", str(tmp_path / "third"), "--encoder_lr", "0", "--meta_lr", "0")
+    Path(named).rename(first)
+    parts = mt.MetaModel.from_pretrained(tmp_path / "parts")
+    for name, tensor in parts.tensors().items():
+        torch.testing.assert_close(tensor, (3 * before[name] + third[name]) / 4)
+    settings = parts.notes["settings"]
+    assert settings["warm_start"]["name"] == "lr=0.5=3, third"
+    assert settings["flags"]["warm_start"] == ["path/to/lr=0.5=3", "path/to/third"]
+    for entry in (f"{first}=0", f"{first}=many", "=2"):
+        with pytest.raises(
+            SystemExit, match=f"warm_start: expected a saved model, or model=parts with parts above 0, got '{entry}'"
+        ):
+            train(str(tmp_path / "other"), "--warm_start", entry)
     with pytest.raises(SystemExit, match=r"do not hold the same weights, encoder\..* for one"):
         train(str(tmp_path / "other"), "--warm_start", first, frozen)
     for flag, value, said in (

@@ -30,7 +30,7 @@ from ..storage import check_folder, read_json, write_json
 from ..store import FeatureStore, TokenStore, local_share
 from ..tasks import Task, check_tasks
 from ..training import meta_train
-from ..warm_start import warm_start
+from ..warm_start import entry_of, mixture, warm_start
 from .common import column_name, load_model, log, of_shots, print_report, public_name, sources, texts_of, with_other_names
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def flags_for_card(settings: Settings, names: list[str]) -> dict[str, Any]:
     found |= {"tasks_dir": "folder/of/corpora"} if data.tasks_dir else {}
     found |= {"other_label_names": public_name(data.other_label_names, None)} if data.other_label_names else {}
     found |= {"tasks": tasks, "eval_tasks": [public_name(name, data.tasks_dir) for name in data.eval_tasks]}
-    return found | {"warm_start": [public_name(name, None) for name in data.warm_start]}
+    return found | {"warm_start": [entry_of(public_name(name, None), parts) for name, parts in mixture(data.warm_start)]}
 
 
 def test_shapes(kind: str, data: TrainData) -> list[EpisodeConfig]:
