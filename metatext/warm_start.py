@@ -68,7 +68,7 @@ def mixture(entries: Sequence[str]) -> list[tuple[str, float]]:
 
 def entry_of(name: str, parts: float) -> str:
     """The entry that `mixture` reads as this."""
-    return name if parts == 1 else f"{name}={parts:g}"
+    return name if parts == 1 else f"{name}={parts:.15g}"  # so that a card names the same mean
 
 
 def _saved_weights(model: MetaModel, folder: str) -> dict[str, Tensor]:
